@@ -1,0 +1,209 @@
+"""The words of the domain as frozen values: who the tenants are, what their tier grants, where they live."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from enum import Enum
+from types import MappingProxyType
+from typing import NamedTuple
+
+NO_PARAMETERS: Mapping[str, str] = MappingProxyType({})
+
+
+class PoolMode(Enum):
+    SESSION = "session"
+    TRANSACTION = "transaction"
+    STATEMENT = "statement"
+
+
+class Role(Enum):
+    PRIMARY = "primary"
+    REPLICA = "replica"
+    COORDINATOR = "coordinator"
+
+
+class ClusterKind(Enum):
+    DEDICATED = "dedicated"
+    VIP = "vip"
+    SHARED = "shared"
+
+
+class PinReason(Enum):
+    """Why a session keeps its server connection beyond the transaction."""
+
+    SESSION_MODE = "session mode"
+    SET = "a parameter that the server does not report was set"
+    SQL_PREPARE = "SQL-level PREPARE"
+    LISTEN = "LISTEN"
+    TEMP_TABLE = "a temporary table"
+    ADVISORY_LOCK = "a session-level advisory lock"
+    HOLD_CURSOR = "a cursor WITH HOLD"
+    ROLE = "SET ROLE or SESSION AUTHORIZATION"
+    LOAD = "a library was loaded"
+    UNINSPECTED = "a statement too large or too strange to inspect"
+
+
+class PoolKey(NamedTuple):
+    cluster: str
+    database: str
+    user: str
+
+
+class Endpoint(NamedTuple):
+    """One host:port of a cluster. A host that begins with "/" is the directory of a unix socket."""
+
+    host: str
+    port: int
+    role: Role
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a tenant, tier or user may use. Counts and seconds; 0 is no limit; None is "as the one above says".
+
+    `over` lays one set of limits over another: user over tenant over tier over proxy.
+    """
+
+    max_connections: int | None = None  # server connections in use at once
+    max_client_connections: int | None = None
+    max_queue: int | None = None  # transactions that may wait at once
+    max_qps: float | None = None
+    burst: int | None = None
+    query_timeout: float | None = None
+    transaction_timeout: float | None = None
+    idle_transaction_timeout: float | None = None
+    client_idle_timeout: float | None = None
+    query_wait_timeout: float | None = None
+    max_storage_gb: float | None = None
+
+    def over(self, lower: Limits) -> Limits:
+        said = {f.name: v for f in fields(self) if (v := getattr(self, f.name)) is not None}
+        return replace(lower, **said)
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """A class of service. `limits` hold for each tenant of it; `caps` for all its tenants together."""
+
+    name: str
+    limits: Limits = Limits()
+    caps: Limits = Limits()
+    weight: int = 1
+    cluster: str = ""
+    pool_mode: PoolMode | None = None
+    parameters: Mapping[str, str] = NO_PARAMETERS
+    max_tenants: int = 0
+    default_shards: int = 0
+    read_write_split: bool = False
+    max_joins: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """One data set and the endpoints that serve it."""
+
+    name: str
+    kind: ClusterKind
+    endpoints: tuple[Endpoint, ...]
+    dbname: str = ""
+    user: str = ""
+    password: str = field(default="", repr=False)
+    pool_size: int = 20
+    min_pool_size: int = 0
+    max_connections: int = 0
+    pool_mode: PoolMode | None = None
+    read_pool_size: int = 0
+
+    def with_role(self, *roles: Role) -> tuple[Endpoint, ...]:
+        return tuple(e for e in self.endpoints if e.role in roles)
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """A customer. `cluster` is already resolved to the name of a configured cluster.
+
+    `limits` is what the tenant's own table says; use `registry` for the effective ones.
+    """
+
+    name: str
+    tier: str
+    cluster: str
+    id: str = ""
+    limits: Limits = Limits()
+    pool_mode: PoolMode | None = None
+    parameters: Mapping[str, str] = NO_PARAMETERS
+    shard_id: int | None = None
+    active: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A login. `tenants` is None where it may act for every tenant ("*"), else the names it may act for."""
+
+    name: str
+    password: str = field(default="", repr=False)  # plain, md5... or a SCRAM-SHA-256$ verifier
+    tenants: frozenset[str] | None = frozenset()
+    auth_type: str = ""  # "" = the proxy's
+    server_user: str = ""
+    server_password: str = field(default="", repr=False)
+    pool_mode: PoolMode | None = None
+    limits: Limits = Limits()
+
+    def may_act_for(self, tenant: Tenant) -> bool:
+        return self.tenants is None or tenant.name in self.tenants or (bool(tenant.id) and tenant.id in self.tenants)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """How server connections are made, kept and reset. Times in seconds; 0 is off."""
+
+    pool_mode: PoolMode = PoolMode.TRANSACTION
+    default_pool_size: int = 20
+    min_pool_size: int = 0
+    max_server_connections: int = 0  # of the whole process
+    max_prepared_statements: int = 200
+    server_connect_timeout: float = 15.0
+    server_login_timeout: float = 15.0
+    server_login_retry: float = 15.0
+    server_lifetime: float = 3600.0
+    server_idle_timeout: float = 600.0
+    server_check_delay: float = 30.0
+    server_check_query: str = "SELECT 1"
+    server_reset_query: str = "DISCARD ALL"
+    cancel_wait_timeout: float = 10.0
+    pool_idle_timeout: float = 3600.0
+    application_name_add_host: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ClientOptions:
+    """How clients are accepted, identified and logged in. Times in seconds; 0 is off."""
+
+    auth_type: str = "scram-sha-256"
+    max_client_conn: int = 10_000
+    max_logins: int = 1_000  # connections that have not authenticated yet, all together
+    max_logins_per_address: int = 200  # and from one address
+    client_login_timeout: float = 60.0
+    tenant_guc: str = "app.tenant_id"
+    identify: tuple[str, ...] = ("startup", "user", "sni", "session")
+    default_tenant: str = ""
+    admin_users: frozenset[str] = frozenset({"admin"})
+    stats_users: frozenset[str] = frozenset()
+    client_tls_sslmode: str = "disable"
+    limits: Limits = Limits()  # the proxy's own, under every tier's
+    pin_notice: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """Everyone and everything the configuration names, as one consistent snapshot."""
+
+    users: Mapping[str, User]
+    clusters: Mapping[str, Cluster]
+    tiers: Mapping[str, Tier]
+    tenants: Mapping[str, Tenant]

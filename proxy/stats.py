@@ -1,0 +1,94 @@
+"""Counters of the data plane: plain integers, added to on the hot path and translated only when read."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+
+# Upper bounds of the query duration histogram in seconds; the last bucket is open.
+DURATION_BOUNDS: tuple[float, ...] = (
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+)  # fmt: skip
+
+
+class Histogram:
+    """Counts of durations by bucket (not cumulative), and their sum in seconds."""
+
+    __slots__ = ("buckets", "total")
+
+    def __init__(self) -> None:
+        self.buckets = [0] * (len(DURATION_BOUNDS) + 1)
+        self.total = 0.0
+
+    def add(self, seconds: float) -> None:
+        self.buckets[bisect_left(DURATION_BOUNDS, seconds)] += 1
+        self.total += seconds
+
+    @property
+    def count(self) -> int:
+        return sum(self.buckets)
+
+    def merge(self, other: Histogram) -> None:
+        for i, n in enumerate(other.buckets):
+            self.buckets[i] += n
+        self.total += other.total
+
+
+class TenantStats:
+    """What one tenant has done since the process started. Queries are counted at each ReadyForQuery."""
+
+    __slots__ = ("durations", "errors", "queries", "transactions", "wait_seconds", "waits")
+
+    def __init__(self) -> None:
+        self.queries = 0
+        self.transactions = 0
+        self.waits = 0
+        self.wait_seconds = 0.0
+        self.durations = Histogram()
+        self.errors: dict[str, int] = {}
+
+    def error(self, sqlstate: str) -> None:
+        self.errors[sqlstate] = self.errors.get(sqlstate, 0) + 1
+
+
+class PoolStats:
+    """What one pool has carried; the columns of SHOW STATS. Times in seconds, traffic in bytes."""
+
+    __slots__ = (
+        "bytes_received", "bytes_sent", "queries", "query_seconds", "server_assignments", "transactions",
+        "wait_seconds", "xact_seconds",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.transactions = 0
+        self.queries = 0
+        self.server_assignments = 0
+        self.bytes_received = 0  # from clients
+        self.bytes_sent = 0  # to clients
+        self.xact_seconds = 0.0
+        self.query_seconds = 0.0
+        self.wait_seconds = 0.0
+
+
+class ProcessStats:
+    """Counts of the whole process."""
+
+    __slots__ = (
+        "cancels", "client_connections", "login_failures", "pins", "rejected_connections", "server_connections",
+        "server_failures", "timeouts",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.client_connections = 0  # accepted so far
+        self.rejected_connections = 0  # refused before a login
+        self.login_failures = 0
+        self.server_connections = 0  # opened so far
+        self.server_failures = 0  # connects or logins that failed
+        self.cancels = 0
+        self.timeouts: dict[str, int] = {}  # limit name -> times it struck
+        self.pins: dict[str, int] = {}  # PinReason name -> times it was taken
+
+    def timeout(self, name: str) -> None:
+        self.timeouts[name] = self.timeouts.get(name, 0) + 1
+
+    def pin(self, name: str) -> None:
+        self.pins[name] = self.pins.get(name, 0) + 1

@@ -1,0 +1,89 @@
+"""Reads the fields of whole frames' bodies. Bodies are given without type and length.
+
+What is not the protocol raises ProtocolViolation; nothing here trusts a length it was given.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+from proxy.errors import ProtocolViolation
+
+_I32 = struct.Struct("!I")
+
+
+def cstring(body: bytes, at: int = 0) -> tuple[bytes, int]:
+    """The zero-terminated bytes at `at` and the position behind the zero."""
+    end = body.find(b"\0", at)
+    if end < 0:
+        raise ProtocolViolation("invalid string in message")
+    return body[at:end], end + 1
+
+
+def query(body: bytes) -> bytes:
+    text, end = cstring(body)
+    if end != len(body):
+        raise ProtocolViolation("invalid message format")
+    return text
+
+
+class Parse(NamedTuple):
+    name: bytes
+    text: bytes
+    oids: bytes  # count and list of parameter types, as on the wire
+
+
+def parse(body: bytes) -> Parse:
+    name, at = cstring(body)
+    text, at = cstring(body, at)
+    oids = body[at:]
+    if len(oids) < 2 or len(oids) != 2 + 4 * int.from_bytes(oids[:2], "big"):
+        raise ProtocolViolation("invalid message format")
+    return Parse(name, text, oids)
+
+
+def bind_names(body: bytes) -> tuple[bytes, bytes, int]:
+    """Portal, statement and where the rest begins; `body` may be only the head of a Bind."""
+    portal, at = cstring(body)
+    statement, at = cstring(body, at)
+    return portal, statement, at
+
+
+def target(body: bytes) -> tuple[bytes, bytes]:
+    """Of a Describe or Close: b"S" or b"P", and the name."""
+    if not body or body[:1] not in (b"S", b"P"):
+        raise ProtocolViolation(f"invalid DESCRIBE or CLOSE message subtype {body[0] if body else 0}")
+    name, end = cstring(body, 1)
+    if end != len(body):
+        raise ProtocolViolation("invalid message format")
+    return body[:1], name
+
+
+def parameter_status(body: bytes) -> tuple[str, str]:
+    name, at = cstring(body)
+    value, _ = cstring(body, at)
+    return name.decode("utf-8", "surrogateescape"), value.decode("utf-8", "surrogateescape")
+
+
+def backend_key_data(body: bytes) -> tuple[int, bytes]:
+    if len(body) < 8:
+        raise ProtocolViolation("invalid BackendKeyData")
+    return _I32.unpack_from(body)[0], body[4:]
+
+
+def error_fields(body: bytes) -> dict[str, str]:
+    """The fields of an ErrorResponse or NoticeResponse by their one-letter codes."""
+    fields: dict[str, str] = {}
+    at = 0
+    while at < len(body) and body[at]:
+        code = chr(body[at])
+        text, at = cstring(body, at + 1)
+        fields[code] = text.decode("utf-8", "replace")
+    return fields
+
+
+def authentication(body: bytes) -> tuple[int, bytes]:
+    if len(body) < 4:
+        raise ProtocolViolation("invalid authentication request")
+    return _I32.unpack_from(body)[0], body[4:]
