@@ -39,10 +39,14 @@ class TiergateError(Exception):
 
 
 class ConfigError(TiergateError):
-    """The configuration cannot be used; the message names file, key and what would be right."""
+    """The configuration cannot be used; the message names file, key and what is right, a problem a line."""
 
     fault = Fault.OPERATOR
     sqlstate = "F0000"
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        return tuple(self.message.splitlines())
 
 
 # --- the client's fault -------------------------------------------------------------------------

@@ -64,7 +64,7 @@ class Endpoint(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a tenant, tier or user may use. Counts and seconds; 0 is no limit; None is "as the one above says".
+    """What a tenant, tier or user may use. Counts and seconds; 0 is no limit; None: as the one above says.
 
     `over` lays one set of limits over another: user over tenant over tier over proxy.
     """
@@ -86,6 +86,21 @@ class Limits:
         return replace(lower, **said)
 
 
+UNLIMITED = Limits(
+    max_connections=0,
+    max_client_connections=0,
+    max_queue=0,
+    max_qps=0.0,
+    burst=0,
+    query_timeout=0.0,
+    transaction_timeout=0.0,
+    idle_transaction_timeout=0.0,
+    client_idle_timeout=0.0,
+    query_wait_timeout=0.0,
+    max_storage_gb=0.0,
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Tier:
     """A class of service. `limits` hold for each tenant of it; `caps` for all its tenants together."""
@@ -96,7 +111,7 @@ class Tier:
     weight: int = 1
     cluster: str = ""
     pool_mode: PoolMode | None = None
-    parameters: Mapping[str, str] = NO_PARAMETERS
+    parameters: Mapping[str, str] = field(default_factory=lambda: NO_PARAMETERS)
     max_tenants: int = 0
     default_shards: int = 0
     read_write_split: bool = False
@@ -136,7 +151,7 @@ class Tenant:
     id: str = ""
     limits: Limits = Limits()
     pool_mode: PoolMode | None = None
-    parameters: Mapping[str, str] = NO_PARAMETERS
+    parameters: Mapping[str, str] = field(default_factory=lambda: NO_PARAMETERS)
     shard_id: int | None = None
     active: bool = True
 
@@ -155,7 +170,9 @@ class User:
     limits: Limits = Limits()
 
     def may_act_for(self, tenant: Tenant) -> bool:
-        return self.tenants is None or tenant.name in self.tenants or (bool(tenant.id) and tenant.id in self.tenants)
+        if self.tenants is None or tenant.name in self.tenants:
+            return True
+        return bool(tenant.id) and tenant.id in self.tenants
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,149 @@
+"""The log: one line an event on standard error, as JSON or for people, without secrets.
+
+Whoever logs imports `get` and knows no library. Other libraries' logging comes out in the same form.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import MutableMapping
+from typing import Any, Literal, TextIO
+
+import structlog
+
+Format = Literal["console", "json"]
+Level = Literal["debug", "info", "warning", "error"]
+
+_LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+_SECRET_WORDS = frozenset({"password", "passwd", "secret", "verifier", "token"})
+_SECRET_KEYS = frozenset({"key", "secret_key", "private_key", "cancel_key", "api_key"})
+REDACTED = "[redacted]"
+
+Event = MutableMapping[str, Any]
+_threshold = _LEVELS["info"]
+
+
+class Logger:
+    """Events with fields. `event` is a fixed text that can be counted; what varies is a field."""
+
+    __slots__ = ("_fields", "_name")
+
+    def __init__(self, name: str, fields: dict[str, object]) -> None:
+        self._name = name
+        self._fields = fields
+
+    def bind(self, **fields: object) -> Logger:
+        """A logger that says these fields with every event."""
+        return Logger(self._name, self._fields | fields)
+
+    def enabled(self, level: Level) -> bool:
+        """Whether it is worth making the fields of a costly event."""
+        return _LEVELS[level] >= _threshold
+
+    def debug(self, event: str, **fields: object) -> None:
+        if _threshold <= 10:
+            self._emit("debug", event, fields)
+
+    def info(self, event: str, **fields: object) -> None:
+        if _threshold <= 20:
+            self._emit("info", event, fields)
+
+    def warning(self, event: str, **fields: object) -> None:
+        if _threshold <= 30:
+            self._emit("warning", event, fields)
+
+    def error(self, event: str, **fields: object) -> None:
+        self._emit("error", event, fields)
+
+    def exception(self, event: str, error: BaseException, **fields: object) -> None:
+        """An error with its traceback: for bugs, not for what clients and servers do."""
+        self._emit("error", event, fields | {"exc_info": error})
+
+    def log(self, level: Level, event: str, **fields: object) -> None:
+        if _LEVELS[level] >= _threshold:
+            self._emit(level, event, fields)
+
+    def _emit(self, level: Level, event: str, fields: dict[str, object]) -> None:
+        logger = structlog.get_logger()
+        getattr(logger, level)(event, **{"logger": self._name} | self._fields | fields)
+
+
+def get(name: str, **fields: object) -> Logger:
+    return Logger(name.removeprefix("proxy."), fields)
+
+
+def configure(format: Format = "console", level: Level = "info", stream: TextIO | None = None) -> None:
+    """May be called again, for a reload."""
+    global _threshold
+    _threshold = _LEVELS[level]
+    out = stream if stream is not None else sys.stderr
+    shared: list[structlog.types.Processor] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+        redact,
+    ]
+    render: structlog.types.Processor = (
+        structlog.processors.JSONRenderer(default=str) if format == "json" else _line
+    )
+    structlog.configure(
+        processors=[*shared, render],
+        wrapper_class=structlog.make_filtering_bound_logger(_threshold),
+        logger_factory=structlog.WriteLoggerFactory(out),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(out)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
+        )
+    )
+    root = logging.getLogger()
+    for old in root.handlers[:]:
+        if isinstance(old.formatter, structlog.stdlib.ProcessorFormatter):
+            root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(max(_threshold, logging.INFO))
+
+
+def redact(logger: Any, method: str, event: Event) -> Event:
+    """Hide values by the name of their key, at any depth."""
+    for key, value in event.items():
+        event[key] = _hide(key, value)
+    return event
+
+
+def _hide(key: object, value: object) -> object:
+    if isinstance(key, str) and value not in ("", None):
+        name = key.lower()
+        if name in _SECRET_KEYS or not _SECRET_WORDS.isdisjoint(name.replace("-", "_").split("_")):
+            return REDACTED
+    if isinstance(value, dict):
+        return {inner: _hide(inner, item) for inner, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_hide("", item) for item in value]
+    return value
+
+
+def _line(logger: Any, method: str, event: Event) -> str:
+    """`time level event key=value ...`; what clients sent cannot start a new line, a traceback does."""
+    fields = dict(event)
+    head = f"{fields.pop('timestamp', '')} {fields.pop('level', method):<7} {_plain(fields.pop('event', ''))}"
+    trace = fields.pop("exception", None)
+    line = " ".join([head, *(f"{key}={_quoted(value)}" for key, value in fields.items())])
+    if trace:
+        line += "".join(f"\n    {_plain(row)}" for row in str(trace).splitlines())
+    return line
+
+
+def _plain(value: object) -> str:
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(value))
+
+
+def _quoted(value: object) -> str:
+    text = str(value)
+    if text and text.isprintable() and not any(c in ' "=' for c in text):
+        return text
+    return '"' + _plain(text.replace("\\", "\\\\")).replace('"', '\\"') + '"'

@@ -1,0 +1,142 @@
+"""From a TOML text and the environment to Settings, or to one ConfigError that tells every problem."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from types import MappingProxyType
+from typing import Any
+
+from proxy.errors import ConfigError
+from proxy.model import UNLIMITED, ClientOptions, Limits, ServerOptions
+from proxy.settings import addresses, directory
+from proxy.settings.keys import PROXY, PROXY_TABLE, TABLES, Home
+from proxy.settings.options import ProcessSettings, Settings, TlsSettings
+from proxy.settings.reader import Reader, dotted, suggestion
+from proxy.settings.values import Kind
+
+NOTHING: Mapping[str, str] = MappingProxyType({})
+PREFIX = "TIERGATE_"
+
+# The proxy is the top of the order user, tenant, tier, proxy: here every limit has a value.
+DEFAULT_LIMITS = replace(UNLIMITED, query_wait_timeout=120.0)
+
+
+def load(
+    path: str, environ: Mapping[str, str] | None = None, overrides: Mapping[str, str] = NOTHING
+) -> Settings:
+    """The file at `path` under the environment (the process's own unless given) and what an operator SET."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: is not UTF-8") from None
+    return parse(text, path, os.environ if environ is None else environ, overrides)
+
+
+def parse(
+    text: str, path: str, environ: Mapping[str, str] = NOTHING, overrides: Mapping[str, str] = NOTHING
+) -> Settings:
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: is not TOML: {error}") from None
+    reader = Reader(path, environ)
+    for key in sorted(document.keys() - TABLES.keys() - {"proxy"}):
+        reader.problem(dotted(key), "", "unknown table" + suggestion(key, ["proxy", *TABLES]))
+    said = reader.read(document.get("proxy", {}), PROXY_TABLE, "proxy")
+    _override(reader, said, environ, overrides)
+    tls = TlsSettings(**_of(said, "tls"))
+    process = ProcessSettings(**_of(said, "process"))
+    server = ServerOptions(**_of(said, "server"))
+    client = ClientOptions(
+        **_of(said, "client"), client_tls_sslmode=tls.client_tls_sslmode, limits=_limits(reader, said)
+    )
+    people = directory.build(reader, document, server, client)
+    _check_process(reader, process)
+    tls = _check_tls(reader, tls, client.auth_type, [u.auth_type for u in people.users.values()])
+    if reader.problems:
+        raise ConfigError("\n".join(reader.problems))
+    return Settings(path, server, client, people, process, tls, MappingProxyType(reader.unused))
+
+
+def _override(
+    reader: Reader, said: dict[str, Any], environ: Mapping[str, str], overrides: Mapping[str, str]
+) -> None:
+    """Variables of our prefix that are no key are left alone: Kubernetes makes some for a Service."""
+    for key, row in PROXY.items():
+        name = PREFIX + key.upper()
+        if name in environ:
+            _set(reader, said, key, row.kind, environ[name], f"environment {name}")
+    for key, text in overrides.items():
+        if key not in PROXY:
+            reader.problem("SET", key, "unknown key" + suggestion(key, PROXY))
+        elif not PROXY[key].changeable:
+            reader.problem("SET", key, "only a restart can change it")
+        else:
+            _set(reader, said, key, PROXY[key].kind, text, "SET")
+
+
+def _set(reader: Reader, said: dict[str, Any], key: str, kind: Kind, text: str, where: str) -> None:
+    reader.value(said, key, kind, kind.from_text(text), where)
+
+
+def _of(said: dict[str, Any], home: Home) -> dict[str, Any]:
+    return {key: value for key, value in said.items() if key in PROXY and PROXY[key].home == home}
+
+
+def _limits(reader: Reader, said: dict[str, Any]) -> Limits:
+    flat, table = _of(said, "limits"), said.get("limits", {})
+    for key in flat.keys() & table.keys():
+        reader.problem("proxy.limits", key, f"[proxy] {key} says it as well; keep one of them")
+    return Limits(**table | flat).over(DEFAULT_LIMITS)
+
+
+def _check_process(reader: Reader, process: ProcessSettings) -> None:
+    if process.workers != 1:
+        reader.problem(
+            "proxy", "workers", f"is {process.workers}, but workers > 1 is not supported yet; use 1"
+        )
+    if process.redis_url:
+        reader.problem("proxy", "redis_url", "Redis is not supported yet; leave it empty")
+    if process.registry_dsn:
+        reader.problem("proxy", "registry_dsn", "a registry database is not supported yet; leave it empty")
+    try:
+        _ = process.http
+    except ValueError:
+        reader.problem(
+            "proxy", "http_addr", f'must be {addresses.EXAMPLE}, or empty for none, not "{process.http_addr}"'
+        )
+    if not process.listen_port and not process.unix_socket_dir:
+        reader.problem("proxy", "listen_port", "is 0 and unix_socket_dir is empty: nothing would listen")
+
+
+def _check_tls(reader: Reader, tls: TlsSettings, auth_type: str, users: list[str]) -> TlsSettings:
+    changed: dict[str, Any] = {f.name: getattr(tls, f.name) for f in fields(TlsSettings)}
+    for side in ("client", "server"):
+        for part in ("key_file", "cert_file", "ca_file"):
+            key = f"{side}_tls_{part}"
+            if not changed[key]:
+                continue
+            changed[key] = reader.absolute(changed[key])
+            if not os.path.isfile(changed[key]):
+                reader.problem("proxy", key, f'there is no file "{changed[key]}"')
+            elif not os.access(changed[key], os.R_OK):
+                reader.problem("proxy", key, f'"{changed[key]}" cannot be read')
+        if bool(changed[f"{side}_tls_key_file"]) != bool(changed[f"{side}_tls_cert_file"]):
+            have, need = ("key", "cert") if changed[f"{side}_tls_key_file"] else ("cert", "key")
+            reader.problem("proxy", f"{side}_tls_{need}_file", f"missing; {side}_tls_{have}_file needs it")
+    mode = tls.client_tls_sslmode
+    if mode != "disable" and not tls.client_tls_key_file and not tls.client_tls_cert_file:
+        reader.problem(
+            "proxy", "client_tls_cert_file", f'missing; client_tls_sslmode "{mode}" needs it and a key'
+        )
+    if mode in ("verify-ca", "verify-full") and not tls.client_tls_ca_file:
+        reader.problem("proxy", "client_tls_ca_file", f'missing; client_tls_sslmode "{mode}" needs it')
+    if "cert" in (auth_type, *users) and mode not in ("verify-ca", "verify-full"):
+        reader.problem("proxy", "client_tls_sslmode", f'auth_type "cert" needs "verify-full", not "{mode}"')
+    return TlsSettings(**changed)

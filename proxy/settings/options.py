@@ -1,0 +1,65 @@
+"""What the whole process is told: where it listens, how it logs, how it ends, which certificates it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from proxy.model import ClientOptions, Directory, ServerOptions
+from proxy.settings import addresses
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessSettings:
+    """`shutdown_timeout` bounds a drain. Keys here need a restart, except the log's and the timeout."""
+
+    listen_addr: str = "127.0.0.1"
+    listen_port: int = 6432
+    listen_backlog: int = 1024
+    unix_socket_dir: str = ""
+    unix_socket_mode: int = 0o777
+    http_addr: str = "127.0.0.1:9187"
+    workers: int = 1
+    log_format: Literal["console", "json"] = "console"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    shutdown_timeout: float = 60.0
+    redis_url: str = ""
+    registry_dsn: str = ""
+    pidfile: str = ""
+
+    @property
+    def http(self) -> tuple[str, int] | None:
+        """Host and port of `http_addr`; None where it is empty."""
+        return addresses.parse(self.http_addr, 9187) if self.http_addr else None
+
+
+@dataclass(frozen=True, slots=True)
+class TlsSettings:
+    """PgBouncer's TLS keys. File names are absolute or empty."""
+
+    client_tls_sslmode: str = "disable"
+    client_tls_key_file: str = ""
+    client_tls_cert_file: str = ""
+    client_tls_ca_file: str = ""
+    client_tls_protocols: tuple[str, ...] = ("secure",)
+    client_tls_ciphers: str = "default"
+    server_tls_sslmode: str = "prefer"
+    server_tls_key_file: str = ""
+    server_tls_cert_file: str = ""
+    server_tls_ca_file: str = ""
+    server_tls_protocols: tuple[str, ...] = ("secure",)
+    server_tls_ciphers: str = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All that one configuration says. `unused` holds, by full key, what has no effect yet."""
+
+    path: str
+    server: ServerOptions
+    client: ClientOptions
+    directory: Directory
+    process: ProcessSettings
+    tls: TlsSettings
+    unused: Mapping[str, object]
