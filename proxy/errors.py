@@ -46,7 +46,7 @@ class ConfigError(TiergateError):
 
     @property
     def problems(self) -> tuple[str, ...]:
-        return tuple(self.message.splitlines())
+        return tuple(self.message.split("\n"))
 
 
 # --- the client's fault -------------------------------------------------------------------------

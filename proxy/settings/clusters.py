@@ -31,7 +31,7 @@ class Clusters:
         if primary and coordinators:
             self._reader.problem(where, "primary", "a cluster has a primary or coordinators, not both")
         elif not primary and not coordinators:
-            self._reader.problem(where, "", "needs primary or coordinators")
+            self._reader.missing(where, "", "needs primary or coordinators", "primary", "coordinators")
         if coordinators and said.get("replicas"):
             self._reader.problem(where, "replicas", "only a cluster with a primary has replicas")
         kind = said.get("kind") or (ClusterKind.DEDICATED if primary else ClusterKind.SHARED)
@@ -92,13 +92,13 @@ class Clusters:
         if primary and coordinators:
             self._reader.problem(where, "primary", "a cluster has a primary or coordinator_hosts, not both")
         elif cluster_type == "dedicated" and not primary:
-            self._reader.problem(where, "cluster_type", '"dedicated" needs primary.host')
+            self._reader.missing(where, "cluster_type", '"dedicated" needs primary.host', "primary")
         elif cluster_type not in ("", "dedicated") and primary:
             self._reader.problem(
                 where, "cluster_type", f'"{cluster_type}" has no primary; "dedicated" has one'
             )
         elif postgresql.get("read_replicas") and not primary:
-            self._reader.problem(where, "read_replicas", "replicas need primary.host")
+            self._reader.missing(where, "read_replicas", "replicas need primary.host", "primary")
         return "primary" if primary else "coordinator_hosts" if coordinators else ""
 
     def _dedicated(self, name: str, said: dict[str, Any]) -> str:
@@ -187,26 +187,18 @@ class Clusters:
 
     def _only_shared(self, where: str, tier: Tier) -> str:
         if tier.name == "enterprise":
-            self._reader.problem(where, "", "an enterprise tenant needs postgresql.primary.host or cluster")
+            text = "an enterprise tenant needs postgresql.primary.host or cluster"
         elif tier.name == "vip":
-            self._reader.problem(
-                where, "", "a vip tenant needs shard_id, postgresql.coordinator_hosts or cluster"
-            )
+            text = "a vip tenant needs shard_id, postgresql.coordinator_hosts or cluster"
         elif len(self._shared) == 1:
             return self._shared[0]
         elif self._shared:
             several = ", ".join(self._shared)
-            self._reader.problem(
-                where,
-                "",
-                f"needs cluster, here or in [tier.{tier.name}]: there are several shared ones ({several})",
-            )
+            text = f"needs cluster, here or in [tier.{tier.name}]: there are several shared ones ({several})"
         else:
-            self._reader.problem(
-                where,
-                "",
-                f"has nowhere to live: give it or [tier.{tier.name}] a cluster, or configure a shared one",
-            )
+            text = f"has nowhere to live: give it or [tier.{tier.name}] a cluster, or configure a shared one"
+        if not self._reader.refused(f"{where}.postgresql", "primary", "coordinator_hosts"):
+            self._reader.missing(where, "", text, "cluster", "shard_id")
         return ""
 
 

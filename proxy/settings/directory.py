@@ -85,7 +85,7 @@ def _tenants(
     for name, values in said.items():
         where = dotted("tenant", name)
         if "tier" not in values:
-            reader.problem(where, "tier", f"missing; it is one of {', '.join(tiers)}")
+            reader.missing(where, "tier", f"missing; it is one of {', '.join(tiers)}")
             continue
         tier = tiers.get(values["tier"])
         if tier is None:
@@ -180,6 +180,6 @@ def _users(
             and not user.password
             and "password_file" not in values
         ):
-            reader.problem(where, "password", f"missing; auth_type {method} cannot work without one")
+            reader.missing(where, "password", f"missing; auth_type {method} cannot work without one")
         users[name] = user
     return users

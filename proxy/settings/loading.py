@@ -129,14 +129,14 @@ def _check_tls(reader: Reader, tls: TlsSettings, auth_type: str, users: list[str
                 reader.problem("proxy", key, f'"{changed[key]}" cannot be read')
         if bool(changed[f"{side}_tls_key_file"]) != bool(changed[f"{side}_tls_cert_file"]):
             have, need = ("key", "cert") if changed[f"{side}_tls_key_file"] else ("cert", "key")
-            reader.problem("proxy", f"{side}_tls_{need}_file", f"missing; {side}_tls_{have}_file needs it")
+            reader.missing("proxy", f"{side}_tls_{need}_file", f"missing; {side}_tls_{have}_file needs it")
     mode = tls.client_tls_sslmode
     if mode != "disable" and not tls.client_tls_key_file and not tls.client_tls_cert_file:
         reader.problem(
             "proxy", "client_tls_cert_file", f'missing; client_tls_sslmode "{mode}" needs it and a key'
         )
     if mode in ("verify-ca", "verify-full") and not tls.client_tls_ca_file:
-        reader.problem("proxy", "client_tls_ca_file", f'missing; client_tls_sslmode "{mode}" needs it')
+        reader.missing("proxy", "client_tls_ca_file", f'missing; client_tls_sslmode "{mode}" needs it')
     if "cert" in (auth_type, *users) and mode not in ("verify-ca", "verify-full"):
         reader.problem("proxy", "client_tls_sslmode", f'auth_type "cert" needs "verify-full", not "{mode}"')
     return TlsSettings(**changed)

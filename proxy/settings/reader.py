@@ -51,10 +51,20 @@ class Reader:
         self.environ = environ
         self.problems: list[str] = []
         self.unused: dict[str, object] = {}
+        self._refused: set[tuple[str, str]] = set()
 
     def problem(self, where: str, key: str, text: str) -> None:
         place = f"[{where}] {key}" if key else f"[{where}]"
-        self.problems.append(f"{self.path}: {place}: {text}")
+        # A name may hold a line break; a problem is one line.
+        self.problems.append(f"{self.path}: {place}: {text}".replace("\n", "\\n"))
+
+    def missing(self, where: str, key: str, text: str, *others: str) -> None:
+        """A problem, unless `key` or one of `others` is there and has been refused already."""
+        if not self.refused(where, key, *others):
+            self.problem(where, key, text)
+
+    def refused(self, where: str, *keys: str) -> bool:
+        return any((where, key) in self._refused for key in keys)
 
     def read(self, raw: object, schema: Schema, where: str) -> dict[str, Any]:
         """The values that are right; the others have become problems."""
@@ -76,12 +86,18 @@ class Reader:
         before = len(self.problems)
         meant = self.expand(value, where, key)
         if len(self.problems) > before:
+            self._refused.add((where, key))
             return
         try:
             said[key] = kind.read(meant)
         except ValueError as error:
-            reason = str(error) or f"must be {kind.says}"
-            self.problem(where, key, reason if kind.secret else f"{reason}, not {shown(meant)}")
+            if kind.secret:
+                self.problem(where, key, f"must be {kind.says}")
+            elif reason := str(error):
+                self.problem(where, key, f"{reason}, in {shown(meant)}")
+            else:
+                self.problem(where, key, f"must be {kind.says}, not {shown(meant)}")
+            self._refused.add((where, key))
             return
         if kind.kept:
             self.unused[f"{where}.{key}"] = value
