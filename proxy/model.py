@@ -142,7 +142,8 @@ class Cluster:
 class Tenant:
     """A customer. `cluster` is already resolved to the name of a configured cluster.
 
-    `limits` is what the tenant's own table says; use `registry` for the effective ones.
+    `limits` is what the tenant's own table says; use `registry` for the effective ones. `placement` says why
+    it lives on its cluster.
     """
 
     name: str
@@ -154,6 +155,7 @@ class Tenant:
     parameters: Mapping[str, str] = field(default_factory=lambda: NO_PARAMETERS)
     shard_id: int | None = None
     active: bool = True
+    placement: str = ""
 
 
 @dataclass(frozen=True, slots=True)

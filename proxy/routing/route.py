@@ -44,7 +44,7 @@ def explain(
     steps = [
         ("tenant", tenant.name, "active" if tenant.active else "not active: logins are refused"),
         ("tier", tier.name, f"[tenant.{tenant.name}] tier"),
-        ("cluster", cluster.name, _cluster_reason(tenant, tier, cluster)),
+        ("cluster", cluster.name, tenant.placement),
         *(
             (
                 "endpoint",
@@ -92,13 +92,3 @@ def _user(cluster: Cluster, user: User | None) -> tuple[str, str]:
     if user.server_user:
         return user.server_user, f"server_user of {user.name}"
     return user.name, "the client's own"
-
-
-def _cluster_reason(tenant: Tenant, tier: Tier, cluster: Cluster) -> str:
-    if cluster.name == tenant.name:
-        return f"[tenant.{tenant.name}.postgresql]"
-    if tenant.shard_id is not None and cluster.name == f"vip-{tenant.shard_id}":
-        return f"shard_id = {tenant.shard_id}"
-    if cluster.name == tier.cluster:
-        return f"[tier.{tier.name}] cluster"
-    return f"{cluster.kind.value} cluster of tier {tier.name}, or cluster of the tenant"

