@@ -1,0 +1,1 @@
+"""The rules of conversations: which replies are owed, which statements and settings live where."""

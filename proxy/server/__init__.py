@@ -1,0 +1,1 @@
+"""Server connections: opened, pooled, lent to sessions, cleaned, watched and closed."""

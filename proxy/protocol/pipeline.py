@@ -1,0 +1,187 @@
+"""The replies that one server connection still owes, in order.
+
+Theory. A PostgreSQL server answers in the order it was asked, but a reply does not say which request it
+belongs to. So every request written to a server, the client's or our own, leaves an Expect in one queue,
+and every reply is matched with the head of it:
+
+- FORWARD: the client asked; it reads the reply.
+- DROP: we asked (settings, statements to prepare); nobody reads the reply.
+- INJECT: the server was not asked at all; when the entry reaches the head its bytes are said to the client.
+
+A reply *completes* the head or not: ParseComplete completes a Parse, a RowDescription completes a
+Describe, CommandComplete, EmptyQueryResponse or PortalSuspended an Execute, and only ReadyForQuery
+completes a Sync or a simple Query (whose rows and tags all belong to the one entry). A reply that
+cannot belong to the head is an error: the server and we disagree, and nothing later could be trusted.
+
+After an ErrorResponse within an extended batch the server ignores everything up to the next Sync. So does
+the queue: entries up to the Sync are taken back newest first (`undo`), injected replies among them unsaid;
+if the Sync has not been sent yet, later entries are taken back as they come.
+
+A server that has begun a COPY FROM STDIN ignores a Sync until the copy is over; `copy_in_began` forgets those
+that were sent behind the Execute.
+
+The queue is pure: `reply` says what to do with a frame and collects in `said` what is to be injected behind it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from proxy.errors import ServerProtocolError
+
+if TYPE_CHECKING:
+    from proxy.protocol.statements import Statement
+
+FORWARD, DROP, INJECT = 0, 1, 2
+
+PARSE, BIND, DESCRIBE, EXECUTE, CLOSE, SYNC, QUERY = 0, 1, 2, 3, 4, 5, 6
+
+_COMPLETES: dict[int, frozenset[int]] = {
+    PARSE: frozenset(b"1"),
+    BIND: frozenset(b"2"),
+    DESCRIBE: frozenset(b"Tn"),
+    EXECUTE: frozenset(b"CIs"),
+    CLOSE: frozenset(b"3"),
+    SYNC: frozenset(b"Z"),
+    QUERY: frozenset(b"Z"),
+}
+_BELONGS: dict[int, frozenset[int]] = {
+    PARSE: frozenset(),
+    BIND: frozenset(),
+    DESCRIBE: frozenset(b"t"),
+    EXECUTE: frozenset(b"DdcGHW"),
+    CLOSE: frozenset(),
+    SYNC: frozenset(),
+    QUERY: frozenset(b"TDCIdcGHWV"),
+}
+_ANY_TIME = frozenset(b"NAS")
+_ERROR = ord("E")
+
+
+class Expect:
+    """One reply that is owed.
+
+    says: the bytes of an INJECT. statement: which one the request uses. undo(failed): takes back what was
+    assumed of a request that the server refused (failed) or ignored (not failed). error: the ErrorResponse
+    to say in place of the server's own. tolerant: of a DROP, that an error is no reason to distrust the server.
+    """
+
+    __slots__ = ("action", "error", "kind", "says", "statement", "tolerant", "undo")
+
+    def __init__(
+        self,
+        kind: int,
+        action: int = FORWARD,
+        *,
+        says: bytes = b"",
+        statement: Statement | None = None,
+        undo: Callable[[bool], None] | None = None,
+        error: bytes = b"",
+        tolerant: bool = False,
+    ) -> None:
+        self.kind = kind
+        self.action = action
+        self.says = says
+        self.statement = statement
+        self.undo = undo
+        self.error = error
+        self.tolerant = tolerant
+
+
+# Entries that carry nothing are shared.
+FORWARD_PARSE = Expect(PARSE)
+FORWARD_BIND = Expect(BIND)
+FORWARD_DESCRIBE = Expect(DESCRIBE)
+FORWARD_EXECUTE = Expect(EXECUTE)
+FORWARD_CLOSE = Expect(CLOSE)
+FORWARD_SYNC = Expect(SYNC)
+FORWARD_QUERY = Expect(QUERY)
+DROP_PARSE = Expect(PARSE, DROP)
+DROP_BIND = Expect(BIND, DROP)
+DROP_EXECUTE = Expect(EXECUTE, DROP)
+DROP_CLOSE = Expect(CLOSE, DROP)
+DROP_SYNC = Expect(SYNC, DROP)
+DROP_QUERY = Expect(QUERY, DROP)
+
+
+class Pipeline:
+    __slots__ = ("_skipping", "entries", "said")
+
+    def __init__(self) -> None:
+        self.entries: deque[Expect] = deque()
+        self.said: list[bytes] = []
+        self._skipping = False
+
+    def __bool__(self) -> bool:
+        return bool(self.entries) or self._skipping
+
+    @property
+    def head(self) -> Expect | None:
+        return self.entries[0] if self.entries else None
+
+    @property
+    def dropping(self) -> bool:
+        return bool(self.entries) and self.entries[0].action == DROP
+
+    def expect(self, entry: Expect) -> None:
+        """Queues `entry`; an INJECT that is at once at the head is put into `said`."""
+        if self._skipping:
+            if entry.kind != SYNC:
+                if entry.undo is not None:
+                    entry.undo(False)
+                return
+            self._skipping = False
+        entries = self.entries
+        if entry.action == INJECT and not entries:
+            self.said.append(entry.says)
+            return
+        entries.append(entry)
+
+    def reply(self, kind: int) -> int:
+        """FORWARD or DROP for a reply of type `kind`; moves the queue on if the reply completes its head."""
+        if kind in _ANY_TIME:
+            return DROP if self.dropping else FORWARD
+        entries = self.entries
+        if not entries:
+            if kind == _ERROR:  # the server's last word, which no request caused
+                return FORWARD
+            raise ServerProtocolError(internal=f"a reply of type {chr(kind)!r} that no request caused")
+        head = entries[0]
+        if kind in _COMPLETES[head.kind]:
+            entries.popleft()
+            self._say()
+            return head.action
+        if kind == _ERROR:
+            self._fail(head)
+            # A statement that we had to prepare again fails for the client that uses it.
+            return FORWARD if head.kind == PARSE else head.action
+        if kind not in _BELONGS[head.kind]:
+            raise ServerProtocolError(internal=f"a reply of type {chr(kind)!r} to a request of kind {head.kind}")
+        return head.action
+
+    def copy_in_began(self) -> None:
+        """The server reads CopyData now and ignores what Syncs were sent behind the Execute."""
+        entries = self.entries
+        if entries and entries[0].kind == EXECUTE:
+            while len(entries) > 1 and entries[1].kind == SYNC:
+                del entries[1]
+
+    def _say(self) -> None:
+        entries = self.entries
+        while entries and entries[0].action == INJECT:
+            self.said.append(entries.popleft().says)
+
+    def _fail(self, head: Expect) -> None:
+        if head.kind in (SYNC, QUERY):
+            return
+        entries = self.entries
+        ignored: list[Expect] = []
+        while entries and entries[0].kind != SYNC:
+            ignored.append(entries.popleft())
+        for entry in reversed(ignored):
+            if entry.undo is not None:
+                entry.undo(entry is head)
+        if not entries:
+            self._skipping = True

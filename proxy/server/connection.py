@@ -1,0 +1,413 @@
+"""One connection to a PostgreSQL server: matches replies with what was asked and passes them on.
+
+The hot path is `data_received`: scan the chunk, let the pipeline say what each told frame is, and hand the
+session the chunk itself when nothing in it was ours. All that is known of the server's session state
+(parameters, prepared statements, transaction status) lives here, next to the replies that change it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from time import monotonic
+from typing import TYPE_CHECKING, Protocol
+
+from proxy.errors import ProtocolViolation, ServerLost, ServerProtocolError, TiergateError
+from proxy.protocol import pipeline as owed
+from proxy.protocol.lifecycle import ServerState, server_step
+from proxy.protocol.pipeline import DROP, Expect, Pipeline
+from proxy.protocol.state import (
+    EMPTY,
+    State,
+    batches,
+    difference,
+    intern,
+    set_config,
+    with_parameter,
+)
+from proxy.protocol.statements import PREFIX, Prepared, Statement
+from proxy.wire import decode, encode
+from proxy.wire.frames import FROM_SERVER, FROM_SERVER_DROPPING, HEAD, MORE, Scanner
+
+if TYPE_CHECKING:
+    from proxy.admission.accounts import Account, Counter
+    from proxy.model import Endpoint
+
+IDLE, IN_TRANSACTION, FAILED = ord("I"), ord("T"), ord("E")
+_READY, _ERROR, _STATUS, _COMPLETE, _COPY_IN, _COPY_BOTH = b"ZESCGW"
+READ_ONLY_PARAMETERS = frozenset(
+    ("server_version", "server_encoding", "integer_datetimes", "in_hot_standby", "is_superuser", "session_authorization")
+)
+# As servers spell the names of the parameters that they report.
+display_names: dict[str, str] = {}
+
+
+class Link(Protocol):
+    """What a server connection tells whoever has it."""
+
+    def replies(self, data: bytes) -> None:
+        """Bytes for the client."""
+
+    def reported(self, name: str, value: str) -> None:
+        """The client's own doing changed a reported parameter (name in lower case)."""
+
+    def state_ready(self, error: bytes) -> None:
+        """The session's state has been applied, or could not be (the server's ErrorResponse)."""
+
+    def server_ready(self) -> None:
+        """Nothing is owed any more, and no transaction is open."""
+
+    def reset_by_client(self, *, everything: bool) -> None:
+        """DISCARD ALL, or DEALLOCATE ALL, has been done."""
+
+    def rename_statement(self, error: bytes) -> bytes:
+        """The ErrorResponse with the client's own name for a statement."""
+
+    def server_lost(self, error: TiergateError, said: bytes) -> None:
+        """The connection is gone; `said` is the server's own last ErrorResponse, already passed on."""
+
+    def pause_client(self) -> None: ...
+    def resume_client(self) -> None: ...
+
+
+class Owner(Protocol):
+    """What a server connection asks of its pool."""
+
+    def lost(self, server: ServerConnection) -> None: ...
+    def cleaned(self, server: ServerConnection) -> None: ...
+    def retire(self, statement: Statement) -> None: ...
+    def cancel(self, server: ServerConnection) -> None: ...
+    def traffic(self, received: int) -> None: ...
+    def measured(self, query_seconds: float, xact_seconds: float) -> None: ...
+
+
+class ServerConnection(asyncio.Protocol):
+    __slots__ = (
+        "_done", "_job_failed", "account", "address", "cancels", "closing", "copy_in", "dirty", "endpoint",
+        "generation", "idle_since", "key", "last_error", "link", "login_parameters", "opened_at", "owner",
+        "permits", "pid", "pipeline", "prepared", "query_since", "reported", "scanner", "state", "state_error",
+        "status", "struck", "struck_at", "to_close", "transport", "unnamed", "uses", "values", "xact_since",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        owner: Owner,
+        endpoint: Endpoint,
+        *,
+        pid: int,
+        key: bytes,
+        parameters: dict[str, str],
+        max_prepared: int,
+        generation: int,
+    ) -> None:
+        self.owner = owner
+        self.endpoint = endpoint
+        self.pid = pid
+        self.key = key
+        self.generation = generation
+        for name in parameters:
+            display_names[name.lower()] = name
+        self.login_parameters = {name.lower(): value for name, value in parameters.items()}
+        self.reported: State = intern(self.login_parameters)  # all that the server has reported
+        self.values: State = EMPTY  # what has been set on it beyond its login
+        self.prepared = Prepared(max_prepared)
+        self.unnamed: Statement | None = None
+        self.to_close: list[bytes] = []
+        self.pipeline = Pipeline()
+        self.scanner = Scanner(FROM_SERVER)
+        self.state = ServerState.LOGIN
+        self.status = IDLE
+        self.copy_in = False
+        self.dirty = False  # holds something that only a reset clears
+        self.cancels = 0  # cancel requests under way
+        self.closing = False
+        self.link: Link | None = None
+        self.account: Account | None = None
+        self.permits: tuple[Counter, ...] = ()
+        self.struck = ""  # the limit for which the running query was cancelled
+        self.struck_at = 0.0
+        self.state_error = b""
+        self.last_error = b""
+        self.uses = 0
+        now = monotonic()
+        self.opened_at = self.idle_since = now
+        self.query_since = self.xact_since = 0.0
+        self._done: Callable[[bool], None] | None = None
+        self._job_failed = False
+        self.transport: asyncio.Transport
+        self.address = str(endpoint)
+
+    # --- asyncio ------------------------------------------------------------------------------------
+
+    def take_transport(self, transport: asyncio.Transport) -> None:
+        self.transport = transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:  # pragma: no cover - handed over
+        raise AssertionError("a server connection is handed its transport after the login")
+
+    def pause_writing(self) -> None:
+        if self.link is not None:
+            self.link.pause_client()
+
+    def resume_writing(self) -> None:
+        if self.link is not None:
+            self.link.resume_client()
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.state = ServerState.GONE
+        self.owner.lost(self)
+        self._tell_lost(ServerLost("server closed the connection unexpectedly", internal=f"{self.address}: {exc}"))
+
+    def data_received(self, data: bytes) -> None:
+        if self.closing:
+            return
+        self.owner.traffic(len(data))
+        scanner = self.scanner
+        scanner.feed(data)
+        pipeline = self.pipeline
+        sent = 0
+        pieces: list[bytes] = []
+        try:
+            while (told := scanner.next()) != MORE:
+                data, start, stop, kind = scanner.data, scanner.start, scanner.stop, scanner.kind
+                head = pipeline.head
+                action = pipeline.reply(kind)
+                replacement = b""
+                if kind == _READY:
+                    self._ready(data[stop - 1], head)
+                elif kind == _COMPLETE:
+                    self._completed(data[start + 5 : stop])
+                elif kind == _ERROR:
+                    frame = data[start:stop]
+                    action, replacement = self._error(frame, head, action, whole=told != HEAD)
+                elif kind == _STATUS:
+                    self._reported(data[start + 5 : stop], forward=action != DROP)
+                elif kind in (_COPY_IN, _COPY_BOTH):
+                    self.copy_in = True
+                    pipeline.copy_in_began()
+                elif told == HEAD and kind in b"ZCS":
+                    raise ServerProtocolError(internal=f"a frame of type {chr(kind)} too long to be true")
+                if action == DROP or replacement:
+                    pieces.append(data[sent:start])
+                    pieces.append(replacement)
+                    sent = stop
+                if pipeline.said:
+                    pieces.append(data[sent:stop])
+                    pieces.extend(pipeline.said)
+                    pipeline.said.clear()
+                    sent = stop
+                if kind == _READY and head is not None and head.action == DROP and self.link is not None:
+                    told_now = self._state_settled(head)
+                    if told_now:
+                        pieces.append(told_now)
+                scanner.interest = FROM_SERVER_DROPPING if pipeline.dropping else FROM_SERVER
+        except (ServerProtocolError, ProtocolViolation) as error:
+            self.distrust(
+                ServerProtocolError(
+                    "the server sent something that is not the protocol",
+                    internal=f"{self.address}: {getattr(error, 'internal', '') or error}",
+                )
+            )
+            return
+        data, stop = scanner.data, scanner.pos
+        link = self.link
+        if link is not None:
+            if pieces:
+                pieces.append(data[sent:stop])
+                data = b"".join(pieces)
+                if data:
+                    link.replies(data)
+            elif stop == len(data):
+                link.replies(data)
+            elif stop:
+                link.replies(data[:stop])
+            if not pipeline and self.status == IDLE and self.link is link:
+                link.server_ready()
+        elif self._done is not None and not pipeline and self.status == IDLE:
+            done, self._done = self._done, None
+            done(not self._job_failed)
+
+    # --- what replies mean --------------------------------------------------------------------------
+
+    def _ready(self, status: int, head: Expect | None) -> None:
+        if status not in b"ITE":
+            raise ServerProtocolError(internal=f"transaction status {status}")
+        self.status = status
+        self.copy_in = False
+        self.struck = ""
+        if head is None or head.action == DROP:
+            return
+        now = monotonic()
+        query = now - self.query_since
+        xact = 0.0
+        account = self.account
+        if account is not None:
+            account.stats.queries += 1
+            account.stats.durations.add(query)
+            if status == IDLE:
+                account.stats.transactions += 1
+                xact = now - self.xact_since
+        self.owner.measured(query, xact)
+        self.query_since = now
+        if status == IDLE:
+            self.xact_since = now
+
+    def _state_settled(self, head: Expect) -> bytes:
+        link = self.link
+        if link is None or head.kind != owed.SYNC:
+            return b""
+        error, self.state_error = self.state_error, b""
+        link.state_ready(error)
+        return b""
+
+    def _completed(self, tag: bytes) -> None:
+        if tag == b"DISCARD ALL\0":
+            self.prepared.clear()
+            self.unnamed = None
+            self.values = EMPTY
+            self.dirty = False
+            if self.link is not None:
+                self.link.reset_by_client(everything=True)
+        elif tag == b"DEALLOCATE ALL\0":
+            self.prepared.clear()
+            if self.link is not None:
+                self.link.reset_by_client(everything=False)
+
+    def _reported(self, body: bytes, *, forward: bool) -> None:
+        name, value = decode.parameter_status(body)
+        lower = name.lower()
+        display_names[lower] = name
+        self.reported = with_parameter(self.reported, lower, value)
+        if forward and self.link is not None:
+            self.link.reported(lower, value)
+
+    def _error(self, frame: bytes, head: Expect | None, action: int, *, whole: bool) -> tuple[int, bytes]:
+        """What becomes of an ErrorResponse, and what is said in its place (b"": nothing else)."""
+        self.copy_in = False
+        at = frame.find(b"\0C", 5)
+        sqlstate = frame[at + 2 : at + 7].decode("ascii", "replace")
+        self.last_error = frame
+        if head is not None and action == DROP:
+            self._job_failed = True
+            if not head.tolerant:
+                self.state_error = frame
+            elif self.status != FAILED:
+                self.dirty = True
+            return action, b""
+        if self.account is not None:
+            self.account.stats.error(sqlstate)
+        if head is None or not whole:
+            return action, b""
+        statement = head.statement
+        if statement is not None and sqlstate == "0A000" and b"\0RRevalidateCachedQuery\0" in frame:
+            self.prepared.remove(statement)
+            self.to_close.append(statement.name)
+            self.owner.retire(statement)
+        if head.error:
+            return action, head.error
+        if self.struck and sqlstate == "57014":
+            return action, encode.error(f"canceling statement due to {self.struck}", sqlstate)
+        if PREFIX in frame and self.link is not None:
+            return action, self.link.rename_statement(frame)
+        return action, b""
+
+    # --- what is asked of it ------------------------------------------------------------------------
+
+    def step(self, event: str) -> None:
+        self.state = server_step(self.state, event)
+
+    def expect(self, entry: Expect) -> None:
+        self.pipeline.expect(entry)
+
+    def send(self, data: bytes) -> None:
+        self.scanner.interest = FROM_SERVER_DROPPING if self.pipeline.dropping else FROM_SERVER
+        self.transport.write(data)
+
+    def begin(self, now: float) -> None:
+        """A transaction (or a query of one) begins now, if nothing is owed yet."""
+        if not self.pipeline:
+            self.query_since = now
+            if self.status == IDLE:
+                self.xact_since = now
+
+    def apply(self, needs: State) -> bytes:
+        """The messages that bring it to `needs`, with their replies queued as dropped; b"" if it is there."""
+        if self.values is needs:
+            return b""
+        changes = difference(self.values, needs, self.login_parameters)
+        self.values = needs
+        return self.assign(changes)
+
+    def assign(self, changes: dict[str, str | None], *, tolerant: bool = False) -> bytes:
+        if not changes:
+            return b""
+        out = []
+        for batch in batches(changes):
+            out.append(set_config(batch))
+            for kind in (owed.PARSE, owed.BIND, owed.EXECUTE):
+                self.expect(Expect(kind, DROP, tolerant=tolerant))
+        out.append(encode.SYNC)
+        self.expect(Expect(owed.SYNC, DROP, tolerant=tolerant))
+        self.unnamed = None
+        return b"".join(out)
+
+    def prepare(self, statement: Statement) -> bytes:
+        """The messages that make `statement` known here ahead of its use; b"" if it is."""
+        if statement in self.prepared:
+            self.prepared.use(statement)
+            return self._close_stale()
+        out = self.make_room(statement)
+        self.expect(Expect(owed.PARSE, DROP, statement=statement, undo=lambda _: self.prepared.remove(statement)))
+        return out + encode.parse(statement.name, statement.text, statement.oids)
+
+    def make_room(self, statement: Statement) -> bytes:
+        """Counts `statement` as prepared and closes what must go for it."""
+        self.to_close.extend(old.name for old in self.prepared.add(statement))
+        return self._close_stale()
+
+    def _close_stale(self) -> bytes:
+        if not self.to_close:
+            return b""
+        names, self.to_close = self.to_close, []
+        for _ in names:
+            self.expect(owed.DROP_CLOSE)
+        return b"".join(encode.close(b"S", name) for name in names)
+
+    def run(self, text: str, done: Callable[[bool], None]) -> None:
+        """Runs a query of our own on an unlinked connection; `done` learns whether it succeeded."""
+        self._done = done
+        self._job_failed = False
+        self.expect(owed.DROP_QUERY)
+        self.send(encode.query(text.encode()))
+
+    def was_reset(self) -> None:
+        self.prepared.clear()
+        self.to_close.clear()
+        self.unnamed = None
+        self.values = EMPTY
+        self.dirty = False
+
+    # --- the end ------------------------------------------------------------------------------------
+
+    def distrust(self, error: TiergateError) -> None:
+        self._tell_lost(error)
+        self.abort()
+
+    def _tell_lost(self, error: TiergateError) -> None:
+        link, self.link = self.link, None
+        if link is not None:
+            link.server_lost(error, self.last_error if b"\0VFATAL\0" in self.last_error[:64] else b"")
+
+    def close(self) -> None:
+        """Says goodbye; the server's hanging up ends it, so that its permit covers the backend's whole life."""
+        if not self.closing:
+            self.closing = True
+            self.transport.write(encode.TERMINATE)
+            self.transport.resume_reading()
+
+    def abort(self) -> None:
+        self.closing = True
+        self.transport.abort()

@@ -1,0 +1,426 @@
+"""The connections of one (cluster, database, user), and who waits for one.
+
+Theory. State is a place: a connection is in exactly one of `idle` (a stack, most recently used last),
+`active`, `resetting` or `closing`, or it is being opened and only counted. `_move` is the one function that
+moves it. A waiter is in the fair queue and nowhere else.
+
+`acquire` is synchronous: it returns an idle connection when nobody else waits and the caps allow it, and
+queues the waiter otherwise. Everything that frees something (a checkin, an opened connection, a permit
+given back) ends in `serve`, which hands idle connections to waiters and opens more while waiters, the
+pool's size and the cluster's and the process's caps allow it. When a cluster is full, a connection that is
+idle in another of its pools is closed to make room.
+
+A pool that cannot get any connection fails its waiters with the server's own words. Without a live
+connection and with all endpoints set aside it fails at once until `server_login_retry` is over.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from time import monotonic
+from typing import TYPE_CHECKING, Protocol
+
+from proxy.admission.accounts import Account, Counter, give_all, take_all
+from proxy.admission.queue import FairQueue
+from proxy.errors import CapReached, NoHealthyEndpoint, ServerLost, ServerRefused, TiergateError
+from proxy.model import Cluster, PoolKey, PoolMode, ServerOptions
+from proxy.protocol.lifecycle import ServerState
+from proxy.protocol.state import State
+from proxy.routing.choose import choose
+from proxy.server.connection import ServerConnection
+from proxy.stats import PoolStats
+
+if TYPE_CHECKING:
+    from proxy.protocol.statements import Statement
+    from proxy.server.pools import Pools
+
+
+class Waiter(Protocol):
+    account: Account
+    state_needed: State
+    waiting_since: float
+    wait_limit: float
+
+    def granted(self, server: ServerConnection) -> None: ...
+    def refused(self, error: TiergateError) -> None: ...
+
+
+class Pool:
+    __slots__ = (
+        "_serving", "active", "closing", "cluster", "failed_with", "generation", "idle", "key", "last_used", "login",
+        "mode", "opening", "options", "paused", "pools", "queue", "resetting", "stats", "welcome",
+    )  # fmt: skip
+
+    def __init__(self, pools: Pools, key: PoolKey, cluster: Cluster, mode: PoolMode, login: tuple[str, str]) -> None:
+        self.pools = pools
+        self.key = key
+        self.cluster = cluster
+        self.mode = mode
+        self.login = login  # user and password for the server
+        self.options: ServerOptions = pools.options
+        self.idle: deque[ServerConnection] = deque()
+        self.active: set[ServerConnection] = set()
+        self.resetting: set[ServerConnection] = set()
+        self.closing: set[ServerConnection] = set()
+        self.opening = 0
+        self.queue: FairQueue[Waiter] = FairQueue(self.serve)
+        self.stats = PoolStats()
+        self.paused = False
+        self.generation = 0
+        self.welcome: dict[str, str] = {}  # what servers report at login, as they spell it
+        self.failed_with: TiergateError | None = None
+        self.last_used = monotonic()
+        self._serving = False
+
+    @property
+    def size(self) -> int:
+        """Connections that count against the pool's size."""
+        return len(self.idle) + len(self.active) + len(self.resetting) + self.opening
+
+    @property
+    def unused(self) -> bool:
+        return not (self.size or self.closing or self.queue)
+
+    def connections(self) -> list[ServerConnection]:
+        return [*self.idle, *self.active, *self.resetting, *self.closing]
+
+    # --- checkout -----------------------------------------------------------------------------------
+
+    def acquire(self, waiter: Waiter, now: float) -> ServerConnection | None:
+        """An idle connection, linked to nobody yet, or None: the waiter is queued.
+
+        Raises CapReached for a full queue, and the servers' error while they are known to be down.
+        """
+        account = waiter.account
+        if self.idle and not self.queue and not self.paused:
+            counters = account.server_counters()
+            if take_all(counters) is None:
+                server = self._pick(waiter.state_needed, now)
+                if server is not None:
+                    self._lend(server, account, counters)
+                    return server
+                give_all(counters)
+        self._refuse_at_once(account, now)
+        waiter.waiting_since = now
+        self.queue.push(account, waiter)
+        account.stats.waits += 1
+        self.serve()
+        return None
+
+    def leave(self, waiter: Waiter) -> None:
+        self.queue.remove(waiter.account, waiter)
+
+    def _refuse_at_once(self, account: Account, now: float) -> None:
+        limit = account.limits.max_queue or 0
+        if limit and account.waiting >= limit:
+            raise CapReached(
+                f'too many transactions of tenant "{account.tenant.name}" are waiting',
+                hint=f"max_queue is {limit}.",
+            )
+        if self.failed_with is not None and not (self.active or self.idle or self.resetting or self.opening):
+            if self._endpoint(now) is None:
+                raise self.failed_with
+            self.failed_with = None
+
+    def _pick(self, needs: State, now: float) -> ServerConnection | None:
+        """One that has the state already, else the most recently used; stale ones are checked first."""
+        idle = self.idle
+        delay = self.options.server_check_delay
+        while idle and delay and now - idle[-1].idle_since > delay and self.options.server_check_query:
+            self._check(idle[-1])
+        if not idle:
+            return None
+        if idle[-1].values is not needs:
+            for server in reversed(idle):
+                if server.values is needs and not (delay and now - server.idle_since > delay):
+                    return server
+        return idle[-1]
+
+    def _lend(self, server: ServerConnection, account: Account, counters: tuple[Counter, ...]) -> None:
+        self._move(server, "checkout")
+        server.account = account
+        server.permits = counters
+        server.uses += 1
+        self.stats.server_assignments += 1
+
+    def serve(self) -> None:
+        if self._serving:
+            return
+        self._serving = True
+        try:
+            now = monotonic()
+            while self.queue and self.idle and not self.paused:
+                taken = self.queue.take()
+                if taken is None:
+                    break
+                waiter, counters = taken
+                server = self._pick(waiter.state_needed, now)
+                if server is None:
+                    give_all(counters)
+                    self.queue.push_front(waiter.account, waiter)
+                    break
+                self._lend(server, waiter.account, counters)
+                waited = now - waiter.waiting_since
+                waiter.account.stats.wait_seconds += waited
+                self.stats.wait_seconds += waited
+                waiter.granted(server)
+        finally:
+            self._serving = False
+        self._grow()
+
+    # --- checkin ------------------------------------------------------------------------------------
+
+    def checkin(self, server: ServerConnection, *, session_over: bool = False) -> None:
+        """Takes back a connection that owes nothing and is in no transaction."""
+        server.link = None
+        self.last_used = monotonic()
+        self._give_permits(server)
+        if self.mode is PoolMode.SESSION and session_over:
+            server.dirty = True
+        if server.cancels or server.dirty:
+            self._move(server, "clean")
+            self._clean(server)
+            return
+        self._settle(server, "checkin")
+
+    def _clean(self, server: ServerConnection) -> None:
+        """Waits for cancels, then resets; called again when either is over."""
+        if server.cancels:
+            return
+        if server.dirty:
+            query = self.options.server_reset_query
+            if not query:
+                self.drop(server)
+                return
+
+            def reset(succeeded: bool) -> None:
+                if succeeded:
+                    server.was_reset()
+                    self.cleaned(server)
+                else:
+                    self.drop(server)
+
+            server.run(query, reset)
+            return
+        self._settle(server, "cleaned")
+
+    def cleaned(self, server: ServerConnection) -> None:
+        if server.state is ServerState.RESETTING:
+            self._clean(server)
+
+    def _settle(self, server: ServerConnection, event: str) -> None:
+        """Back among the idle, or closed if its time is over."""
+        now = monotonic()
+        server.idle_since = now
+        self._move(server, event)
+        lifetime = self.options.server_lifetime
+        if (
+            server.generation != self.generation
+            or (lifetime and now - server.opened_at > lifetime)
+            or self.size > self.pools.pool_size(self.cluster)
+        ):
+            self.close_idle(server)
+        self.serve()
+
+    def _check(self, server: ServerConnection) -> None:
+        self._move(server, "check")
+
+        def checked(succeeded: bool) -> None:
+            if succeeded:
+                self.cleaned(server)
+            else:
+                self.drop(server)
+
+        server.run(self.options.server_check_query, checked)
+
+    def rollback(self, server: ServerConnection) -> None:
+        """Takes back a connection whose client left inside a transaction while nothing was owed."""
+        server.link = None
+        self._give_permits(server)
+        if self.mode is PoolMode.SESSION:
+            server.dirty = True
+        self._move(server, "clean")
+
+        def rolled_back(succeeded: bool) -> None:
+            if succeeded:
+                self.cleaned(server)
+            else:
+                self.drop(server)
+
+        server.run("ROLLBACK", rolled_back)
+
+    def abandon(self, server: ServerConnection) -> None:
+        """Cancels what it does and closes it: its client left while it was busy."""
+        server.link = None
+        self._move(server, "lost")
+        self._give_permits(server)
+        server.closing = True
+        self.pools.cancel_and_close(server)
+
+    # --- opening ------------------------------------------------------------------------------------
+
+    def _endpoint(self, now: float):  # type: ignore[no-untyped-def]
+        health = self.pools.health
+        counts: dict[object, int] = {}
+        for server in self.connections():
+            counts[server.endpoint] = counts.get(server.endpoint, 0) + 1
+        return choose(
+            self.cluster.endpoints, lambda e: health.healthy(e, now), lambda e: counts.get(e, 0)
+        )
+
+    def _grow(self) -> None:
+        if self.paused or not self.queue:
+            return
+        room = self.pools.pool_size(self.cluster) - self.size
+        wanted = min(self.queue.grantable() - self.opening - len(self.idle) - len(self.resetting), room)
+        while wanted > 0:
+            counters = self.pools.connection_counters(self.cluster.name)
+            full = take_all(counters)
+            if full is not None:
+                full.when_free(self.serve)
+                self.pools.make_room(self)
+                return
+            self.opening += 1
+            self.pools.spawn(self._open(counters))
+            wanted -= 1
+
+    def fill(self, least: int) -> None:
+        """Opens connections until there are `least`."""
+        while self.size < min(least, self.pools.pool_size(self.cluster)) and not self.paused:
+            counters = self.pools.connection_counters(self.cluster.name)
+            if take_all(counters) is not None:
+                return
+            self.opening += 1
+            self.pools.spawn(self._open(counters))
+
+    async def _open(self, counters: tuple[Counter, ...]) -> None:
+        generation = self.generation
+        try:
+            server = await self._connect(generation)
+        except TiergateError as error:
+            self.opening -= 1
+            give_all(counters)
+            self._failed(error)
+            return
+        except BaseException:
+            self.opening -= 1
+            give_all(counters)
+            raise
+        self.opening -= 1
+        self.pools.hold(server, counters)
+        self.failed_with = None
+        server.state = ServerState.IDLE
+        self.idle.append(server)
+        if server.transport.is_closing():
+            server.connection_lost(None)
+            return
+        if generation != self.generation:
+            self.close_idle(server)
+        self.serve()
+
+    async def _connect(self, generation: int) -> ServerConnection:
+        """A connection to the best endpoint; those that cannot be reached are set aside."""
+        failure: TiergateError | None = None
+        for _ in self.cluster.endpoints:
+            now = monotonic()
+            endpoint = self._endpoint(now)
+            if endpoint is None:
+                break
+            try:
+                server = await self.pools.connect(self, endpoint, generation)
+            except ServerRefused:
+                self.pools.process.server_failures += 1
+                raise
+            except TiergateError as error:
+                self.pools.process.server_failures += 1
+                failure = error
+                self.pools.eject(endpoint, error)
+                continue
+            self.pools.health.restore(endpoint)
+            return server
+        raise failure if failure is not None else (
+            self.failed_with or NoHealthyEndpoint(f'no server of cluster "{self.cluster.name}" can be reached')
+        )
+
+    def _failed(self, error: TiergateError) -> None:
+        if isinstance(error, ServerLost):
+            error = NoHealthyEndpoint(error.message, hint=error.hint, internal=error.internal)
+        self.failed_with = None if isinstance(error, ServerRefused) else error
+        self.pools.report(self, error)
+        if not (self.active or self.idle or self.resetting or self.opening):
+            self.refuse_all(error)
+
+    def refuse_all(self, error: TiergateError) -> None:
+        for waiter in list(self.queue):
+            self.leave(waiter)
+            waiter.refused(error)
+
+    # --- leaving ------------------------------------------------------------------------------------
+
+    def _move(self, server: ServerConnection, event: str) -> None:
+        """The one place where a connection goes from one list to another."""
+        places = {ServerState.ACTIVE: self.active, ServerState.RESETTING: self.resetting}
+        old = server.state
+        server.step(event)
+        if old is ServerState.IDLE:
+            self.idle.remove(server) if self.idle[-1] is not server else self.idle.pop()
+        elif old in places:
+            places[old].discard(server)
+        if server.state is ServerState.IDLE:
+            self.idle.append(server)
+        elif server.state in places:
+            places[server.state].add(server)
+        elif server.state is ServerState.GONE:
+            self.closing.add(server)
+
+    def _give_permits(self, server: ServerConnection) -> None:
+        permits, server.permits = server.permits, ()
+        server.account = None
+        give_all(permits)
+
+    def close_idle(self, server: ServerConnection) -> None:
+        self._move(server, "lost")
+        server.close()
+
+    def drop(self, server: ServerConnection) -> None:
+        """Closes a connection that is not to be used again, whatever it is doing."""
+        if server.state is not ServerState.GONE:
+            self._move(server, "lost")
+        self._give_permits(server)
+        server.link = None
+        server.abort()
+
+    def lost(self, server: ServerConnection) -> None:
+        """Its socket is closed: the last that is heard of it."""
+        for place in (self.active, self.resetting, self.closing):
+            place.discard(server)
+        if server in self.idle:
+            self.idle.remove(server)
+        self._give_permits(server)
+        self.pools.release(server)
+        self.serve()
+
+    def recycle(self) -> None:
+        """All connections are replaced: the idle now, the others when they come back."""
+        self.generation += 1
+        for server in list(self.idle):
+            self.close_idle(server)
+
+    # --- what server connections ask ----------------------------------------------------------------
+
+    def retire(self, statement: Statement) -> None:
+        self.pools.catalog.retire(statement)
+
+    def cancel(self, server: ServerConnection) -> None:
+        self.pools.cancel(server)
+
+    def traffic(self, received: int) -> None:
+        self.stats.bytes_sent += received
+
+    def measured(self, query_seconds: float, xact_seconds: float) -> None:
+        stats = self.stats
+        stats.queries += 1
+        stats.query_seconds += query_seconds
+        if xact_seconds:
+            stats.transactions += 1
+            stats.xact_seconds += xact_seconds

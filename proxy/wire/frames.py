@@ -1,0 +1,167 @@
+"""Cuts a byte stream into frames without copying and without waiting for bodies that nobody reads.
+
+Theory. A frame is a type byte, a four-byte length that counts itself, and a body. For most frames the
+proxy needs nothing but to pass them on, and a body may be a gigabyte; so the scanner looks at the five
+bytes of the header and an *interest table* (one byte for each type) says what happens next:
+
+- PASS: nobody is told. The body passes on as it arrives, in as many chunks as it comes.
+- NOTE: the reader is told that the frame begins; the body passes on as it arrives.
+- READ: the frame is held until it is whole. If it is longer than `max_read`, it is told as a HEAD as
+  soon as `HEAD_SIZE` bytes of it are there, and the rest passes on as it arrives.
+- BAD: not a frame of this direction: ProtocolViolation.
+
+Use: `feed(chunk)`, then `next()` until it says MORE. After each call `data[:pos]` has been scanned.
+`start` and `stop` bound the frame last told (of a HEAD or NOTE: as much of it as there is). What was
+held back (an unfinished READ, a cut header) is kept by the scanner and appears at the front of `data`
+after a later `feed`. The reader forwards slices of `data`; when nothing is held and nothing changed, that
+slice is the chunk itself. Cost of a chunk: one table look-up and one unpack a frame; a held frame's
+pieces are joined once, so a frame that comes byte by byte costs no more than its length.
+
+The reader may exchange `interest` between two calls of `next()`.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from proxy.errors import ProtocolViolation
+
+PASS, NOTE, READ, BAD = 0, 1, 2, 3
+MORE, FRAME, NOTED, HEAD = 0, 1, 2, 3
+
+HEADER_SIZE = 5
+HEAD_SIZE = 16_384
+MAX_READ = 1 << 20
+MAX_LENGTH = 0x3FFFFFFF  # PostgreSQL's MaxAllocSize
+
+_LENGTH = struct.Struct("!I").unpack_from
+
+
+def interest_table(*, passing: bytes = b"", noted: bytes = b"", read: bytes = b"") -> bytes:
+    table = bytearray([BAD]) * 256
+    for kinds, look in ((passing, PASS), (noted, NOTE), (read, READ)):
+        for kind in kinds:
+            table[kind] = look
+    return bytes(table)
+
+
+class Scanner:
+    """The position in one direction of one conversation."""
+
+    __slots__ = (
+        "_have", "_held", "_need", "_skip", "data", "interest", "kind", "max_read", "pos", "start", "stop",
+    )  # fmt: skip
+
+    def __init__(self, interest: bytes, max_read: int = MAX_READ) -> None:
+        self.interest = interest
+        self.max_read = max_read
+        self.data = b""
+        self.pos = 0
+        self.kind = 0
+        self.start = 0
+        self.stop = 0
+        self._skip = 0  # bytes of a passing body still to come
+        self._held: list[bytes] = []
+        self._have = 0
+        self._need = 0
+
+    @property
+    def inside_frame(self) -> bool:
+        """A frame has been passed on in part."""
+        return self._skip > 0
+
+    @property
+    def holding(self) -> bool:
+        """Bytes of an unfinished frame are kept here."""
+        return self._have > 0
+
+    def feed(self, chunk: bytes) -> None:
+        if self._have:
+            self._held.append(chunk)
+            self._have += len(chunk)
+            if self._have < self._need:
+                self.data = b""
+                self.pos = 0
+                return
+            chunk = b"".join(self._held)
+            self._held = []
+            self._have = 0
+        self.data = chunk
+        skip = self._skip
+        if skip:
+            size = len(chunk)
+            if skip >= size:
+                self._skip = skip - size
+                self.pos = size
+            else:
+                self._skip = 0
+                self.pos = skip
+        else:
+            self.pos = 0
+
+    def next(self) -> int:
+        """MORE, FRAME, NOTED or HEAD. Raises ProtocolViolation at a length or type that cannot be."""
+        data = self.data
+        pos = self.pos
+        size = len(data)
+        interest = self.interest
+        while True:
+            if size - pos < HEADER_SIZE:
+                return self._hold(pos, size, HEADER_SIZE)
+            kind = data[pos]
+            look = interest[kind]
+            length: int = _LENGTH(data, pos + 1)[0]
+            if look == BAD or length < 4 or length > MAX_LENGTH:
+                self.pos = pos
+                raise ProtocolViolation(
+                    f"invalid frontend message type {kind}" if look == BAD else "invalid message length"
+                )
+            end = pos + 1 + length
+            if look == PASS:
+                if end <= size:
+                    pos = end
+                    continue
+                self._skip = end - size
+                self.pos = size
+                return MORE
+            self.kind = kind
+            self.start = pos
+            if end <= size:
+                self.pos = self.stop = end
+                return FRAME if look == READ else NOTED
+            if look == NOTE:
+                told = NOTED
+            elif length <= self.max_read:
+                return self._hold(pos, size, end - pos)
+            elif size - pos < HEAD_SIZE:
+                return self._hold(pos, size, HEAD_SIZE)
+            else:
+                told = HEAD
+            self._skip = end - size
+            self.pos = self.stop = size
+            return told
+
+    def _hold(self, pos: int, size: int, need: int) -> int:
+        if pos < size:
+            self._held = [self.data[pos:]]
+            self._have = size - pos
+            self._need = need
+            self.data = self.data[:pos]
+        self.pos = pos
+        return MORE
+
+    def rest(self) -> bytes:
+        """Takes out what has been fed but not been told yet, so that another may read it."""
+        rest = b"".join(self._held) + self.data[self.pos :]
+        self._held = []
+        self._have = 0
+        self.data = self.data[: self.pos]
+        return rest
+
+
+# What a session's client may send, and what the session wants to see of it.
+FROM_CLIENT = interest_table(passing=b"d", read=b"QPBDCESHFXcf")
+# What a server may send after its login. While replies are forwarded, rows and notices just pass.
+FROM_SERVER = interest_table(passing=b"DdcNA", noted=b"123nTtsIGHWV", read=b"ZSEC")
+# While replies are dropped, every frame is told, so that it can be left out.
+FROM_SERVER_DROPPING = interest_table(read=b"DdcNA123nTtsIGHWVZSEC")
