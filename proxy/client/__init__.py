@@ -1,0 +1,1 @@
+"""Clients: accepted, logged in, served, cancelled and let go."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from proxy.errors import ProtocolViolation, ServerLost, ServerProtocolError, TiergateError
 from proxy.protocol import pipeline as owed
 from proxy.protocol.lifecycle import ServerState, server_step
-from proxy.protocol.pipeline import DROP, Expect, Pipeline
+from proxy.protocol.pipeline import DROP, FORWARD, Expect, Pipeline
 from proxy.protocol.state import (
     EMPTY,
     State,
@@ -31,7 +31,7 @@ from proxy.wire.frames import FROM_SERVER, FROM_SERVER_DROPPING, HEAD, MORE, Sca
 
 if TYPE_CHECKING:
     from proxy.admission.accounts import Account, Counter
-    from proxy.model import Endpoint
+    from proxy.model import Endpoint, Limits
 
 IDLE, IN_TRANSACTION, FAILED = ord("I"), ord("T"), ord("E")
 _READY, _ERROR, _STATUS, _COMPLETE, _COPY_IN, _COPY_BOTH = b"ZESCGW"
@@ -45,6 +45,11 @@ display_names: dict[str, str] = {}
 class Link(Protocol):
     """What a server connection tells whoever has it."""
 
+    limits: Limits
+
+    def end(self, error: TiergateError) -> None:
+        """A limit of time ends the session."""
+
     def replies(self, data: bytes) -> None:
         """Bytes for the client."""
 
@@ -55,10 +60,10 @@ class Link(Protocol):
         """The session's state has been applied, or could not be (the server's ErrorResponse)."""
 
     def server_ready(self) -> None:
-        """Nothing is owed any more, and no transaction is open."""
+        """Nothing is owed any more."""
 
-    def reset_by_client(self, *, everything: bool) -> None:
-        """DISCARD ALL, or DEALLOCATE ALL, has been done."""
+    def reset_by_client(self, *, everything: bool, unpin: bool) -> None:
+        """DISCARD ALL (everything), or DEALLOCATE ALL, has been done; `unpin`: and nothing was asked after it."""
 
     def rename_statement(self, error: bytes) -> bytes:
         """The ErrorResponse with the client's own name for a statement."""
@@ -199,10 +204,8 @@ class ServerConnection(asyncio.Protocol):
                     pieces.extend(pipeline.said)
                     pipeline.said.clear()
                     sent = stop
-                if kind == _READY and head is not None and head.action == DROP and self.link is not None:
-                    told_now = self._state_settled(head)
-                    if told_now:
-                        pieces.append(told_now)
+                if kind == _READY and head is not None and head.action == DROP and not head.tolerant:
+                    self._state_settled(pieces)
                 scanner.interest = FROM_SERVER_DROPPING if pipeline.dropping else FROM_SERVER
         except (ServerProtocolError, ProtocolViolation) as error:
             self.distrust(
@@ -224,7 +227,7 @@ class ServerConnection(asyncio.Protocol):
                 link.replies(data)
             elif stop:
                 link.replies(data[:stop])
-            if not pipeline and self.status == IDLE and self.link is link:
+            if not pipeline and self.link is link:
                 link.server_ready()
         elif self._done is not None and not pipeline and self.status == IDLE:
             done, self._done = self._done, None
@@ -255,26 +258,33 @@ class ServerConnection(asyncio.Protocol):
         if status == IDLE:
             self.xact_since = now
 
-    def _state_settled(self, head: Expect) -> bytes:
+    def _state_settled(self, pieces: list[bytes]) -> None:
+        """Our settings are in force or refused; what is `pieces` so far belongs to the client before that."""
         link = self.link
-        if link is None or head.kind != owed.SYNC:
-            return b""
+        if link is None:
+            return
+        before = b"".join(pieces)
+        pieces.clear()
+        if before:
+            link.replies(before)
         error, self.state_error = self.state_error, b""
         link.state_ready(error)
-        return b""
 
     def _completed(self, tag: bytes) -> None:
         if tag == b"DISCARD ALL\0":
+            alone = not any(entry.action == FORWARD and entry.kind == owed.BIND for entry in self.pipeline.entries)
+            alone = alone and sum(entry.kind == owed.QUERY for entry in self.pipeline.entries) <= 1
             self.prepared.clear()
             self.unnamed = None
             self.values = EMPTY
-            self.dirty = False
             if self.link is not None:
-                self.link.reset_by_client(everything=True)
+                self.link.reset_by_client(everything=True, unpin=alone)
+            if alone:
+                self.dirty = False
         elif tag == b"DEALLOCATE ALL\0":
             self.prepared.clear()
             if self.link is not None:
-                self.link.reset_by_client(everything=False)
+                self.link.reset_by_client(everything=False, unpin=False)
 
     def _reported(self, body: bytes, *, forward: bool) -> None:
         name, value = decode.parameter_status(body)

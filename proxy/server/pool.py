@@ -16,14 +16,15 @@ connection and with all endpoints set aside it fails at once until `server_login
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
+from weakref import WeakSet
 
 from proxy.admission.accounts import Account, Counter, give_all, take_all
 from proxy.admission.queue import FairQueue
 from proxy.errors import CapReached, NoHealthyEndpoint, ServerLost, ServerRefused, TiergateError
-from proxy.model import Cluster, PoolKey, PoolMode, ServerOptions
+from proxy.model import Cluster, Endpoint, PoolKey, PoolMode, ServerOptions
 from proxy.protocol.lifecycle import ServerState
 from proxy.protocol.state import State
 from proxy.routing.choose import choose
@@ -47,7 +48,7 @@ class Waiter(Protocol):
 
 class Pool:
     __slots__ = (
-        "_serving", "active", "closing", "cluster", "failed_with", "generation", "idle", "key", "last_used", "login",
+        "_serving", "accepted", "active", "closing", "cluster", "failed_with", "generation", "idle", "introductions", "key", "last_used", "login",
         "mode", "opening", "options", "paused", "pools", "queue", "resetting", "stats", "welcome",
     )  # fmt: skip
 
@@ -67,6 +68,10 @@ class Pool:
         self.stats = PoolStats()
         self.paused = False
         self.generation = 0
+        self.accepted: WeakSet[State] = WeakSet()  # states that a server of this pool has taken before
+        # What a first login with some startup parameters found out: the parameters as the server spells them,
+        # and all that it then reported.
+        self.introductions: OrderedDict[State, tuple[State, State]] = OrderedDict()
         self.welcome: dict[str, str] = {}  # what servers report at login, as they spell it
         self.failed_with: TiergateError | None = None
         self.last_used = monotonic()
@@ -217,7 +222,7 @@ class Pool:
         if (
             server.generation != self.generation
             or (lifetime and now - server.opened_at > lifetime)
-            or self.size > self.pools.pool_size(self.cluster)
+            or self.size > self.cluster.pool_size
         ):
             self.close_idle(server)
         self.serve()
@@ -259,9 +264,9 @@ class Pool:
 
     # --- opening ------------------------------------------------------------------------------------
 
-    def _endpoint(self, now: float):  # type: ignore[no-untyped-def]
+    def _endpoint(self, now: float) -> Endpoint | None:
         health = self.pools.health
-        counts: dict[object, int] = {}
+        counts: dict[Endpoint, int] = {}
         for server in self.connections():
             counts[server.endpoint] = counts.get(server.endpoint, 0) + 1
         return choose(
@@ -271,10 +276,10 @@ class Pool:
     def _grow(self) -> None:
         if self.paused or not self.queue:
             return
-        room = self.pools.pool_size(self.cluster) - self.size
+        room = self.cluster.pool_size - self.size
         wanted = min(self.queue.grantable() - self.opening - len(self.idle) - len(self.resetting), room)
         while wanted > 0:
-            counters = self.pools.connection_counters(self.cluster.name)
+            counters = self.pools.connection_counters(self)
             full = take_all(counters)
             if full is not None:
                 full.when_free(self.serve)
@@ -286,8 +291,8 @@ class Pool:
 
     def fill(self, least: int) -> None:
         """Opens connections until there are `least`."""
-        while self.size < min(least, self.pools.pool_size(self.cluster)) and not self.paused:
-            counters = self.pools.connection_counters(self.cluster.name)
+        while self.size < min(least, self.cluster.pool_size) and not self.paused:
+            counters = self.pools.connection_counters(self)
             if take_all(counters) is not None:
                 return
             self.opening += 1

@@ -121,6 +121,16 @@ def error(
     return frame(kind, body + b"\0")
 
 
+def with_severity(error_response: bytes, severity: str) -> bytes:
+    """The same ErrorResponse with another severity: a server's FATAL as the ERROR of a session that goes on."""
+    fields = []
+    for field in error_response[5:].split(b"\0"):
+        if field[:1] in (b"S", b"V"):
+            field = field[:1] + severity.encode()
+        fields.append(field)
+    return frame(error_response[:1], b"\0".join(fields))
+
+
 def notice(message: str, *, sqlstate: str = "00000", severity: str = "NOTICE", hint: str = "") -> bytes:
     return error(message, sqlstate, severity=severity, hint=hint, kind=b"N")
 

@@ -150,12 +150,12 @@ class Scanner:
         self.pos = pos
         return MORE
 
-    def rest(self) -> bytes:
-        """Takes out what has been fed but not been told yet, so that another may read it."""
-        rest = b"".join(self._held) + self.data[self.pos :]
-        self._held = []
-        self._have = 0
-        self.data = self.data[: self.pos]
+    def rewind(self) -> bytes:
+        """Takes out everything from the frame last told on, so that it can be fed again later."""
+        rest = self.data[self.start :]
+        self.data = self.data[: self.start]
+        self.pos = self.start
+        self._skip = 0
         return rest
 
 

@@ -1,0 +1,65 @@
+"""What all sessions of a process share: the registry, the accounts, the pools, and each other."""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from typing import TYPE_CHECKING
+
+from proxy.admission.accounts import Accounts, Counter
+from proxy.model import ClientOptions
+from proxy.registry.memory import Registry
+from proxy.server.pools import Pools
+from proxy.sql.verdict import Judge
+from proxy.stats import ProcessStats
+from proxy.wire.startup import CancelRequest
+
+if TYPE_CHECKING:
+    from proxy.client.session import Session
+
+
+class Plane:
+    __slots__ = (
+        "_keys", "accounts", "clients", "draining", "judge", "options", "pools", "process", "registry", "sessions",
+    )  # fmt: skip
+
+    def __init__(
+        self, options: ClientOptions, registry: Registry, pools: Pools, process: ProcessStats, judge: Judge
+    ) -> None:
+        self.options = options
+        self.registry = registry
+        self.pools = pools
+        self.process = process
+        self.judge = judge
+        self.accounts = Accounts(registry)
+        self.clients = Counter("max_client_conn", options.max_client_conn)
+        self.sessions: set[Session] = set()
+        self.draining = False
+        self._keys: dict[int, list[Session]] = {}
+
+    def new_key(self, minor: int) -> bytes:
+        """A cancel secret: four bytes as protocol 3.0 wants it, 32 from 3.2 on."""
+        return secrets.token_bytes(32 if minor >= 2 else 4)
+
+    def new_pid(self) -> int:
+        while (pid := secrets.randbelow(1 << 31) | 1) in self._keys:
+            pass
+        return pid
+
+    def enter(self, session: Session) -> None:
+        self.sessions.add(session)
+        self._keys.setdefault(session.pid, []).append(session)
+
+    def leave(self, session: Session) -> None:
+        self.sessions.discard(session)
+        same = self._keys.get(session.pid)
+        if same is not None and session in same:
+            same.remove(session)
+            if not same:
+                del self._keys[session.pid]
+
+    def cancel(self, request: CancelRequest) -> None:
+        """Cancels what the session with that key does; an unknown key is nobody's business, as in PostgreSQL."""
+        for session in list(self._keys.get(request.pid, ())):
+            if hmac.compare_digest(session.key, request.key):
+                session.cancel()

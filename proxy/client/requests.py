@@ -1,0 +1,317 @@
+"""What each message of a client means for the session and its server connection.
+
+A handler gets the told frame `data[start:stop]` and returns what goes to the server in its place: None for
+the frame as it is, bytes for another one, b"" for nothing. It queues the reply that is owed. Names of
+prepared statements are the client's here and the catalog's on the server; a name that the client never
+prepared is passed on, so that the server itself says that it does not exist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from proxy.errors import FeatureNotSupported, ProtocolViolation, TenantChangeRefused, TiergateError
+from proxy.model import ClusterKind, PinReason, PoolMode
+from proxy.protocol import pipeline as owed
+from proxy.protocol.pipeline import INJECT, Expect
+from proxy.protocol.statements import PREFIX, Statement
+from proxy.server.connection import FAILED, ServerConnection
+from proxy.sql.verdict import PLAIN, Verdict, begins
+from proxy.wire import decode, encode
+from proxy.wire.frames import HEAD
+
+if TYPE_CHECKING:
+    from proxy.client.session import Session
+
+# Sent in place of a statement that a rule refuses: the server fails it in its place in the batch and in
+# the transaction, and its error is replaced by ours.
+_REFUSED = b"refused by tiergate"
+
+Handler = Callable[["Session", ServerConnection, bytes, int, int, int], bytes | None]
+
+
+class EvictFirst(Exception):  # noqa: N818 - not an error: the statement waits for it
+    """The statement needs databases to which no idle connection may exist."""
+
+    def __init__(self, databases: tuple[str, ...]) -> None:
+        super().__init__()
+        self.databases = databases
+
+
+def refusal(session: Session, text: bytes, verdict: Verdict) -> TiergateError | None:
+    if session.mode is PoolMode.STATEMENT and begins(text):
+        return FeatureNotSupported("transaction blocks not allowed in statement pooling mode")
+    if verdict is PLAIN or session.pool.cluster.kind is ClusterKind.DEDICATED:
+        return None
+    guc = session.plane.options.tenant_guc
+    if verdict.touches_tenant(guc):
+        return TenantChangeRefused(
+            f'parameter "{guc}" cannot be changed: it names the tenant of this session',
+            hint="Connect again to speak for another tenant.",
+        )
+    if verdict.sets_unknown:
+        return TenantChangeRefused(
+            "set_config() with a computed parameter name is not allowed on a shared cluster",
+            hint="Write the parameter's name as a literal.",
+        )
+    return None
+
+
+def _error_frame(error: TiergateError) -> bytes:
+    return encode.error(error.message, error.sqlstate, hint=error.hint, detail=error.detail)
+
+
+def on_query(
+    session: Session, server: ServerConnection, data: bytes, start: int, stop: int, told: int
+) -> bytes | None:
+    session.unnamed = server.unnamed = None
+    session.unsynced = False
+    if told == HEAD:
+        server.expect(owed.FORWARD_QUERY)
+        session.pin(PinReason.UNINSPECTED)
+        return None
+    if data[stop - 1]:
+        raise ProtocolViolation("invalid string in message")
+    text = data[start + 5 : stop - 1]
+    verdict = session.plane.judge.judge(text)
+    if verdict is PLAIN and session.mode is not PoolMode.STATEMENT:
+        server.expect(owed.FORWARD_QUERY)
+        return None
+    refused = refusal(session, text, verdict)
+    if refused is not None:
+        server.expect(Expect(owed.QUERY, error=_error_frame(refused)))
+        return encode.query(_REFUSED)
+    _evict(session, verdict)
+    frame = None
+    if verdict.deallocates and session.maps_statements:
+        frame = _deallocate(session, server, verdict)
+    server.expect(owed.FORWARD_QUERY)
+    session.obey(verdict)
+    again = session.reassert(verdict)
+    if again:
+        return (frame or data[start:stop]) + again
+    return frame
+
+
+def _evict(session: Session, verdict: Verdict) -> None:
+    if verdict.drops_databases and not session.evicted:
+        raise EvictFirst(verdict.drops_databases)
+    session.evicted = False
+
+
+def _deallocate(session: Session, server: ServerConnection, verdict: Verdict) -> bytes | None:
+    """`DEALLOCATE name` of a statement that was prepared by message: the server knows it by another name."""
+    name = verdict.deallocates[0].encode()
+    statement = session.statements.get(name)
+    if statement is None or verdict.statements != 1 or server.status == FAILED:
+        return None
+    out = server.prepare(statement)
+    server.prepared.remove(statement)
+    del session.statements[name]
+    return out + encode.query(b'DEALLOCATE "' + statement.name + b'"')
+
+
+def on_parse(
+    session: Session, server: ServerConnection, data: bytes, start: int, stop: int, told: int
+) -> bytes | None:
+    session.unsynced = True
+    if told == HEAD:
+        server.expect(owed.FORWARD_PARSE)
+        session.pin(PinReason.UNINSPECTED)
+        session.unnamed = server.unnamed = None
+        return None
+    name, text, oids = decode.parse(data[start + 5 : stop])
+    verdict = session.plane.judge.judge(text)
+    refused = refusal(session, text, verdict)
+    if refused is not None:
+        server.expect(Expect(owed.PARSE, error=_error_frame(refused)))
+        return encode.parse(b"", _REFUSED)
+    _evict(session, verdict)
+    if not session.maps_statements:
+        server.expect(owed.FORWARD_PARSE)
+        session.obey(verdict)
+        session.to_reassert(verdict)
+        return None
+    if not name:
+        return _parse_unnamed(session, server, Statement(b"", text, oids, verdict))
+    known = session.statements.get(name)
+    if known is not None:
+        out = server.prepare(known)
+        server.expect(owed.FORWARD_PARSE)
+        return out + encode.parse(known.name, text, oids)
+    statement = session.plane.pools.catalog.statement(text, oids, verdict)
+    session.statements[name] = statement
+    if statement in server.prepared and server.status != FAILED:
+        server.prepared.use(statement)
+        server.expect(
+            Expect(owed.PARSE, INJECT, says=encode.PARSE_COMPLETE, undo=lambda _: session.forget(name, statement))
+        )
+        return b""
+    closing = b""
+    if statement in server.prepared:
+        server.prepared.remove(statement)
+        server.to_close.append(statement.name)
+    closing = server.make_room(statement)
+
+    def undo(_: bool) -> None:
+        server.prepared.remove(statement)
+        session.forget(name, statement)
+
+    server.expect(Expect(owed.PARSE, statement=statement, undo=undo))
+    return closing + encode.parse(statement.name, text, oids)
+
+
+def _parse_unnamed(session: Session, server: ServerConnection, statement: Statement) -> None:
+    before = session.unnamed
+
+    def undo(failed: bool) -> None:
+        server.unnamed = None
+        session.unnamed = None if failed else before
+
+    session.unnamed = server.unnamed = statement
+    server.expect(Expect(owed.PARSE, undo=undo))
+
+
+def _foreign(name: bytes) -> bytes:
+    """A name that the client never prepared, so that it cannot mean a statement of ours."""
+    return b"?" + name if name.startswith(PREFIX) else name
+
+
+def _statement_for_use(session: Session, server: ServerConnection, name: bytes) -> tuple[bytes, bytes, Statement | None]:
+    """What must be sent ahead, the server's name, and the statement if the client has it."""
+    if name:
+        statement = session.statements.get(name)
+        if statement is None:
+            return b"", _foreign(name), None
+        return server.prepare(statement), statement.name, statement
+    statement = session.unnamed
+    if statement is None:
+        if server.unnamed is None:
+            return b"", name, None
+        server.unnamed = None
+        server.expect(owed.DROP_CLOSE)
+        return encode.close(b"S", b""), name, None
+    if server.unnamed is statement:
+        return b"", name, statement
+
+    def undo(_: bool) -> None:
+        server.unnamed = None
+
+    server.unnamed = statement
+    server.expect(Expect(owed.PARSE, owed.DROP, undo=undo))
+    return encode.parse(b"", statement.text, statement.oids), name, statement
+
+
+def on_bind(
+    session: Session, server: ServerConnection, data: bytes, start: int, stop: int, told: int
+) -> bytes | None:
+    session.unsynced = True
+    if not session.maps_statements:
+        server.expect(owed.FORWARD_BIND)
+        return None
+    portal, name, rest = decode.bind_names(data[start + 5 : stop])
+    ahead, known_as, statement = _statement_for_use(session, server, name)
+    if statement is None:
+        server.expect(owed.FORWARD_BIND)
+    else:
+        server.expect(Expect(owed.BIND, statement=statement))
+        if statement.verdict is not PLAIN:
+            session.obey(statement.verdict)
+            session.to_reassert(statement.verdict)
+    if known_as == name:
+        return ahead + data[start:stop] if ahead else None
+    length = int.from_bytes(data[start + 1 : start + 5], "big") + len(known_as) - len(name)
+    head = b"B" + length.to_bytes(4, "big") + portal + b"\0" + known_as + b"\0"
+    return ahead + head + data[start + 5 + rest : stop]
+
+
+def on_describe(
+    session: Session, server: ServerConnection, data: bytes, start: int, stop: int, told: int
+) -> bytes | None:
+    session.unsynced = True
+    kind, name = decode.target(data[start + 5 : stop])
+    if kind == b"P" or not session.maps_statements:
+        server.expect(owed.FORWARD_DESCRIBE)
+        return None
+    ahead, known_as, statement = _statement_for_use(session, server, name)
+    server.expect(owed.FORWARD_DESCRIBE if statement is None else Expect(owed.DESCRIBE, statement=statement))
+    if known_as == name:
+        return ahead + data[start:stop] if ahead else None
+    return ahead + encode.describe(kind, known_as)
+
+
+def on_close(
+    session: Session, server: ServerConnection, data: bytes, start: int, stop: int, told: int
+) -> bytes | None:
+    session.unsynced = True
+    kind, name = decode.target(data[start + 5 : stop])
+    statement = session.statements.get(name) if kind == b"S" else None
+    if statement is None:
+        if kind == b"S" and not name:
+            session.unnamed = server.unnamed = None
+        server.expect(owed.FORWARD_CLOSE)
+        foreign = _foreign(name) if kind == b"S" and session.maps_statements else name
+        return None if foreign == name else encode.close(kind, foreign)
+
+    def undo(_: bool) -> None:
+        session.statements.setdefault(name, statement)
+
+    del session.statements[name]
+    server.expect(Expect(owed.CLOSE, INJECT, says=encode.CLOSE_COMPLETE, undo=undo))
+    return b""
+
+
+def on_execute(
+    session: Session, server: ServerConnection, data: bytes, start: int, stop: int, told: int
+) -> bytes | None:
+    session.unsynced = True
+    server.expect(owed.FORWARD_EXECUTE)
+    return None
+
+
+def on_flush(
+    session: Session, server: ServerConnection, data: bytes, start: int, stop: int, told: int
+) -> bytes | None:
+    return None
+
+
+def on_sync(
+    session: Session, server: ServerConnection, data: bytes, start: int, stop: int, told: int
+) -> bytes | None:
+    if server.copy_in:
+        return None
+    session.unsynced = False
+    server.expect(owed.FORWARD_SYNC)
+    again = session.reassert_pending()
+    return encode.SYNC + again if again else None
+
+
+def on_function_call(
+    session: Session, server: ServerConnection, data: bytes, start: int, stop: int, told: int
+) -> bytes | None:
+    session.unsynced = False
+    server.expect(owed.FORWARD_QUERY)
+    return None
+
+
+def on_copy_end(
+    session: Session, server: ServerConnection, data: bytes, start: int, stop: int, told: int
+) -> bytes | None:
+    server.copy_in = False
+    return None
+
+
+HANDLERS: dict[int, Handler] = {
+    ord("Q"): on_query,
+    ord("P"): on_parse,
+    ord("B"): on_bind,
+    ord("D"): on_describe,
+    ord("C"): on_close,
+    ord("E"): on_execute,
+    ord("H"): on_flush,
+    ord("S"): on_sync,
+    ord("F"): on_function_call,
+    ord("c"): on_copy_end,
+    ord("f"): on_copy_end,
+}

@@ -1,0 +1,222 @@
+"""From an authenticated login to a session that is ready for its first query.
+
+What the client is told are the server's real parameters. The first login to a pool, and one whose startup
+parameters no server of the pool has taken yet, borrows a server connection and tries them there, so that
+PostgreSQL itself refuses what it refuses; in session mode the session keeps that connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from proxy.admission.accounts import Account, Counter, give_all, take_all
+from proxy.client.placing import place
+from proxy.client.session import Session
+from proxy.errors import CapReached, NotAuthorized, ServerRefused, ShuttingDown, TiergateError
+from proxy.model import Limits, PoolMode
+from proxy.protocol.state import State, intern
+from proxy.server.connection import ServerConnection, display_names
+from proxy.wire import decode, encode
+
+if TYPE_CHECKING:
+    from proxy.client.login import Login
+    from proxy.client.plane import Plane
+    from proxy.net.stream import LoginStream
+    from proxy.server.pool import Pool
+
+_REMEMBERED = 1_000
+
+
+async def welcome(plane: Plane, login: Login, stream: LoginStream) -> Session:
+    """Admits the client, says welcome and hands its socket to the session. Raises what the client is to read."""
+    session = admit(plane, login)
+    introduction = Introduction(session)
+    try:
+        server = await introduction.server_if_needed()
+        if session.mode is PoolMode.SESSION and server is None:
+            raise AssertionError("session mode without a server connection")
+    except BaseException:
+        introduction.give_up()
+        session.release_permits()
+        raise
+    session.pid = server.pid if server is not None else plane.new_pid()
+    session.key = plane.new_key(login.protocol_minor)
+    session.transport = stream.transport
+    if server is not None:
+        session.keep(server)
+    else:
+        session.step("welcomed")
+    stream.write(_welcome(session))
+    plane.enter(session)
+    rest = stream.take_over(session)
+    if rest:
+        session.data_received(rest)
+    return session
+
+
+def admit(plane: Plane, login: Login) -> Session:
+    """Takes the permits of one more client; the session gives them back when it closes."""
+    tenant = login.tenant
+    if tenant is None:
+        raise AssertionError("a session needs a tenant")
+    if plane.draining:
+        raise ShuttingDown("the proxy is shutting down")
+    if plane.registry.is_disabled("tenant", tenant.name):
+        raise NotAuthorized(f'tenant "{tenant.name}" is suspended')
+    account = plane.accounts.account(tenant)
+    permits = (plane.clients, *account.client_counters())
+    full = take_all(permits)
+    if full is not None:
+        raise CapReached(_too_many(plane, account, full))
+    try:
+        session = Session(plane, login, tenant, account, permits)
+        place(session)
+    except BaseException:
+        give_all(permits)
+        raise
+    return session
+
+
+def _too_many(plane: Plane, account: Account, full: Counter) -> str:
+    if full is plane.clients:
+        return "no more connections allowed (max_client_conn)"
+    if full is account.clients:
+        return f'too many connections for tenant "{account.tenant.name}" (max_client_connections)'
+    return f'too many connections for tier "{account.tenant.tier}" (max_client_connections)'
+
+
+def _welcome(session: Session) -> bytes:
+    out = []
+    for name, value in session.told.parameters.items():
+        raw = value.encode("utf-8", "surrogateescape")
+        out.append(encode.parameter_status(display_names[name].encode(), raw))
+    out.append(encode.backend_key_data(session.pid, session.key))
+    out.append(encode.ready_for_query())
+    return b"".join(out)
+
+
+class Introduction:
+    """A login as a waiter for, and the first user of, a server connection."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.account: Account = session.account
+        self.state_needed: State = session.startup
+        self.waiting_since = 0.0
+        self.wait_limit = session.wait_limit
+        self.limits: Limits = session.limits
+        self.pool: Pool = session.pool
+        self._server: ServerConnection | None = None
+        self._queued = False
+        self._asked = session.startup
+        self._done: asyncio.Future[None] | None = None
+
+    async def server_if_needed(self) -> ServerConnection | None:
+        """None where all is known already; in session mode always the connection, which is the session's now."""
+        session, pool = self.session, self.pool
+        known = pool.introductions.get(self._asked)
+        if known is not None and session.mode is not PoolMode.SESSION:
+            pool.introductions.move_to_end(self._asked)
+            session.startup, session.told = known
+            session.state_needed = session.startup
+            return None
+        self._done = asyncio.get_running_loop().create_future()
+        server = pool.acquire(self, monotonic())
+        if server is not None:
+            self._server = server
+            self._take_state()
+        else:
+            self._queued = self._server is None
+        await self._done
+        return self._learn()
+
+    def _learn(self) -> ServerConnection | None:
+        session, pool, server = self.session, self.pool, self._server
+        if server is None:
+            raise AssertionError("an introduction without a server connection")
+        reported = server.reported.parameters
+        startup = intern({name: reported.get(name, value) for name, value in self._asked.parameters.items()})
+        session.startup = session.state_needed = startup
+        session.told = server.reported
+        server.values = startup
+        pool.accepted.add(startup)
+        pool.introductions[self._asked] = (startup, server.reported)
+        if len(pool.introductions) > _REMEMBERED:
+            pool.introductions.popitem(last=False)
+        self._server = None
+        if session.mode is PoolMode.SESSION:
+            return server
+        pool.checkin(server)
+        return None
+
+    def _take_state(self) -> None:
+        server = self._server
+        if server is None:
+            return
+        server.link = self
+        ahead = server.apply(self.state_needed)
+        if ahead:
+            server.send(ahead)
+        else:
+            self.state_ready(b"")
+
+    def give_up(self) -> None:
+        server, self._server = self._server, None
+        if server is not None:
+            self.pool.drop(server)
+        elif self._queued:
+            self.pool.leave(self)
+
+    def granted(self, server: ServerConnection) -> None:
+        self._queued = False
+        self._server = server
+        self._take_state()
+
+    def refused(self, error: TiergateError) -> None:
+        self._queued = False
+        self._fail(error)
+
+    def _fail(self, error: TiergateError) -> None:
+        if self._done is not None and not self._done.done():
+            self._done.set_exception(error)
+
+    def state_ready(self, error: bytes) -> None:
+        if error:
+            fields = decode.error_fields(error[5:])
+            frame = encode.with_severity(error, "FATAL")
+            self._fail(ServerRefused(fields.get("M", ""), fields.get("C", ""), frame))
+        elif self._done is not None and not self._done.done():
+            self._done.set_result(None)
+
+    def server_lost(self, error: TiergateError, said: bytes) -> None:
+        self._server = None
+        if said:
+            fields = decode.error_fields(said[5:])
+            error = ServerRefused(fields.get("M", ""), fields.get("C", ""), said)
+        self._fail(error)
+
+    def end(self, error: TiergateError) -> None:
+        self._fail(error)
+
+    def replies(self, data: bytes) -> None:
+        """Nothing is asked on the client's behalf."""
+
+    def reported(self, name: str, value: str) -> None:
+        """Learned from the connection at the end."""
+
+    def server_ready(self) -> None:
+        """The state's own answer says when it is ready."""
+
+    def reset_by_client(self, *, everything: bool, unpin: bool) -> None:
+        """No client yet."""
+
+    def rename_statement(self, error: bytes) -> bytes:
+        return error
+
+    def pause_client(self) -> None:
+        """No client yet."""
+
+    def resume_client(self) -> None:
+        """No client yet."""

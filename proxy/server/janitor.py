@@ -1,0 +1,92 @@
+"""One coarse sweep over the pools: lifetimes and idle times, waits that took too long, queries and
+transactions beyond their limits. Called every `SWEEP` seconds; never a timer a query.
+"""
+
+from __future__ import annotations
+
+from proxy.errors import CapReached, IdleInTransactionTimeout, TransactionTimeout
+from proxy.model import Limits
+from proxy.server.connection import FAILED, IDLE, IN_TRANSACTION, ServerConnection
+from proxy.server.pool import Pool
+from proxy.server.pools import Pools
+
+SWEEP = 0.05
+_CANCEL_AGAIN = 1.0  # a cancel that came too early for the server is sent again after this
+_CLOSING_TIMEOUT = 5.0
+
+
+def sweep(pools: Pools, now: float, *, thorough: bool) -> None:
+    """`thorough` (about once a second) also looks at connections that nobody uses."""
+    for pool in pools:
+        if pool.queue:
+            _expire_waits(pool, now)
+        for server in list(pool.active):
+            _enforce(pools, server, now)
+        if thorough:
+            _retire_idle(pool, now)
+            for server in list(pool.closing):
+                if now - server.idle_since > _CLOSING_TIMEOUT:
+                    server.abort()
+            pool.fill(pool.cluster.min_pool_size or pools.options.min_pool_size)
+    if thorough:
+        pools.forget_unused(now)
+
+
+def _expire_waits(pool: Pool, now: float) -> None:
+    for waiter in list(pool.queue):
+        limit = waiter.wait_limit
+        if limit and now - waiter.waiting_since > limit:
+            pool.leave(waiter)
+            pool.pools.process.timeout("query_wait_timeout")
+            waiter.refused(CapReached("query_wait_timeout", hint="No server connection came free in time."))
+
+
+def _retire_idle(pool: Pool, now: float) -> None:
+    options = pool.options
+    least = pool.cluster.min_pool_size or options.min_pool_size
+    for server in list(pool.idle):
+        too_old = options.server_lifetime and now - server.opened_at > options.server_lifetime
+        too_idle = (
+            options.server_idle_timeout
+            and now - server.idle_since > options.server_idle_timeout
+            and pool.size > least
+        )
+        if too_old or too_idle:
+            pool.close_idle(server)
+
+
+def _enforce(pools: Pools, server: ServerConnection, now: float) -> None:
+    session = server.link
+    if session is None:
+        return
+    limits = session.limits
+    owing = bool(server.pipeline)
+    if owing and limits.query_timeout and now - server.query_since > limits.query_timeout:
+        _cancel(pools, server, "query_timeout", now)
+    elif owing and _too_long(server, limits, now):
+        _cancel(pools, server, "transaction_timeout", now)
+    elif not owing and server.status in (IN_TRANSACTION, FAILED):
+        idle = limits.idle_transaction_timeout
+        if _too_long(server, limits, now):
+            pools.process.timeout("transaction_timeout")
+            session.end(TransactionTimeout("terminating connection due to transaction timeout"))
+        elif idle and now - server.query_since > idle:
+            pools.process.timeout("idle_transaction_timeout")
+            session.end(
+                IdleInTransactionTimeout("terminating connection due to idle-in-transaction timeout")
+            )
+
+
+def _too_long(server: ServerConnection, limits: Limits, now: float) -> bool:
+    limit = limits.transaction_timeout
+    return bool(limit) and server.xact_since > 0 and now - server.xact_since > (limit or 0)
+
+
+def _cancel(pools: Pools, server: ServerConnection, limit: str, now: float) -> None:
+    if server.struck and now - server.struck_at < _CANCEL_AGAIN:
+        return
+    if not server.struck:
+        pools.process.timeout(limit)
+    server.struck = limit
+    server.struck_at = now
+    pools.cancel(server)

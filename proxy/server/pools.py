@@ -1,0 +1,267 @@
+"""All pools of the process, the counts of server connections by cluster, and the tasks that open and cancel."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterator, Mapping
+from time import monotonic
+
+from proxy import log
+from proxy.admission.accounts import Counter, give_all
+from proxy.errors import ServerRefused, TiergateError
+from proxy.model import Cluster, Endpoint, PoolKey, PoolMode, ServerOptions
+from proxy.net.tls import ServerTls
+from proxy.protocol.statements import Catalog
+from proxy.server import cancel as cancelling
+from proxy.server import login
+from proxy.server.connection import ServerConnection
+from proxy.server.health import Health
+from proxy.server.pool import Pool
+from proxy.stats import ProcessStats
+
+_log = log.get("server")
+
+
+class Pools:
+    __slots__ = (
+        "_clusters", "_held", "_paused", "_pools", "_tasks", "catalog", "health", "options", "process", "servers",
+        "tls",
+    )  # fmt: skip
+
+    def __init__(self, options: ServerOptions, tls: ServerTls, process: ProcessStats) -> None:
+        self.options = options
+        self.tls = tls
+        self.process = process
+        self.catalog = Catalog()
+        self.health = Health()
+        self.servers = Counter("max_server_connections", options.max_server_connections)
+        self._pools: dict[tuple[PoolKey, PoolMode], Pool] = {}
+        self._clusters: dict[str, Counter] = {}
+        self._held: dict[ServerConnection, tuple[Counter, ...]] = {}
+        self._paused: set[str] = set()  # names of clusters, or "*" for all
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __iter__(self) -> Iterator[Pool]:
+        return iter(list(self._pools.values()))
+
+    # --- pools --------------------------------------------------------------------------------------
+
+    def pool(self, key: PoolKey, cluster: Cluster, mode: PoolMode, password: str) -> Pool:
+        """The pool for `key`, made on first use. Pools of different modes never share connections."""
+        pool = self._pools.get((key, mode))
+        if pool is None:
+            pool = Pool(self, key, cluster, mode, (key.user, password))
+            pool.paused = self.paused(cluster.name)
+            self._pools[key, mode] = pool
+        elif pool.cluster is not cluster or pool.login[1] != password:
+            self._reconfigure(pool, cluster, password)
+        return pool
+
+    def _reconfigure(self, pool: Pool, cluster: Cluster, password: str) -> None:
+        moved = pool.cluster.endpoints != cluster.endpoints or pool.login[1] != password
+        pool.cluster = cluster
+        pool.login = (pool.key.user, password)
+        self.cluster_counter(cluster.name).limit = cluster.max_connections
+        if moved:
+            pool.failed_with = None
+            pool.recycle()
+
+    def cluster_counter(self, name: str) -> Counter:
+        counter = self._clusters.get(name)
+        if counter is None:
+            counter = self._clusters[name] = Counter(f"cluster {name} max_connections")
+        return counter
+
+    def connection_counters(self, pool: Pool) -> tuple[Counter, ...]:
+        counter = self.cluster_counter(pool.cluster.name)
+        counter.limit = pool.cluster.max_connections
+        return (counter, self.servers)
+
+    def reload(self, options: ServerOptions, tls: ServerTls, clusters: Mapping[str, Cluster]) -> None:
+        """New values for pools that live on; pools of clusters that are gone lose their idle connections."""
+        self.options = options
+        self.tls = tls
+        self.servers.limit = options.max_server_connections
+        self.servers.wake()
+        for pool in self:
+            pool.options = options
+            cluster = clusters.get(pool.cluster.name)
+            if cluster is None:
+                pool.recycle()
+            elif cluster != pool.cluster:
+                self._reconfigure(pool, cluster, cluster.password or pool.login[1])
+            pool.serve()
+
+    def forget_unused(self, now: float) -> None:
+        for at, pool in list(self._pools.items()):
+            if pool.unused and now - pool.last_used > self.options.pool_idle_timeout:
+                del self._pools[at]
+
+    # --- operators ----------------------------------------------------------------------------------
+
+    def paused(self, cluster: str) -> bool:
+        return "*" in self._paused or cluster in self._paused
+
+    def pause(self, cluster: str = "*") -> None:
+        self._paused.add(cluster)
+        self._apply_pauses()
+
+    def resume(self, cluster: str = "*") -> bool:
+        """False if it was not paused."""
+        was = cluster in self._paused
+        if cluster == "*":
+            was = bool(self._paused)
+            self._paused.clear()
+        self._paused.discard(cluster)
+        self._apply_pauses()
+        return was
+
+    def _apply_pauses(self) -> None:
+        for pool in self:
+            pool.paused = self.paused(pool.cluster.name)
+            if pool.paused:
+                for server in list(pool.idle):
+                    pool.close_idle(server)
+            else:
+                pool.serve()
+
+    def reconnect(self, cluster: str = "") -> None:
+        for pool in self:
+            if cluster in ("", pool.cluster.name):
+                pool.recycle()
+
+    async def evict_database(self, cluster: str, database: str) -> None:
+        """Closes the idle connections to a database and waits until their backends are gone."""
+        closing: set[ServerConnection] = set()
+        for pool in self:
+            if pool.cluster.name == cluster and pool.key.database == database:
+                for server in list(pool.idle):
+                    pool.close_idle(server)
+                closing |= pool.closing
+        deadline = monotonic() + 5.0
+        while any(server in self._held for server in closing) and monotonic() < deadline:
+            await asyncio.sleep(0.002)
+
+    # --- tasks --------------------------------------------------------------------------------------
+
+    def spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.exception("server task failed", error)
+
+    async def connect(self, pool: Pool, endpoint: Endpoint, generation: int) -> ServerConnection:
+        user, password = pool.login
+        done = await login.connect(
+            endpoint,
+            database=pool.key.database,
+            user=user,
+            password=password,
+            options=self.options,
+            tls=self.tls,
+            parameters={"application_name": "tiergate", "client_encoding": "UTF8"},
+        )
+        server = ServerConnection(
+            pool,
+            endpoint,
+            pid=done.pid,
+            key=done.key,
+            parameters=done.parameters,
+            max_prepared=self.options.max_prepared_statements,
+            generation=generation,
+        )
+        pool.welcome = dict(done.parameters)
+        self.process.server_connections += 1
+        rest = done.stream.take_over(server)
+        if rest:
+            server.data_received(rest)
+        return server
+
+    def hold(self, server: ServerConnection, counters: tuple[Counter, ...]) -> None:
+        """The permits of a connection's existence, given back when its socket is closed."""
+        self._held[server] = counters
+
+    def release(self, server: ServerConnection) -> None:
+        counters = self._held.pop(server, ())
+        give_all(counters)
+
+    def make_room(self, wanting: Pool) -> None:
+        """Closes the longest idle connection of another pool whose cap keeps `wanting` from growing."""
+        full = self.cluster_counter(wanting.cluster.name).full
+        others = [
+            pool
+            for pool in self
+            if pool is not wanting and pool.idle and (not full or pool.cluster.name == wanting.cluster.name)
+        ]
+        if others and not any(pool.closing for pool in self if pool.cluster.name == wanting.cluster.name):
+            oldest = min(others, key=lambda pool: pool.idle[0].idle_since)
+            oldest.close_idle(oldest.idle[0])
+
+    def eject(self, endpoint: Endpoint, error: TiergateError) -> None:
+        self.health.eject(endpoint, monotonic() + self.options.server_login_retry, error.message)
+        _log.warning("endpoint set aside", endpoint=str(endpoint), error=error.message, internal=error.internal)
+
+    def report(self, pool: Pool, error: TiergateError) -> None:
+        said = "server refused the login" if isinstance(error, ServerRefused) else "no server connection"
+        _log.warning(
+            said, cluster=pool.cluster.name, database=pool.key.database, user=pool.key.user, error=error.message,
+            sqlstate=error.sqlstate, internal=error.internal,
+        )  # fmt: skip
+
+    def cancel(self, server: ServerConnection) -> None:
+        """Cancels what `server` runs; until that is over the connection goes to nobody else."""
+        server.cancels += 1
+        self.process.cancels += 1
+        self.spawn(self._cancel(server))
+
+    async def _cancel(self, server: ServerConnection) -> None:
+        try:
+            await self._send_cancel(server)
+        finally:
+            server.cancels -= 1
+            if not server.cancels:
+                server.owner.cleaned(server)
+
+    async def _send_cancel(self, server: ServerConnection) -> None:
+        try:
+            await cancelling.cancel(
+                server.endpoint, server.pid, server.key, self.tls, self.options.cancel_wait_timeout
+            )
+        except TiergateError as error:
+            # Nobody knows whether the cancel will still come: the connection must not meet another client.
+            server.generation = -1
+            _log.warning("cancel failed", endpoint=str(server.endpoint), error=error.message)
+
+    def cancel_and_close(self, server: ServerConnection) -> None:
+        server.cancels += 1
+        self.spawn(self._cancel_and_close(server))
+
+    async def _cancel_and_close(self, server: ServerConnection) -> None:
+        try:
+            await self._send_cancel(server)
+        finally:
+            server.abort()
+
+    async def close(self) -> None:
+        """Closes every connection and waits for the tasks."""
+        for pool in self:
+            for server in pool.connections():
+                if server in pool.idle:
+                    pool.close_idle(server)
+                else:
+                    pool.drop(server)
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        deadline = monotonic() + 2.0
+        while self._held and monotonic() < deadline:
+            await asyncio.sleep(0.005)
+        for server in list(self._held):
+            server.abort()
+        while self._held:
+            await asyncio.sleep(0.005)
