@@ -1,0 +1,371 @@
+"""Walks a parse tree once and notes what the statements would leave behind in their session.
+
+The tree is taken as libpg_query's JSON, not as pglast's node objects: that is several times cheaper, and a
+deeply nested expression is then an error, where building the objects would overflow the C stack.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from pglast.parser import ParseError, parse_sql_json
+
+from proxy.model import PinReason
+from proxy.sql import words
+
+Node = dict[str, Any]
+
+_CURSOR_HOLD = 0x20  # CURSOR_OPT_HOLD of parsenodes.h
+
+# They hold for one transaction whatever the SET says.
+_TRANSACTION_ONLY = frozenset({"transaction_isolation", "transaction_read_only", "transaction_deferrable"})
+_ROLES = frozenset({"role", "session_authorization"})
+
+_SESSION_FUNCTIONS = {
+    **dict.fromkeys(
+        (
+            "pg_advisory_lock",
+            "pg_advisory_lock_shared",
+            "pg_try_advisory_lock",
+            "pg_try_advisory_lock_shared",
+        ),
+        PinReason.ADVISORY_LOCK,
+    ),
+    **dict.fromkeys(("pg_backup_start", "pg_start_backup", "dblink_connect"), PinReason.UNINSPECTED),
+    "dblink_connect_u": PinReason.UNINSPECTED,
+    "setseed": PinReason.SET,
+}
+# They run a text that need not stand in the statement.
+_TEXT_RUNNERS = frozenset(
+    {"query_to_xml", "query_to_xmlschema", "query_to_xml_and_xmlschema", "ts_stat", "ts_rewrite"}
+)
+# Where a name in pg_temp does not make a new object.
+_USES_ONLY = frozenset(
+    {"SelectStmt", "InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt", "DropStmt", "CallStmt", "CopyStmt"}
+)
+_PLAIN_TEXT_TYPES = frozenset({"text", "varchar", "name", "bpchar", "unknown"})
+_TRUE = frozenset({"t", "tr", "tru", "true", "y", "ye", "yes", "on", "1"})
+
+
+class Unreadable(Exception):
+    """PostgreSQL's parser, in the version at hand, does not take the text."""
+
+
+class Findings:
+    """What has been seen so far; the fields of a Verdict."""
+
+    def __init__(self) -> None:
+        self.pins: set[PinReason] = set()
+        self.sets: dict[str, None] = {}
+        self.resets: dict[str, None] = {}
+        self.touched: set[str] = set()
+        self.sets_unknown = False
+        self.resets_all = False
+        self.deallocates: dict[str, None] = {}
+        self.deallocates_all = False
+        self.discards: set[str] = set()
+        self.unlistens = False
+        self.drops_databases: dict[str, None] = {}
+        self.statements = 0
+
+    def set(self, name: str) -> None:
+        self.touched.add(name)
+        if name in _TRANSACTION_ONLY:
+            return
+        self.sets[name] = None
+        if name in _ROLES:
+            self.pins.add(PinReason.ROLE)
+
+    def reset(self, name: str) -> None:
+        self.touched.add(name)
+        if name not in _TRANSACTION_ONLY:
+            self.resets[name] = None
+
+
+def parse(text: bytes) -> list[tuple[str, Node]]:
+    """The statements as (node type, fields)."""
+    try:
+        source = text.decode()
+    except UnicodeDecodeError:
+        # Another client encoding: every byte a character, so that names come back as they were sent.
+        return _parse(text.decode("latin-1"), _restored)
+    return _parse(source, None)
+
+
+def _restored(fields: Node) -> Node:
+    for key, value in fields.items():
+        if type(value) is str:
+            fields[key] = value.encode("latin-1", "replace").decode("utf-8", "surrogateescape")
+    return fields
+
+
+def _parse(source: str, hook: Callable[[Node], Node] | None) -> list[tuple[str, Node]]:
+    try:
+        tree = json.loads(parse_sql_json(source), object_hook=hook)
+    except (ParseError, ValueError, RecursionError) as error:
+        raise Unreadable from error
+    return [next(iter(item["stmt"].items())) for item in tree.get("stmts", ()) if item.get("stmt")]
+
+
+def read(text: bytes) -> Findings:
+    """Raises Unreadable."""
+    findings = Findings()
+    for kind, fields in parse(text):
+        findings.statements += 1
+        if kind == "VariableSetStmt":
+            _set_statement(findings, fields)
+        else:
+            _walk(findings, kind, fields)
+    return findings
+
+
+def begins(text: bytes) -> bool:
+    """A BEGIN or START TRANSACTION is among the statements. Raises Unreadable."""
+    return any(
+        kind == "TransactionStmt" and fields.get("kind") in ("TRANS_STMT_BEGIN", "TRANS_STMT_START")
+        for kind, fields in parse(text)
+    )
+
+
+def guc(name: str) -> str:
+    """A parameter's name as PostgreSQL compares it: ASCII letters without case."""
+    return name.encode("utf-8", "surrogateescape").lower().decode("utf-8", "surrogateescape")
+
+
+# --- SET and RESET ------------------------------------------------------------------------------
+
+
+def _set_statement(findings: Findings, fields: Node) -> None:
+    kind = fields.get("kind")
+    name = guc(fields.get("name", ""))
+    local = fields.get("is_local", False)
+    if kind == "VAR_RESET_ALL":
+        findings.resets_all = True
+    elif kind == "VAR_SET_MULTI":
+        if name == "session characteristics":
+            findings.pins.add(PinReason.SET)
+            for option in fields.get("args", ()):
+                findings.set("default_" + guc(option.get("DefElem", {}).get("defname", "")))
+    elif kind == "VAR_RESET" or (kind == "VAR_SET_DEFAULT" and not local):
+        findings.reset(name)
+    else:
+        values = [_constant(a) or "" for a in fields.get("args", ())]
+        if name == "search_path" and any("pg_temp" in v for v in values):
+            findings.pins.add(PinReason.TEMP_TABLE)  # whatever is created next may be temporary
+        if local:
+            findings.touched.add(name)
+        elif name == "role" and values == ["none"]:
+            findings.reset(name)
+        else:
+            findings.set(name)
+
+
+def _set_config(findings: Findings, call: Node) -> None:
+    given = dict(zip(("setting_name", "new_value", "is_local"), call.get("args", ()), strict=False))
+    for argument in call.get("args", ()):
+        if "NamedArgExpr" in argument:
+            named = argument["NamedArgExpr"]
+            given[named.get("name", "")] = named.get("arg")
+    name = None if call.get("func_variadic") else _constant(given.get("setting_name"))
+    local = _is_true(given.get("is_local"))
+    # With standard_conforming_strings off a backslash means something else than was parsed here.
+    if name is None or "\\" in name:
+        findings.sets_unknown = True
+        if not local:
+            findings.pins.add(PinReason.SET)
+        return
+    name = guc(name)
+    if local:
+        findings.touched.add(name)
+    else:
+        findings.set(name)
+        if local is None:
+            findings.pins.add(PinReason.SET)
+    if name == "search_path" and "pg_temp" in (_constant(given.get("new_value")) or ""):
+        findings.pins.add(PinReason.TEMP_TABLE)
+
+
+def _constant(node: Node | None) -> str | None:
+    """The text of a string constant, None if it is not one."""
+    while node is not None and "TypeCast" in node:
+        cast = node["TypeCast"]
+        target = cast.get("typeName", {})
+        type_name = target.get("names", [{}])[-1].get("String", {}).get("sval")
+        if type_name not in _PLAIN_TEXT_TYPES or "typmods" in target or "arrayBounds" in target:
+            return None
+        node = cast.get("arg")
+    constant = (node or {}).get("A_Const", {})
+    if "sval" not in constant:
+        return None
+    text: str = constant["sval"].get("sval", "")
+    return text
+
+
+def _is_true(node: Node | None) -> bool | None:
+    """The value of a boolean constant, None if it is not one."""
+    while node is not None and "TypeCast" in node:
+        node = node["TypeCast"].get("arg")
+    constant = (node or {}).get("A_Const", {})
+    if "boolval" in constant:
+        return bool(constant["boolval"].get("boolval", False))
+    if "ival" in constant:
+        return bool(constant["ival"].get("ival", 0))
+    if "sval" in constant:
+        return guc(constant["sval"].get("sval", "")).strip() in _TRUE
+    return None
+
+
+# --- all other statements -----------------------------------------------------------------------
+
+
+def _walk(findings: Findings, top: str, fields: Node) -> None:
+    creates = top not in _USES_ONLY
+    pending: list[Any] = [{top: fields}]
+    while pending:
+        node = pending.pop()
+        if type(node) is list:
+            if creates and len(node) > 1 and _is_temporary_schema(_string(node[0])):
+                findings.pins.add(PinReason.TEMP_TABLE)
+            pending.extend(n for n in node if type(n) is dict or type(n) is list)
+            continue
+        if "funcformat" in node and "funcname" in node:
+            _call(findings, node)
+        if node.get("relpersistence") == "t" or (creates and _is_temporary_schema(node.get("schemaname"))):
+            findings.pins.add(PinReason.TEMP_TABLE)
+        # Gone at the commit: not worth a pin.
+        fleeting = "ONCOMMIT_DROP" in (node.get("oncommit"), node.get("onCommit"))
+        for key, value in node.items():
+            if type(value) is dict:
+                if key in ("relation", "rel") and fleeting:
+                    continue
+                if key == "rel" and _is_temporary_schema(value.get("schemaname")):
+                    findings.pins.add(PinReason.TEMP_TABLE)
+                note = _NOTES.get(key)
+                if note is not None:
+                    note(findings, value)
+                pending.append(value)
+            elif type(value) is list:
+                pending.append(value)
+
+
+def _string(node: Any) -> str:
+    if type(node) is not dict:
+        return ""
+    text: str = node.get("String", {}).get("sval", "")
+    return text
+
+
+def _is_temporary_schema(name: str | None) -> bool:
+    return name is not None and name.startswith("pg_temp")
+
+
+def _options(fields: Node, key: str = "options") -> Iterator[tuple[str, Node]]:
+    for option in fields.get(key, ()):
+        element = option.get("DefElem", {})
+        yield element.get("defname", ""), element.get("arg", {})
+
+
+def _call(findings: Findings, call: Node) -> None:
+    name = _string(call["funcname"][-1])
+    if name == "set_config":
+        _set_config(findings, call)
+    elif name in _TEXT_RUNNERS:
+        findings.pins.add(PinReason.UNINSPECTED)
+        findings.sets_unknown = True
+    elif name in _SESSION_FUNCTIONS:
+        findings.pins.add(_SESSION_FUNCTIONS[name])
+
+
+def _stored_set(findings: Findings, fields: Node) -> None:
+    """A SET that a function, role, database or the server will do later."""
+    if "name" in fields:
+        findings.touched.add(guc(fields["name"]))
+
+
+def _update(findings: Findings, fields: Node) -> None:
+    if fields.get("relation", {}).get("relname") == "pg_settings":  # its rule calls set_config
+        findings.pins.add(PinReason.SET)
+        findings.sets_unknown = True
+
+
+def _do(findings: Findings, fields: Node) -> None:
+    body, language = "", "plpgsql"
+    for name, value in _options(fields, "args"):
+        if name == "as":
+            body = value.get("String", {}).get("sval", "")
+        elif name == "language":
+            language = value.get("String", {}).get("sval", "")
+    low = body.encode("utf-8", "surrogateescape").lower()
+    foreign = language != "plpgsql"
+    if foreign or words.body_sets(low):
+        findings.sets_unknown = True
+        findings.pins.add(PinReason.UNINSPECTED)
+    elif words.body_keeps(low):
+        findings.pins.add(PinReason.UNINSPECTED)
+
+
+def _declare(findings: Findings, fields: Node) -> None:
+    if fields.get("options", 0) & _CURSOR_HOLD:
+        findings.pins.add(PinReason.HOLD_CURSOR)
+
+
+def _deallocate(findings: Findings, fields: Node) -> None:
+    if "name" in fields:
+        findings.deallocates[fields["name"]] = None
+    else:
+        findings.deallocates_all = True
+
+
+def _create_database(findings: Findings, fields: Node) -> None:
+    template = "template1"
+    for name, value in _options(fields):
+        if name == "template":
+            template = _string(value) or template
+    findings.drops_databases[template] = None
+
+
+def _drop_database(findings: Findings, fields: Node) -> None:
+    findings.drops_databases[fields.get("dbname", "")] = None
+
+
+def _move_database(findings: Findings, fields: Node) -> None:
+    if any(name == "tablespace" for name, _ in _options(fields)):
+        _drop_database(findings, fields)
+
+
+def _rename(findings: Findings, fields: Node) -> None:
+    if fields.get("renameType") == "OBJECT_DATABASE":
+        findings.drops_databases[fields.get("subname", "")] = None
+
+
+def _discard(findings: Findings, fields: Node) -> None:
+    findings.discards.add(fields.get("target", "").removeprefix("DISCARD_").lower())
+
+
+def _unlisten(findings: Findings, _: Node) -> None:
+    findings.unlistens = True
+
+
+def _pins(reason: PinReason) -> Callable[[Findings, Node], None]:
+    return lambda findings, _: findings.pins.add(reason)
+
+
+_NOTES: dict[str, Callable[[Findings, Node], None]] = {
+    "VariableSetStmt": _stored_set,
+    "setstmt": _stored_set,
+    "UpdateStmt": _update,
+    "DoStmt": _do,
+    "DeclareCursorStmt": _declare,
+    "PrepareStmt": _pins(PinReason.SQL_PREPARE),
+    "ListenStmt": _pins(PinReason.LISTEN),
+    "LoadStmt": _pins(PinReason.LOAD),
+    "UnlistenStmt": _unlisten,
+    "DeallocateStmt": _deallocate,
+    "DiscardStmt": _discard,
+    "DropdbStmt": _drop_database,
+    "CreatedbStmt": _create_database,
+    "AlterDatabaseStmt": _move_database,
+    "RenameStmt": _rename,
+}

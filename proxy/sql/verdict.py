@@ -1,0 +1,148 @@
+"""Text to verdict: what a statement would leave behind for the next session on its server connection.
+
+A text without a word that could matter gets the shared constant PLAIN for the price of one byte search (see
+`words`). Others are parsed once and the verdict is kept by text. Nothing is ever raised for a text: what
+cannot be read, or is too large to read, is a verdict that says so (`PinReason.UNINSPECTED`).
+
+What the body of a stored function does when it is called cannot be seen here.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from proxy.model import PinReason
+from proxy.sql import tree, words
+
+# Above this a text is not parsed: it would hold up every other session for too long.
+MAX_PARSE = 65_536
+# Above this a verdict is not kept, and all kept texts together stay below MAX_KEPT_BYTES.
+MAX_KEPT = 16_384
+MAX_KEPT_BYTES = 8_388_608
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Names of parameters are in lower case. Order is that of the text, each name once.
+
+    sets, resets: for the session (not LOCAL), by SET, RESET or set_config with a constant name. Whether that
+        pins is the caller's to decide, who knows what the server reports.
+    touched: all parameters that the text names in a SET, also LOCAL ones and those of functions, roles and
+        databases.
+    sets_unknown: it may set parameters whose names cannot be told.
+    drops_databases: databases that must have no idle connection when the text runs.
+    has_escaped_quote: a backslash stands before a quote. With standard_conforming_strings off, or in a client
+        encoding where a backslash may be the end of a character, the server may read the text otherwise.
+    statements: how many there are; 0 if nobody has counted.
+    unread: the lowercased text, if the parser did not take it.
+    """
+
+    pins: frozenset[PinReason] = frozenset()
+    sets: tuple[str, ...] = ()
+    resets: tuple[str, ...] = ()
+    resets_all: bool = False
+    touched: frozenset[str] = frozenset()
+    sets_unknown: bool = False
+    deallocates: tuple[str, ...] = ()
+    deallocates_all: bool = False
+    discards_all: bool = False
+    discards_plans: bool = False
+    discards_temp: bool = False
+    unlistens: bool = False
+    drops_databases: tuple[str, ...] = ()
+    has_escaped_quote: bool = False
+    statements: int = 0
+    unread: bytes = b""
+
+    def touches_tenant(self, guc: str) -> bool:
+        """It sets or resets the parameter by name, in whatever way.
+
+        RESET ALL, DISCARD ALL and `sets_unknown` are told by their own fields.
+        """
+        name = tree.guc(guc)
+        if self.unread:
+            return name.rpartition(".")[2].encode("utf-8", "surrogateescape") in self.unread
+        return name in self.touched
+
+
+PLAIN = Verdict()
+
+
+def inspect(text: bytes) -> Verdict:
+    """The verdict by the parse tree alone."""
+    if len(text) > MAX_PARSE:
+        return _unread(text)
+    try:
+        found = tree.read(text)
+    except tree.Unreadable:
+        return _unread(text)
+    return Verdict(
+        pins=frozenset(found.pins),
+        sets=tuple(found.sets),
+        resets=tuple(found.resets),
+        resets_all=found.resets_all,
+        touched=frozenset(found.touched),
+        sets_unknown=found.sets_unknown,
+        deallocates=tuple(found.deallocates),
+        deallocates_all=found.deallocates_all,
+        discards_all="all" in found.discards,
+        discards_plans="plans" in found.discards,
+        discards_temp="temp" in found.discards,
+        unlistens=found.unlistens,
+        drops_databases=tuple(found.drops_databases),
+        has_escaped_quote=b"\\'" in text,
+        statements=found.statements,
+    )
+
+
+def _unread(text: bytes) -> Verdict:
+    low = text.lower()
+    return Verdict(
+        pins=frozenset({PinReason.UNINSPECTED}),
+        sets_unknown=words.hides_sets(low),
+        has_escaped_quote=b"\\'" in text,
+        unread=low,
+    )
+
+
+def begins(text: bytes) -> bool:
+    """The text begins a transaction block (asked in statement mode only). If in doubt it does."""
+    if not words.may_begin(text):
+        return False
+    if len(text) > MAX_PARSE:
+        return True
+    try:
+        return tree.begins(text)
+    except tree.Unreadable:
+        return True
+
+
+class Judge:
+    """Verdicts by text, the last ones kept."""
+
+    __slots__ = ("_bytes", "_kept", "_max_entries")
+
+    def __init__(self, max_entries: int = 4096) -> None:
+        self._max_entries = max_entries
+        self._kept: OrderedDict[bytes, Verdict] = OrderedDict()
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def judge(self, text: bytes) -> Verdict:
+        if words.plain(text):
+            return PLAIN
+        kept = self._kept
+        verdict = kept.get(text)
+        if verdict is not None:
+            kept.move_to_end(text)
+            return verdict
+        verdict = inspect(text)
+        if len(text) <= MAX_KEPT:
+            kept[text] = verdict
+            self._bytes += len(text)
+            while len(kept) > self._max_entries or self._bytes > MAX_KEPT_BYTES:
+                self._bytes -= len(kept.popitem(last=False)[0])
+        return verdict

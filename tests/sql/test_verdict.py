@@ -1,0 +1,476 @@
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from proxy.model import PinReason
+from proxy.sql import verdict as verdict_module
+from proxy.sql import words
+from proxy.sql.verdict import MAX_KEPT, MAX_PARSE, PLAIN, Judge, Verdict, begins, inspect
+
+P = PinReason
+
+
+def expect(*pins: PinReason, touched: tuple[str, ...] | None = None, statements: int = 1, **said) -> Verdict:
+    if touched is None:
+        touched = said.get("sets", ()) + said.get("resets", ())
+    return Verdict(pins=frozenset(pins), touched=frozenset(touched), statements=statements, **said)
+
+
+def judge(sql: str) -> Verdict:
+    return Judge(10).judge(sql.encode())
+
+
+PLAIN_TEXTS = [
+    "",
+    ";",
+    "SELECT 1",
+    "select * from orders where id = $1 and reset_at is null",
+    "UPDATE accounts SET balance = balance + 1 WHERE id = 3",
+    "UPDATE accounts\n   SET balance = 0",
+    "INSERT INTO t (a) VALUES (1) ON CONFLICT (a) DO UPDATE SET a = 2",
+    "INSERT INTO t VALUES ('set x to 1', 'LISTEN', 'reset all')",
+    "INSERT INTO t SELECT temperature, template, contemporary FROM weather",
+    "WITH x AS (SELECT 1) DELETE FROM t USING x",
+    "BEGIN",
+    "COMMIT; BEGIN ISOLATION LEVEL SERIALIZABLE",
+    "SAVEPOINT a; ROLLBACK TO a",
+    "SELECT pg_advisory_xact_lock(1), pg_try_advisory_xact_lock(2)",
+    "SELECT current_setting('app.tenant_id'), pg_advisory_unlock(1)",
+    "NOTIFY ch, 'x'",
+    "FETCH 10 FROM c",
+    "CLOSE ALL",
+    "EXECUTE p(1)",
+    "COPY t FROM STDIN",
+    "SHOW search_path",
+    "VALUES (1), (2)",
+    "TRUNCATE t",
+    "VACUUM ANALYZE t",
+    "GRANT SELECT ON t TO bob",
+    "SELECT load, prepare FROM listen",
+    "LOCK TABLE t",
+]
+
+
+@pytest.mark.parametrize("sql", PLAIN_TEXTS)
+def test_plain_texts_cost_no_parser(sql, monkeypatch):
+    monkeypatch.setattr(verdict_module, "inspect", lambda text: pytest.fail("parsed"))
+    assert Judge(10).judge(sql.encode()) is PLAIN
+
+
+@pytest.mark.parametrize("sql", PLAIN_TEXTS)
+def test_plain_texts_are_plain_to_the_parser_too(sql):
+    assert replace(inspect(sql.encode()), statements=0) == PLAIN
+
+
+TABLE = [
+    # SET and RESET
+    ("SET app.tenant_id = 'x'", expect(sets=("app.tenant_id",))),
+    ('set "App"."Tenant_Id" to \'x\'', expect(sets=("app.tenant_id",))),
+    ('SET U&"\\0061pp".tenant_id = 1', expect(sets=("app.tenant_id",))),
+    ("SET/**/x=1", expect(sets=("x",))),
+    (" \t\r\n SET x = 1", expect(sets=("x",))),
+    ("/* a /* nested */ b */ SET x = 1", expect(sets=("x",))),
+    ("-- a comment\nSET x = 1", expect(sets=("x",))),
+    ("-- a comment\r  -- another\r\n\n  SET x = 1", expect(sets=("x",))),
+    ("SELECT 1;SET x = 1", expect(sets=("x",), statements=2)),
+    ("SELECT 1; /* c */ SET x = 1; SET y = 2; SET x = 3", expect(sets=("x", "y"), statements=4)),
+    ("BEGIN; SET LOCAL x = 1", expect(touched=("x",), statements=2)),
+    ("SET LOCAL x TO DEFAULT", expect(touched=("x",))),
+    ("SET SESSION x = 1", expect(sets=("x",))),
+    ("SET x FROM CURRENT", expect(sets=("x",))),
+    ("SET x TO DEFAULT", expect(resets=("x",))),
+    ("SET TIME ZONE 'UTC'", expect(sets=("timezone",))),
+    ("SET TIME ZONE LOCAL", expect(resets=("timezone",))),
+    ("SET NAMES 'utf8'", expect(sets=("client_encoding",))),
+    ("SET SCHEMA 's'", expect(sets=("search_path",))),
+    ("SET DateStyle = 'ISO', 'MDY'", expect(sets=("datestyle",))),
+    ("SET search_path = a, pg_temp", expect(P.TEMP_TABLE, sets=("search_path",))),
+    ("SET LOCAL search_path = 'pg_temp'", expect(P.TEMP_TABLE, touched=("search_path",))),
+    ("RESET x", expect(resets=("x",))),
+    ("RESET ALL", expect(resets_all=True)),
+    ("SET TRANSACTION READ ONLY", expect()),
+    ("SET TRANSACTION SNAPSHOT '1-1'", expect()),
+    ("SET transaction_read_only = on", expect(touched=("transaction_read_only",))),
+    ("RESET TRANSACTION ISOLATION LEVEL", expect(touched=("transaction_isolation",))),
+    (
+        "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY, ISOLATION LEVEL SERIALIZABLE",
+        expect(P.SET, sets=("default_transaction_read_only", "default_transaction_isolation")),
+    ),
+    # roles
+    ("SET ROLE bob", expect(P.ROLE, sets=("role",))),
+    ("SET role = 'bob'", expect(P.ROLE, sets=("role",))),
+    ("SET ROLE NONE", expect(resets=("role",))),
+    ("RESET ROLE", expect(resets=("role",))),
+    ("SET LOCAL ROLE bob", expect(touched=("role",))),
+    ("SET SESSION AUTHORIZATION bob", expect(P.ROLE, sets=("session_authorization",))),
+    ("SET SESSION AUTHORIZATION DEFAULT", expect(resets=("session_authorization",))),
+    ("SELECT set_config('role', 'bob', false)", expect(P.ROLE, sets=("role",))),
+    # set_config
+    ("SELECT set_config('App.Tenant_id', 'x', false)", expect(sets=("app.tenant_id",))),
+    ("SELECT pg_catalog.SET_CONFIG('x', $1, 'f')", expect(sets=("x",))),
+    ("SELECT \"set_config\"('x'::text, $1, FALSE)", expect(sets=("x",))),
+    ("SELECT U&\"set\\005fconfig\"('x', $1, false)", expect(sets=("x",))),
+    ("SELECT U&\"set!005fconfig\" UESCAPE '!'('x', $1, false)", expect(sets=("x",))),
+    ("SELECT set_config(E'\\x78', $1, false)", expect(sets=("x",))),
+    ("SELECT set_config(U&'\\0078', $1, false)", expect(sets=("x",))),
+    ("SELECT set_config($$x$$, $1, false)", expect(sets=("x",))),
+    ("SELECT set_config('x', $1, true)", expect(touched=("x",))),
+    ("SELECT set_config('x', $1, 'yes'::bool)", expect(touched=("x",))),
+    ("SELECT set_config('x', $1, 1::boolean)", expect(touched=("x",))),
+    ("SELECT set_config('x', $1, $2)", expect(P.SET, sets=("x",))),
+    ("SELECT set_config($1, $2, true)", expect(sets_unknown=True)),
+    ("SELECT set_config($1, $2, false)", expect(P.SET, sets_unknown=True)),
+    ("SELECT set_config('a' || 'b', $2, false)", expect(P.SET, sets_unknown=True)),
+    ("SELECT set_config('app.tenant\\_id', $2, false)", expect(P.SET, sets_unknown=True)),
+    ("SELECT set_config('xy'::char(1), $2, false)", expect(P.SET, sets_unknown=True)),
+    ("SELECT set_config(name, setting, false) FROM saved", expect(P.SET, sets_unknown=True)),
+    ("SELECT set_config(VARIADIC ARRAY['x', '1', 'f'])", expect(P.SET, sets_unknown=True)),
+    (
+        "SELECT set_config(is_local => false, new_value => '1', setting_name => 'x')",
+        expect(sets=("x",)),
+    ),
+    ("SELECT set_config('search_path', 'pg_temp, a', false)", expect(P.TEMP_TABLE, sets=("search_path",))),
+    ("SELECT * FROM set_config('x', '1', false)", expect(sets=("x",))),
+    ("INSERT INTO t VALUES ((SELECT set_config('x', '1', false)))", expect(sets=("x",))),
+    ("CALL p(set_config('x', '1', false))", expect(sets=("x",))),
+    ("INSERT INTO log VALUES ('set_config; set x = 1')", expect()),
+    ("COPY (SELECT set_config('x', '1', false)) TO STDOUT", expect(sets=("x",))),
+    ("UPDATE pg_settings SET setting = 'x' WHERE name = $1", expect(P.SET, sets_unknown=True)),
+    (
+        "WITH u AS (UPDATE pg_catalog.pg_settings SET setting = 'x' RETURNING 1) SELECT 1",
+        expect(P.SET, sets_unknown=True),
+    ),
+    ("SELECT * FROM pg_settings", expect()),
+    ("SELECT query_to_xml($1, true, false, '')", expect(P.UNINSPECTED, sets_unknown=True)),
+    ("SELECT * FROM ts_stat('select ' || $1)", expect(P.UNINSPECTED, sets_unknown=True)),
+    ("SELECT ts_rewrite(q, $1) FROM t", expect(P.UNINSPECTED, sets_unknown=True)),
+    # what only stores a SET
+    ("ALTER ROLE bob SET app.tenant_id = 'x'", expect(touched=("app.tenant_id",))),
+    ("ALTER DATABASE d SET app.tenant_id = 'x'", expect(touched=("app.tenant_id",))),
+    ("ALTER ROLE bob RESET ALL", expect()),
+    ("ALTER SYSTEM SET x = 1", expect(touched=("x",))),
+    ("ALTER FUNCTION f() SET x = 1", expect(touched=("x",))),
+    (
+        "CREATE FUNCTION f() RETURNS int LANGUAGE sql SET search_path = a, pg_temp AS 'select 1; set x = 1'",
+        expect(touched=("search_path",)),
+    ),
+    ("CREATE PROCEDURE p() LANGUAGE plpgsql AS $$begin execute 'listen x'; end$$", expect()),
+    # prepared statements
+    ("PREPARE p AS SELECT 1", expect(P.SQL_PREPARE)),
+    ("PREPARE p AS SELECT set_config('x', $1, true)", expect(P.SQL_PREPARE, touched=("x",))),
+    ("PREPARE TRANSACTION 'gid'", expect()),
+    ("DEALLOCATE p", expect(deallocates=("p",))),
+    ('DEALLOCATE PREPARE "P"; DEALLOCATE q', expect(deallocates=("P", "q"), statements=2)),
+    ("DEALLOCATE ALL", expect(deallocates_all=True)),
+    ("DISCARD ALL", expect(discards_all=True)),
+    ("discard plans", expect(discards_plans=True)),
+    ("DISCARD TEMPORARY", expect(discards_temp=True)),
+    ("DISCARD SEQUENCES", expect()),
+    # LISTEN and the like
+    ("LISTEN ch", expect(P.LISTEN)),
+    ("UNLISTEN *", expect(unlistens=True)),
+    ("LOAD 'auto_explain'", expect(P.LOAD)),
+    ("SELECT pg_advisory_lock(1)", expect(P.ADVISORY_LOCK)),
+    ("SELECT pg_try_advisory_lock_shared(1, 2)", expect(P.ADVISORY_LOCK)),
+    ('SELECT U&"pg_advisory\\005flock"(1)', expect(P.ADVISORY_LOCK)),
+    ("SELECT setseed(0.5)", expect(P.SET)),
+    ("SELECT dblink_connect('c', $1)", expect(P.UNINSPECTED)),
+    ("SELECT pg_backup_start('x')", expect(P.UNINSPECTED)),
+    # cursors
+    ("DECLARE c CURSOR FOR SELECT 1", expect()),
+    ("DECLARE c CURSOR WITHOUT HOLD FOR SELECT 1", expect()),
+    ("DECLARE c BINARY SCROLL CURSOR WITH HOLD FOR SELECT 1", expect(P.HOLD_CURSOR)),
+    # temporary objects
+    ("CREATE TEMP TABLE t (a int)", expect(P.TEMP_TABLE)),
+    ("CREATE LOCAL TEMPORARY TABLE t (a int)", expect(P.TEMP_TABLE)),
+    ("CREATE TEMP TABLE t AS SELECT 1", expect(P.TEMP_TABLE)),
+    ("CREATE TEMP TABLE t (a int) ON COMMIT DELETE ROWS", expect(P.TEMP_TABLE)),
+    ("CREATE TEMP TABLE t (a int) ON COMMIT DROP", expect()),
+    ("CREATE TEMP TABLE t ON COMMIT DROP AS SELECT 1", expect()),
+    ("CREATE TABLE pg_temp.t (a int)", expect(P.TEMP_TABLE)),
+    ('CREATE TABLE U&"pg_t\\0065mp".t (a int)', expect(P.TEMP_TABLE)),
+    ("CREATE TABLE pg_temp_3.t (a int)", expect(P.TEMP_TABLE)),
+    ("CREATE TEMP VIEW v AS SELECT 1", expect(P.TEMP_TABLE)),
+    ("CREATE TEMP SEQUENCE s", expect(P.TEMP_TABLE)),
+    ("CREATE VIEW pg_temp.v AS SELECT 1", expect(P.TEMP_TABLE)),
+    ("CREATE FUNCTION pg_temp.f() RETURNS int LANGUAGE sql AS 'select 1'", expect(P.TEMP_TABLE)),
+    ("CREATE TYPE pg_temp.t AS (a int)", expect(P.TEMP_TABLE)),
+    ("CREATE TYPE pg_temp.t AS ENUM ('a')", expect(P.TEMP_TABLE)),
+    ("CREATE DOMAIN pg_temp.d AS int", expect(P.TEMP_TABLE)),
+    ("CREATE SCHEMA s CREATE TEMP TABLE t (a int)", expect(P.TEMP_TABLE)),
+    ("SELECT 1 INTO TEMP t", expect(P.TEMP_TABLE)),
+    ("SELECT 1 INTO/**/TEMPORARY/**/TABLE t", expect(P.TEMP_TABLE)),
+    ("SELECT 1 INTO pg_temp.t", expect(P.TEMP_TABLE)),
+    ("WITH x AS (SELECT 1) SELECT * INTO TEMP t FROM x", expect(P.TEMP_TABLE)),
+    ("EXPLAIN ANALYZE CREATE TEMP TABLE t AS SELECT 1", expect(P.TEMP_TABLE)),
+    ("SELECT * FROM pg_temp.t", expect()),
+    ("SELECT temp FROM weather", expect()),
+    ("DROP TABLE pg_temp.t", expect()),
+    ("CREATE TABLE t (a int)", expect()),
+    ("CREATE UNLOGGED TABLE t (a int)", expect()),
+    # DO
+    ("DO $$begin perform 1; end$$", expect()),
+    ("DO $$begin update t set a = 1; insert into t values (1) on conflict do nothing; end$$", expect()),
+    ("DO $$begin\n update t\n set a = 1; end$$", expect()),
+    ("DO $$begin set app.tenant_id = 'x'; end$$", expect(P.UNINSPECTED, sets_unknown=True)),
+    ("DO $$begin if a then/**/set x = 1; end if; end$$", expect(P.UNINSPECTED, sets_unknown=True)),
+    ("DO $$begin -- c\n set x = 1; end$$", expect(P.UNINSPECTED, sets_unknown=True)),
+    ("DO $$begin <<a>> reset x; end$$", expect(P.UNINSPECTED, sets_unknown=True)),
+    ("DO $$begin perform set_config('x', '1', false); end$$", expect(P.UNINSPECTED, sets_unknown=True)),
+    ("DO 'begin execute ''x''; end'", expect(P.UNINSPECTED, sets_unknown=True)),
+    ("DO $$begin create temp table t (); end$$", expect(P.UNINSPECTED)),
+    ("DO $$begin listen x; end$$", expect(P.UNINSPECTED)),
+    ("DO $$begin perform pg_advisory_lock(1); end$$", expect(P.UNINSPECTED)),
+    ("DO LANGUAGE plpython3u $$x = 1$$", expect(P.UNINSPECTED, sets_unknown=True)),
+    # databases
+    ("DROP DATABASE IF EXISTS d WITH (FORCE)", expect(drops_databases=("d",))),
+    ("CREATE DATABASE d", expect(drops_databases=("template1",))),
+    ("CREATE DATABASE d TEMPLATE DEFAULT", expect(drops_databases=("template1",))),
+    ('CREATE DATABASE d WITH OWNER bob TEMPLATE = "Src"', expect(drops_databases=("Src",))),
+    ("ALTER DATABASE d RENAME TO e", expect(drops_databases=("d",))),
+    ("ALTER DATABASE d SET TABLESPACE s", expect(drops_databases=("d",))),
+    ("ALTER DATABASE d CONNECTION LIMIT 3", expect()),
+    ("ALTER TABLE t RENAME TO u", expect()),
+    # several at once, as drivers send them
+    (
+        "SELECT pg_advisory_unlock_all();\nCLOSE ALL;\nUNLISTEN *;\nRESET ALL;",
+        expect(unlistens=True, resets_all=True, statements=4),
+    ),
+]
+
+
+@pytest.mark.parametrize(("sql", "verdict"), TABLE, ids=[sql for sql, _ in TABLE])
+def test_verdict(sql, verdict):
+    found = judge(sql)
+    assert replace(found, has_escaped_quote=False) == verdict
+    assert replace(inspect(sql.encode()), has_escaped_quote=False) == verdict
+
+
+@pytest.mark.parametrize(
+    ("sql", "touches"),
+    [
+        ("SET app.tenant_id = 1", True),
+        ("SET LOCAL APP.TENANT_ID = 1", True),
+        ("RESET app.tenant_id", True),
+        ("SELECT set_config('app.tenant_id', '1', true)", True),
+        ("ALTER ROLE bob SET app.tenant_id = 'x'", True),
+        ("CREATE FUNCTION f() RETURNS int LANGUAGE sql SET app.tenant_id = 1 AS 'select 1'", True),
+        ("PREPARE p AS SELECT set_config('app.tenant_id', $1, true)", True),
+        ("SET app.tenant = 1", False),
+        ("RESET ALL", False),
+        ("SELECT current_setting('app.tenant_id') INTO TEMP t", False),
+        # no parser takes these
+        ("SET app . tenant_id = = 1", True),
+        ("SET foo bar", False),
+    ],
+)
+def test_touches_the_tenant(sql, touches):
+    assert judge(sql).touches_tenant("App.Tenant_Id") is touches
+
+
+@pytest.mark.parametrize(
+    ("sql", "sets_unknown"),
+    [
+        ("CREATE TABLE (", False),
+        ("SET x = = 1", False),
+        ("SET x; SELECT 'unfinished", False),
+        ("SELECT set_config('x', 'y', false) FRON t", True),
+        ('SET U&"x" y', True),
+        ("DO $$begin end$$ SOMETHING NEW", True),
+    ],
+)
+def test_what_the_parser_rejects_pins(sql, sets_unknown):
+    found = judge(sql)
+    assert found.pins == {P.UNINSPECTED}
+    assert found.sets_unknown is sets_unknown
+    assert found.statements == 0
+
+
+def test_a_rejected_text_without_a_trigger_is_plain():
+    assert judge("SELEC 1") is PLAIN
+
+
+def test_large_texts_are_not_parsed(monkeypatch):
+    monkeypatch.setattr(verdict_module.tree, "read", lambda text: pytest.fail("parsed"))
+    found = Judge(10).judge(b"SET x = '" + b"y" * MAX_PARSE + b"'")
+    assert found.pins == {P.UNINSPECTED}
+    assert not found.touches_tenant("app.tenant_id")
+    assert Judge(10).judge(b"SELECT '" + b"y" * MAX_PARSE + b"'") is PLAIN
+
+
+@pytest.mark.parametrize(
+    "deep",
+    [
+        "SELECT " + "+".join("1" * 30_000),
+        "SELECT " + "(" * 20_000 + "1" + ")" * 20_000,
+        "SELECT 1" + " union select 1" * 4_000,
+        "SELECT 1" + "::int" * 12_000,
+        "SELECT * FROM a" + " JOIN a ON true" * 4_000,
+        "SELECT " + "case when a then " * 3_500,
+        "SELECT " + "array[" * 5_000 + "]" * 5_000,
+    ],
+    ids=lambda sql: sql[:20],
+)
+def test_deep_nesting_is_a_verdict_and_not_a_crash(deep):
+    text = f"SET x = 1; {deep}".encode()
+    assert len(text) <= MAX_PARSE
+    assert judge(text.decode()).pins == {P.UNINSPECTED}
+
+
+def test_escaped_quotes_are_told():
+    assert judge("SET x = 'a\\'").has_escaped_quote
+    assert not judge("SET x = 'a\\b'").has_escaped_quote
+
+
+def test_names_in_another_encoding_come_back_as_they_were_sent():
+    found = Judge(10).judge(b'DEALLOCATE "caf\xe9"')
+    assert [n.encode("utf-8", "surrogateescape") for n in found.deallocates] == [b"caf\xe9"]
+    assert judge('DEALLOCATE "café"').deallocates == ("café",)
+    assert Judge(10).judge(b"SET app.tenant_id = 'caf\xe9'").sets == ("app.tenant_id",)
+
+
+@pytest.mark.parametrize(
+    ("sql", "is_begin"),
+    [
+        ("BEGIN", True),
+        ("begin isolation level serializable", True),
+        ("START TRANSACTION READ ONLY", True),
+        ("SELECT 1; /* c */ BEGIN", True),
+        ("SELECT 1; -- c\n start/**/transaction", True),
+        ("BEGIN WORK NONSENSE", True),
+        ("SELECT 1", False),
+        ("COMMIT", False),
+        ("INSERT INTO t VALUES ('x; begin')", False),
+        ("SELECT begin FROM start", False),
+        ("CREATE FUNCTION f() RETURNS void LANGUAGE plpgsql AS $$ begin perform 1; end $$", False),
+        ("SELECT 1;\nBEGIN" + " " * MAX_PARSE, True),
+    ],
+)
+def test_begins(sql, is_begin):
+    assert begins(sql.encode()) is is_begin
+
+
+# --- the cache ----------------------------------------------------------------------------------
+
+
+def test_a_text_is_parsed_once(monkeypatch):
+    seen = []
+    real = verdict_module.inspect
+    monkeypatch.setattr(verdict_module, "inspect", lambda text: seen.append(text) or real(text))
+    judge = Judge(2)
+    first = judge.judge(b"SET a = 1")
+    assert judge.judge(b"SET a = 1") is first
+    judge.judge(b"SET b = 1")
+    judge.judge(b"SET a = 1")
+    judge.judge(b"SET c = 1")  # b goes, a was used last
+    judge.judge(b"SET a = 1")
+    assert len(judge) == 2
+    assert seen == [b"SET a = 1", b"SET b = 1", b"SET c = 1"]
+
+
+def test_kept_texts_are_bounded_in_bytes(monkeypatch):
+    monkeypatch.setattr(verdict_module, "MAX_KEPT_BYTES", 100)
+    judge = Judge(1000)
+    for i in range(50):
+        judge.judge(b"SET a = %d" % i)
+    assert len(judge) == 10
+    judge.judge(b"SET a = '" + b"x" * MAX_KEPT + b"'")
+    assert len(judge) == 10
+
+
+# --- the search never misses what the tree says ---------------------------------------------------
+
+_SPACES = st.sampled_from(
+    ["", " ", "\n", "\t", "\r", "\f", "/**/", "/* x /* y */ */", "--\n", "-- ;\r", "  "]
+)
+_WORD_LIST = """
+    set reset listen unlisten prepare load discard deallocate declare create alter drop do explain select
+    insert update delete into temp temporary table view function role session local authorization all to
+    default from values where cursor with hold for as begin commit database template set_config pg_catalog
+    pg_temp pg_advisory_lock pg_try_advisory_lock pg_settings setting query_to_xml ts_stat ts_rewrite setseed
+    true false on conflict nothing transaction characteristics read only x t a tenant_id app language plpgsql
+"""
+_ATOM_LIST = """
+    ; , ( ) . = => || * + - 1 0.5 $1 $2 'x' 'app.tenant_id' 'set_config' E'\\x73et' U&'\\0061' "x"
+    "set_config" U&"\\0073et_config" U&"!0070g_temp"uescape'!' u&"x" $$x$$ $a$;set$a$ '' ':' :: [ ] ; ; --
+"""
+_WORDS = st.sampled_from(_WORD_LIST.split())
+_ATOMS = st.sampled_from(_ATOM_LIST.split())
+
+
+@st.composite
+def _respelled(draw: st.DrawFn) -> str:
+    word = draw(_WORDS)
+    how = draw(st.integers(0, 5))
+    if how == 0:
+        return word.upper()
+    if how == 1:
+        return word.title()
+    if how == 2:
+        return f'"{word}"'
+    if how == 3:
+        at = draw(st.integers(0, len(word) - 1))
+        return f'U&"{word[:at]}\\{ord(word[at]):04x}{word[at + 1 :]}"'
+    return word
+
+
+_LOOSE = st.lists(st.tuples(st.one_of(_respelled(), _ATOMS), _SPACES), max_size=14).map(
+    lambda parts: "".join(a + b for a, b in parts)
+)
+
+
+@st.composite
+def _statements(draw: st.DrawFn) -> str:
+    """Statements of the tables above, with every blank, word and joint written differently."""
+    texts = [sql for sql, _ in TABLE] + PLAIN_TEXTS
+    out = []
+    for _ in range(draw(st.integers(1, 3))):
+        out.append(draw(_SPACES))
+        for char in draw(st.sampled_from(texts)):
+            if char == " ":
+                out.append(draw(_SPACES.filter(bool)))
+            else:
+                out.append(char.upper() if draw(st.booleans()) else char.lower())
+        out.append(draw(_SPACES) + ";")
+    return "".join(out)
+
+
+@settings(max_examples=1500, deadline=None)
+@given(st.one_of(_LOOSE, _statements()))
+@example("SELECT U&\"\\0073et_config\"('x', $1, false)")
+@example("select 1;--\rset x=1")
+def test_the_search_never_calls_plain_what_the_tree_does_not(sql):
+    text = sql.encode()
+    if words.plain(text):
+        by_tree = inspect(text)
+        if not by_tree.unread:
+            assert replace(by_tree, statements=0, has_escaped_quote=False) == PLAIN
+    if not words.may_begin(text):
+        with_tree = inspect(text)
+        assert with_tree.unread or not verdict_module.tree.begins(text)
+
+
+def test_the_search_finds_what_the_tree_objects_to():
+    """Texts that the tree objects to and that the search must therefore find."""
+    for sql, expected in TABLE:
+        if replace(expected, statements=0) != PLAIN:
+            assert not words.plain(sql.encode()), sql
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=60).map(lambda b: b.replace(b"\0", b"")), st.sampled_from([b"", b"SET ", b"DO "]))
+def test_any_bytes_give_a_verdict(data, prefix):
+    found = Judge(4).judge(prefix + data)
+    assert isinstance(found, Verdict)
+    assert isinstance(begins(prefix + data), bool)
+
+
+def test_a_verdict_is_frozen_and_small():
+    with pytest.raises(AttributeError):
+        PLAIN.statements = 3
+    assert not hasattr(PLAIN, "__dict__")
+    assert {f.name for f in fields(Verdict)} >= {"pins", "sets", "resets", "sets_unknown", "drops_databases"}
