@@ -17,6 +17,9 @@ from proxy.sql import words
 
 Node = dict[str, Any]
 
+# A tree above this size (as JSON) is not walked: it would hold up every other session for too long.
+MAX_TREE = 524_288
+
 _CURSOR_HOLD = 0x20  # CURSOR_OPT_HOLD of parsenodes.h
 
 # They hold for one transaction whatever the SET says.
@@ -50,7 +53,7 @@ _TRUE = frozenset({"t", "tr", "tru", "true", "y", "ye", "yes", "on", "1"})
 
 
 class Unreadable(Exception):
-    """PostgreSQL's parser, in the version at hand, does not take the text."""
+    """PostgreSQL's parser, in the version at hand, does not take the text, or its tree is too large."""
 
 
 class Findings:
@@ -103,7 +106,10 @@ def _restored(fields: Node) -> Node:
 
 def _parse(source: str, hook: Callable[[Node], Node] | None) -> list[tuple[str, Node]]:
     try:
-        tree = json.loads(parse_sql_json(source), object_hook=hook)
+        written = parse_sql_json(source)
+        if len(written) > MAX_TREE:
+            raise Unreadable
+        tree = json.loads(written, object_hook=hook)
     except (ParseError, ValueError, RecursionError) as error:
         raise Unreadable from error
     return [next(iter(item["stmt"].items())) for item in tree.get("stmts", ()) if item.get("stmt")]

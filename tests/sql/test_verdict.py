@@ -302,6 +302,15 @@ def test_large_texts_are_not_parsed(monkeypatch):
     assert Judge(10).judge(b"SELECT '" + b"y" * MAX_PARSE + b"'") is PLAIN
 
 
+def test_wide_texts_are_not_walked(monkeypatch):
+    wide = b"SET x = 1; SELECT " + b",".join([b"1"] * 20_000)
+    monkeypatch.setattr(verdict_module.tree, "_walk", lambda *_: pytest.fail("walked"))
+    assert Judge(10).judge(wide).pins == {P.UNINSPECTED}
+    monkeypatch.undo()
+    body = b"CREATE FUNCTION f() RETURNS int LANGUAGE sql AS '" + b"select 1;\n" * 6_000 + b"'"
+    assert Judge(10).judge(body).pins == frozenset()
+
+
 @pytest.mark.parametrize(
     "deep",
     [
