@@ -145,7 +145,9 @@ def on_parse(
     if statement in server.prepared and server.status != FAILED:
         server.prepared.use(statement)
         server.expect(
-            Expect(owed.PARSE, INJECT, says=encode.PARSE_COMPLETE, undo=lambda _: session.forget(name, statement))
+            Expect(
+                owed.PARSE, INJECT, says=encode.PARSE_COMPLETE, undo=lambda _: session.forget(name, statement)
+            )
         )
         return b""
     closing = b""
@@ -178,7 +180,9 @@ def _foreign(name: bytes) -> bytes:
     return b"?" + name if name.startswith(PREFIX) else name
 
 
-def _statement_for_use(session: Session, server: ServerConnection, name: bytes) -> tuple[bytes, bytes, Statement | None]:
+def _statement_for_use(
+    session: Session, server: ServerConnection, name: bytes
+) -> tuple[bytes, bytes, Statement | None]:
     """What must be sent ahead, the server's name, and the statement if the client has it."""
     if name:
         statement = session.statements.get(name)

@@ -105,6 +105,12 @@ class Session(asyncio.Protocol):
         self.server = server
         server.link = self
 
+    @property
+    def rests(self) -> bool:
+        """Nothing is asked, and no transaction is open."""
+        server = self.server
+        return server is None or not (server.pipeline or self.unsynced or server.status != IDLE)
+
     def release_permits(self) -> None:
         permits, self._permits = self._permits, ()
         give_all(permits)
@@ -526,8 +532,14 @@ class Session(asyncio.Protocol):
         if self.state is SessionState.CLOSED:
             return
         self.account.stats.error(error.sqlstate)
-        self.write(encode.error(error.message, error.sqlstate, severity="FATAL", hint=error.hint, detail=error.detail))
-        _log.log(error.level, "session ended", user=self.user.name, tenant=self.tenant.name, error=error.message)
+        self.write(
+            encode.error(
+                error.message, error.sqlstate, severity="FATAL", hint=error.hint, detail=error.detail
+            )
+        )
+        _log.log(
+            error.level, "session ended", user=self.user.name, tenant=self.tenant.name, error=error.message
+        )
         self._close()
 
     def _close(self) -> None:

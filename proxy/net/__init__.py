@@ -1,0 +1,1 @@
+"""Sockets: listeners, TLS, and the stream that a login reads."""

@@ -36,7 +36,14 @@ if TYPE_CHECKING:
 IDLE, IN_TRANSACTION, FAILED = ord("I"), ord("T"), ord("E")
 _READY, _ERROR, _STATUS, _COMPLETE, _COPY_IN, _COPY_BOTH = b"ZESCGW"
 READ_ONLY_PARAMETERS = frozenset(
-    ("server_version", "server_encoding", "integer_datetimes", "in_hot_standby", "is_superuser", "session_authorization")
+    (
+        "server_version",
+        "server_encoding",
+        "integer_datetimes",
+        "in_hot_standby",
+        "is_superuser",
+        "session_authorization",
+    )
 )
 # As servers spell the names of the parameters that they report.
 display_names: dict[str, str] = {}
@@ -164,7 +171,9 @@ class ServerConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.state = ServerState.GONE
         self.owner.lost(self)
-        self._tell_lost(ServerLost("server closed the connection unexpectedly", internal=f"{self.address}: {exc}"))
+        self._tell_lost(
+            ServerLost("server closed the connection unexpectedly", internal=f"{self.address}: {exc}")
+        )
 
     def data_received(self, data: bytes) -> None:
         if self.closing:
@@ -272,7 +281,9 @@ class ServerConnection(asyncio.Protocol):
 
     def _completed(self, tag: bytes) -> None:
         if tag == b"DISCARD ALL\0":
-            alone = not any(entry.action == FORWARD and entry.kind == owed.BIND for entry in self.pipeline.entries)
+            alone = not any(
+                entry.action == FORWARD and entry.kind == owed.BIND for entry in self.pipeline.entries
+            )
             alone = alone and sum(entry.kind == owed.QUERY for entry in self.pipeline.entries) <= 1
             self.prepared.clear()
             self.unnamed = None
@@ -370,7 +381,9 @@ class ServerConnection(asyncio.Protocol):
             self.prepared.use(statement)
             return self._close_stale()
         out = self.make_room(statement)
-        self.expect(Expect(owed.PARSE, DROP, statement=statement, undo=lambda _: self.prepared.remove(statement)))
+        self.expect(
+            Expect(owed.PARSE, DROP, statement=statement, undo=lambda _: self.prepared.remove(statement))
+        )
         return out + encode.parse(statement.name, statement.text, statement.oids)
 
     def make_room(self, statement: Statement) -> bytes:

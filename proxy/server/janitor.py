@@ -72,9 +72,7 @@ def _enforce(pools: Pools, server: ServerConnection, now: float) -> None:
             session.end(TransactionTimeout("terminating connection due to transaction timeout"))
         elif idle and now - server.query_since > idle:
             pools.process.timeout("idle_transaction_timeout")
-            session.end(
-                IdleInTransactionTimeout("terminating connection due to idle-in-transaction timeout")
-            )
+            session.end(IdleInTransactionTimeout("terminating connection due to idle-in-transaction timeout"))
 
 
 def _too_long(server: ServerConnection, limits: Limits, now: float) -> bool:

@@ -52,7 +52,9 @@ class Pool:
         "mode", "opening", "options", "paused", "pools", "queue", "resetting", "stats", "welcome",
     )  # fmt: skip
 
-    def __init__(self, pools: Pools, key: PoolKey, cluster: Cluster, mode: PoolMode, login: tuple[str, str]) -> None:
+    def __init__(
+        self, pools: Pools, key: PoolKey, cluster: Cluster, mode: PoolMode, login: tuple[str, str]
+    ) -> None:
         self.pools = pools
         self.key = key
         self.cluster = cluster
@@ -269,9 +271,7 @@ class Pool:
         counts: dict[Endpoint, int] = {}
         for server in self.connections():
             counts[server.endpoint] = counts.get(server.endpoint, 0) + 1
-        return choose(
-            self.cluster.endpoints, lambda e: health.healthy(e, now), lambda e: counts.get(e, 0)
-        )
+        return choose(self.cluster.endpoints, lambda e: health.healthy(e, now), lambda e: counts.get(e, 0))
 
     def _grow(self) -> None:
         if self.paused or not self.queue:
@@ -343,8 +343,13 @@ class Pool:
                 continue
             self.pools.health.restore(endpoint)
             return server
-        raise failure if failure is not None else (
-            self.failed_with or NoHealthyEndpoint(f'no server of cluster "{self.cluster.name}" can be reached')
+        raise (
+            failure
+            if failure is not None
+            else (
+                self.failed_with
+                or NoHealthyEndpoint(f'no server of cluster "{self.cluster.name}" can be reached')
+            )
         )
 
     def _failed(self, error: TiergateError) -> None:

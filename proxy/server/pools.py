@@ -203,7 +203,9 @@ class Pools:
 
     def eject(self, endpoint: Endpoint, error: TiergateError) -> None:
         self.health.eject(endpoint, monotonic() + self.options.server_login_retry, error.message)
-        _log.warning("endpoint set aside", endpoint=str(endpoint), error=error.message, internal=error.internal)
+        _log.warning(
+            "endpoint set aside", endpoint=str(endpoint), error=error.message, internal=error.internal
+        )
 
     def report(self, pool: Pool, error: TiergateError) -> None:
         said = "server refused the login" if isinstance(error, ServerRefused) else "no server connection"

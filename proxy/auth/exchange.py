@@ -1,0 +1,41 @@
+"""What every method towards clients looks like, and what is known of who asks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+from proxy.errors import InvalidPassword
+
+
+class Step(NamedTuple):
+    """What to send to the client, and whether it is who it says it is."""
+
+    send: bytes
+    done: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """`stored` is the user's secret as configured: plain, md5... or a SCRAM verifier. `binding` is the
+    channel binding data of the TLS connection (tls-server-end-point), b"" without one."""
+
+    user: str
+    known: bool
+    stored: str = field(repr=False)
+    certificate_name: str = ""
+    binding: bytes = b""
+
+
+class Exchange(Protocol):
+    """`start` and then `respond` for each message of the client, until a Step is done. Both raise
+    InvalidPassword or NotAuthorized. `slow` says that the next call may take milliseconds."""
+
+    @property
+    def slow(self) -> bool: ...
+    def start(self) -> Step: ...
+    def respond(self, body: bytes) -> Step: ...
+
+
+def failed(user: str) -> InvalidPassword:
+    return InvalidPassword(f'password authentication failed for user "{user}"')

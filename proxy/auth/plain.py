@@ -1,0 +1,41 @@
+"""plain: the password itself, compared with whatever is stored."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+
+from proxy.auth import scram
+from proxy.auth.exchange import Asking, Step, failed
+from proxy.wire import encode
+
+_ASK = encode.authentication(3)
+
+
+def md5_hash(password: bytes, user: str) -> bytes:
+    """PostgreSQL's stored form: "md5" and the digest of password and user."""
+    return b"md5" + hashlib.md5(password + user.encode(), usedforsecurity=False).hexdigest().encode()
+
+
+def fits(asking: Asking, password: bytes) -> bool:
+    stored = asking.stored
+    if stored.startswith(scram.MECHANISM + "$"):
+        return scram.matches(scram.read_verifier(stored), password.decode("utf-8", "surrogateescape"))
+    if stored.startswith("md5") and len(stored) == 35:
+        return hmac.compare_digest(md5_hash(password, asking.user), stored.encode())
+    return bool(stored) and hmac.compare_digest(password, stored.encode())
+
+
+class Plain:
+    slow = True
+
+    def __init__(self, asking: Asking) -> None:
+        self._asking = asking
+
+    def start(self) -> Step:
+        return Step(_ASK, False)
+
+    def respond(self, body: bytes) -> Step:
+        if not body.endswith(b"\0") or not fits(self._asking, body[:-1]) or not self._asking.known:
+            raise failed(self._asking.user)
+        return Step(encode.AUTHENTICATION_OK, True)

@@ -1,0 +1,69 @@
+"""scram-sha-256 towards clients, with channel binding where there is TLS; unknown users get a mock exchange."""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+
+from proxy.auth import scram
+from proxy.auth.exchange import Asking, Step, failed
+from proxy.errors import ProtocolViolation
+from proxy.wire import decode, encode
+
+# Of this process: an unknown user gets the same salt each time, as a known one does.
+_MOCK_SECRET = secrets.token_bytes(32)
+_PLUS = scram.MECHANISM + "-PLUS"
+
+
+class Sasl:
+    def __init__(self, asking: Asking) -> None:
+        self._asking = asking
+        self._exchange: scram.ServerExchange | None = None
+        self._salt = hmac.digest(_MOCK_SECRET, asking.user.encode(), "sha256")[:16]
+        self._first = True
+
+    @property
+    def slow(self) -> bool:
+        asking = self._asking
+        derived = asking.known and not asking.stored.startswith(scram.MECHANISM + "$")
+        return self._first and derived and not scram.is_known(asking.stored, self._salt, scram.ITERATIONS)
+
+    def start(self) -> Step:
+        mechanisms = [_PLUS, scram.MECHANISM] if self._asking.binding else [scram.MECHANISM]
+        return Step(encode.authentication(10, "\0".join(mechanisms).encode() + b"\0\0"), False)
+
+    def respond(self, body: bytes) -> Step:
+        try:
+            return self._respond_first(body) if self._first else self._respond_final(body)
+        except scram.BadExchange:
+            raise failed(self._asking.user) from None
+
+    def _respond_first(self, body: bytes) -> Step:
+        mechanism, at = decode.cstring(body)
+        length, message = int.from_bytes(body[at : at + 4], "big"), body[at + 4 :]
+        plus = mechanism == _PLUS.encode()
+        if (not plus and mechanism != scram.MECHANISM.encode()) or (plus and not self._asking.binding):
+            raise ProtocolViolation("client selected an invalid SASL authentication mechanism")
+        if length != len(message):
+            raise ProtocolViolation("malformed SCRAM message")
+        self._exchange = scram.ServerExchange(
+            self._verifier(), channel_binding=self._asking.binding, offered_binding=bool(self._asking.binding)
+        )
+        self._first = False
+        return Step(encode.authentication(11, self._exchange.first(message, plus=plus)), False)
+
+    def _respond_final(self, body: bytes) -> Step:
+        if self._exchange is None:
+            raise AssertionError("the final message comes second")
+        final = self._exchange.final(body)
+        if not self._asking.known:
+            raise failed(self._asking.user)
+        return Step(encode.authentication(12, final) + encode.AUTHENTICATION_OK, True)
+
+    def _verifier(self) -> scram.Verifier:
+        stored = self._asking.stored
+        if self._asking.known and stored.startswith(scram.MECHANISM + "$"):
+            return scram.read_verifier(stored)
+        if self._asking.known and stored and not (stored.startswith("md5") and len(stored) == 35):
+            return scram.make_verifier(stored, self._salt)
+        return scram.Verifier(self._salt, scram.ITERATIONS, secrets.token_bytes(32), secrets.token_bytes(32))

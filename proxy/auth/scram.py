@@ -1,0 +1,202 @@
+"""SCRAM-SHA-256 (RFC 5802, RFC 7677): keys and verifiers, the client's side and the server's side.
+
+The exchanges are our own: scramp derives keys in Python, a hundred times slower than hashlib's PBKDF2, and inside
+the interpreter lock; of scramp only its SASLprep is used. A salted password is kept for those who log in
+again. Deriving one is the only slow step: `is_known` says whether it is still to be done.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import secrets
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from scramp.utils import saslprep
+
+MECHANISM = "SCRAM-SHA-256"
+ITERATIONS = 4096
+_MAX_ITERATIONS = 1_000_000
+_REMEMBERED = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Verifier:
+    """What a server stores of a password."""
+
+    salt: bytes
+    iterations: int
+    stored_key: bytes
+    server_key: bytes
+
+
+class BadExchange(ValueError):
+    """A message that is not SCRAM, or a proof that does not fit."""
+
+
+_salted: OrderedDict[tuple[bytes, bytes, int], bytes] = OrderedDict()
+
+
+def _key(password: str, salt: bytes, iterations: int) -> tuple[bytes, bytes, int]:
+    return hashlib.sha256(password.encode("utf-8", "surrogateescape")).digest(), salt, iterations
+
+
+def is_known(password: str, salt: bytes, iterations: int) -> bool:
+    return _key(password, salt, iterations) in _salted
+
+
+def salted_password(password: str, salt: bytes, iterations: int) -> bytes:
+    """PBKDF2: milliseconds, unless it was done before."""
+    key = _key(password, salt, iterations)
+    salted = _salted.get(key)
+    if salted is None:
+        try:
+            prepared = saslprep(password)
+        except ValueError:  # not Unicode that SASLprep takes: PostgreSQL uses it as it is
+            prepared = password
+        raw = prepared.encode("utf-8", "surrogateescape")
+        salted = hashlib.pbkdf2_hmac("sha256", raw, salt, iterations)
+        _salted[key] = salted
+        if len(_salted) > _REMEMBERED:
+            _salted.popitem(last=False)
+    return salted
+
+
+def make_verifier(password: str, salt: bytes | None = None, iterations: int = ITERATIONS) -> Verifier:
+    salt = secrets.token_bytes(16) if salt is None else salt
+    salted = salted_password(password, salt, iterations)
+    client_key = _hmac(salted, b"Client Key")
+    return Verifier(salt, iterations, hashlib.sha256(client_key).digest(), _hmac(salted, b"Server Key"))
+
+
+def read_verifier(text: str) -> Verifier:
+    """PostgreSQL's `SCRAM-SHA-256$<iterations>:<salt>$<StoredKey>:<ServerKey>`; ValueError if it is not one."""
+    scheme, rest, keys = text.split("$")
+    iterations, salt = rest.split(":")
+    stored, server = keys.split(":")
+    if scheme != MECHANISM or not 1 <= int(iterations) <= _MAX_ITERATIONS:
+        raise ValueError("not a SCRAM-SHA-256 verifier")
+    decode = base64.b64decode
+    return Verifier(
+        decode(salt, validate=True), int(iterations), decode(stored, validate=True), decode(server, validate=True)
+    )
+
+
+def matches(verifier: Verifier, password: str) -> bool:
+    made = make_verifier(password, verifier.salt, verifier.iterations)
+    return hmac.compare_digest(made.stored_key, verifier.stored_key)
+
+
+def _hmac(key: bytes, data: bytes) -> bytes:
+    return hmac.digest(key, data, "sha256")
+
+
+def _attributes(message: bytes) -> dict[str, str]:
+    try:
+        parts = [(name, value) for name, value in (part.split("=", 1) for part in message.decode("ascii").split(","))]
+        return dict(parts)
+    except ValueError:
+        raise BadExchange("malformed SCRAM message") from None
+
+
+class ServerExchange:
+    """The server's side: `first` answers the client's first message, `final` its proof."""
+
+    def __init__(self, verifier: Verifier, *, channel_binding: bytes = b"", offered_binding: bool = False) -> None:
+        self._verifier = verifier
+        self._binding = channel_binding
+        self._offered_binding = offered_binding
+        self._first_bare = b""
+        self._server_first = b""
+        self._nonce = ""
+        self._gs2 = b""
+
+    def first(self, message: bytes, *, plus: bool = False) -> bytes:
+        parts = message.split(b",", 2)
+        if len(parts) != 3:
+            raise BadExchange("malformed SCRAM message")
+        flag, _authzid, bare = parts
+        if plus != flag.startswith(b"p="):
+            raise BadExchange("channel binding does not fit the mechanism")
+        if flag == b"y" and self._offered_binding:
+            raise BadExchange("the client believes that channel binding is not supported")
+        if not plus and flag not in (b"n", b"y"):
+            raise BadExchange("malformed SCRAM message")
+        if plus and flag != b"p=tls-server-end-point":
+            raise BadExchange("unsupported channel binding type")
+        self._gs2 = message[: len(message) - len(bare)]
+        self._first_bare = bare
+        client_nonce = _attributes(bare).get("r", "")
+        if not client_nonce:
+            raise BadExchange("malformed SCRAM message")
+        self._nonce = client_nonce + secrets.token_urlsafe(18)
+        salt = base64.b64encode(self._verifier.salt).decode()
+        self._server_first = f"r={self._nonce},s={salt},i={self._verifier.iterations}".encode()
+        return self._server_first
+
+    def final(self, message: bytes) -> bytes:
+        """The server's final message; BadExchange if the proof is wrong."""
+        without_proof, marker, proof_text = message.rpartition(b",p=")
+        if not marker:
+            raise BadExchange("malformed SCRAM message")
+        said = _attributes(without_proof)
+        try:
+            binding = base64.b64decode(said.get("c", ""), validate=True)
+            proof = base64.b64decode(proof_text, validate=True)
+        except ValueError:
+            raise BadExchange("malformed SCRAM message") from None
+        if binding != self._gs2 + (self._binding if self._gs2.startswith(b"p=") else b""):
+            raise BadExchange("SCRAM channel binding check failed")
+        if not hmac.compare_digest(said.get("r", "").encode(), self._nonce.encode()):
+            raise BadExchange("wrong nonce")
+        auth_message = b",".join((self._first_bare, self._server_first, without_proof))
+        signature = _hmac(self._verifier.stored_key, auth_message)
+        if len(proof) != len(signature):
+            raise BadExchange("malformed SCRAM message")
+        client_key = bytes(a ^ b for a, b in zip(proof, signature, strict=True))
+        if not hmac.compare_digest(hashlib.sha256(client_key).digest(), self._verifier.stored_key):
+            raise BadExchange("wrong proof")
+        return b"v=" + base64.b64encode(_hmac(self._verifier.server_key, auth_message))
+
+
+class ClientExchange:
+    """The client's side, towards servers."""
+
+    def __init__(self, password: str) -> None:
+        self._password = password
+        self._nonce = secrets.token_urlsafe(18)
+        self._bare = f"n=,r={self._nonce}"
+        self._server_signature = b""
+
+    def first(self) -> bytes:
+        return f"n,,{self._bare}".encode()
+
+    def parameters(self, server_first: bytes) -> tuple[bytes, int]:
+        """Salt and iterations that the server asks for."""
+        said = _attributes(server_first)
+        try:
+            salt, iterations = base64.b64decode(said["s"], validate=True), int(said["i"])
+        except (KeyError, ValueError):
+            raise BadExchange("malformed SCRAM message") from None
+        if not said.get("r", "").startswith(self._nonce) or not 1 <= iterations <= _MAX_ITERATIONS:
+            raise BadExchange("malformed SCRAM message")
+        return salt, iterations
+
+    def final(self, server_first: bytes) -> bytes:
+        """The proof. Slow, unless `is_known(password, *parameters(server_first))`."""
+        salt, iterations = self.parameters(server_first)
+        salted = salted_password(self._password, salt, iterations)
+        without_proof = f"c=biws,r={_attributes(server_first)['r']}"
+        auth_message = ",".join((self._bare, server_first.decode("ascii"), without_proof)).encode()
+        client_key = _hmac(salted, b"Client Key")
+        signature = _hmac(hashlib.sha256(client_key).digest(), auth_message)
+        proof = bytes(a ^ b for a, b in zip(client_key, signature, strict=True))
+        self._server_signature = _hmac(_hmac(salted, b"Server Key"), auth_message)
+        return f"{without_proof},p={base64.b64encode(proof).decode()}".encode()
+
+    def verify(self, server_final: bytes) -> None:
+        said = _attributes(server_final).get("v", "")
+        if not hmac.compare_digest(said.encode(), base64.b64encode(self._server_signature)):
+            raise BadExchange("the server's signature is wrong")

@@ -1,0 +1,122 @@
+"""Replication connections: a server connection of the client's own, and bytes passed on both ways unread.
+
+The server is asked for the same kind of replication; its welcome goes to the client as it came, but for the
+key, so that cancels find their way. Backpressure is symmetrical; when one side ends, so does the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from proxy.admission.accounts import Counter, give_all, take_all
+from proxy.client.session import Session
+from proxy.client.welcome import admit
+from proxy.errors import CapReached, NoHealthyEndpoint, ServerLost
+from proxy.model import Role
+from proxy.server import login as server_login
+from proxy.wire import encode
+
+if TYPE_CHECKING:
+    from proxy.client.login import Login
+    from proxy.client.plane import Plane
+    from proxy.net.stream import LoginStream
+
+
+class _Side(asyncio.Protocol):
+    """One of the two sockets; what it receives is written to `other`."""
+
+    def __init__(self, relay: Relay) -> None:
+        self.relay = relay
+        self.transport: asyncio.Transport
+        self.other: _Side
+
+    def data_received(self, data: bytes) -> None:
+        self.other.transport.write(data)
+
+    def pause_writing(self) -> None:
+        self.other.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self.other.transport.resume_reading()
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.relay.close()
+
+
+class Relay:
+    __slots__ = ("_client", "_closed", "_permits", "_server", "_session", "on_close")
+
+    def __init__(self, session: Session, permits: tuple[Counter, ...]) -> None:
+        self._session = session
+        self._permits = permits
+        self._client = _Side(self)
+        self._server = _Side(self)
+        self._client.other, self._server.other = self._server, self._client
+        self._closed = False
+        self.on_close: Callable[[Relay], None] = lambda _: None
+
+    @classmethod
+    async def open(cls, plane: Plane, login: Login, stream: LoginStream) -> Relay:
+        """Admits, connects, says welcome and joins. Raises what the client is to read."""
+        session = admit(plane, login)
+        pool = session.pool
+        permits = (*session.account.server_counters(), *plane.pools.connection_counters(pool))
+        full = take_all(permits)
+        if full is not None:
+            session.release_permits()
+            raise CapReached(f"too many connections ({full.name})")
+        relay = cls(session, permits)
+        try:
+            await relay._join(plane, login, stream)
+        except BaseException:
+            relay._release()
+            raise
+        return relay
+
+    async def _join(self, plane: Plane, login: Login, stream: LoginStream) -> None:
+        pool = self._session.pool
+        primary = [e for e in pool.cluster.endpoints if e.role is not Role.REPLICA]
+        if not primary:
+            raise NoHealthyEndpoint(f'cluster "{pool.cluster.name}" has no primary')
+        user, password = pool.login
+        try:
+            done = await server_login.connect(
+                primary[0],
+                database=pool.key.database,
+                user=user,
+                password=password,
+                options=plane.pools.options,
+                tls=plane.pools.tls,
+                parameters={**login.parameters, "replication": login.replication},
+            )
+        except ServerLost as error:
+            raise NoHealthyEndpoint(error.message, internal=error.internal) from None
+        self._client.transport = stream.transport
+        self._server.transport = done.stream.transport
+        for name, value in done.parameters.items():
+            stream.write(encode.parameter_status(name.encode(), value.encode("utf-8", "surrogateescape")))
+        stream.write(encode.backend_key_data(done.pid, plane.new_key(login.protocol_minor)))
+        stream.write(encode.ready_for_query())
+        for side, source in ((self._client, stream), (self._server, done.stream)):
+            rest = source.take_over(side)
+            if rest:
+                side.data_received(rest)
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._client.transport.close()
+        self._server.transport.close()
+        self._release()
+        self.on_close(self)
+
+    def _release(self) -> None:
+        permits, self._permits = self._permits, ()
+        give_all(permits)
+        self._session.release_permits()

@@ -1,0 +1,117 @@
+"""Listening sockets: opened, and accepted from without blocking, a bounded number each turn of the loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import stat
+from collections.abc import Callable
+
+from proxy import log
+from proxy.errors import ConfigError
+
+_log = log.get("listen")
+_ACCEPTS_A_TURN = 64
+_EMFILE_PAUSE = 0.1
+
+
+class Listener:
+    """Calls `accepted(socket)` with each new non-blocking socket until it is closed."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, sock: socket.socket, accepted: Callable[[socket.socket], None]
+    ) -> None:
+        self._loop = loop
+        self._sock = sock
+        self._accepted = accepted
+        self._again: asyncio.TimerHandle | None = None
+        self.family = sock.family
+        self.port: int = 0 if sock.family == socket.AF_UNIX else sock.getsockname()[1]
+        self._path: str = sock.getsockname() if sock.family == socket.AF_UNIX else ""
+        loop.add_reader(sock.fileno(), self._readable)
+
+    def _readable(self) -> None:
+        for _ in range(_ACCEPTS_A_TURN):
+            try:
+                client, _address = self._sock.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                # Out of descriptors: look again a little later, or this would be called without end.
+                _log.error("accept failed", error=str(error))
+                self._loop.remove_reader(self._sock.fileno())
+                self._again = self._loop.call_later(_EMFILE_PAUSE, self._listen_again)
+                return
+            client.setblocking(False)
+            if self.family != socket.AF_UNIX:
+                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            self._accepted(client)
+
+    def _listen_again(self) -> None:
+        self._again = None
+        self._loop.add_reader(self._sock.fileno(), self._readable)
+
+    def close(self) -> None:
+        if self._again is not None:
+            self._again.cancel()
+        self._loop.remove_reader(self._sock.fileno())
+        self._sock.close()
+        if self._path:
+            with contextlib.suppress(OSError):
+                os.unlink(self._path)
+
+
+def tcp_sockets(address: str, port: int, backlog: int) -> list[socket.socket]:
+    """One socket for each address that `address` means ("*": all, IPv4 and IPv6). Raises ConfigError."""
+    sockets: list[socket.socket] = []
+    host = None if address == "*" else address
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, proto, _name, where in found:
+            try:
+                sock = socket.socket(family, kind, proto)
+            except OSError:
+                continue  # a family that this kernel does not have
+            sockets.append(sock)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            if not port and len(sockets) > 1:
+                where = (where[0], sockets[0].getsockname()[1], *where[2:])
+            sock.bind(where)
+            sock.listen(backlog)
+            sock.setblocking(False)
+    except OSError as error:
+        for sock in sockets:
+            sock.close()
+        raise ConfigError(f"cannot listen on {address}:{port}: {error.strerror or error}") from None
+    return sockets
+
+
+def unix_socket(directory: str, port: int, mode: int, backlog: int) -> socket.socket:
+    """The socket `.s.PGSQL.<port>` in `directory`; one that a dead process left is replaced. Raises ConfigError."""
+    path = os.path.join(directory, f".s.PGSQL.{port}")
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if os.path.exists(path) and stat.S_ISSOCK(os.stat(path).st_mode) and not _alive(path):
+            os.unlink(path)
+        sock.bind(path)
+        os.chmod(path, mode)
+        sock.listen(backlog)
+        sock.setblocking(False)
+    except OSError as error:
+        sock.close()
+        raise ConfigError(f"cannot listen on {path}: {error.strerror or error}") from None
+    return sock
+
+
+def _alive(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except OSError:
+            return False
+    return True

@@ -1,0 +1,101 @@
+"""A socket during a login: whole messages are awaited; afterwards the socket is handed on with its unread rest."""
+
+from __future__ import annotations
+
+import asyncio
+
+from proxy.errors import ProtocolViolation
+
+MAX_LOGIN_MESSAGE = 65_536
+
+
+class PeerGone(ConnectionError):
+    """The peer closed or reset the connection in the middle of the login."""
+
+
+class LoginStream(asyncio.Protocol):
+    """Reads are bounded by what the caller allows; a caller reads one thing at a time."""
+
+    def __init__(self) -> None:
+        self.transport: asyncio.Transport
+        self._buffer = bytearray()
+        self._waiter: asyncio.Future[None] | None = None
+        self._over = False
+        self._handed_on = False
+        self._closed: asyncio.Future[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if not isinstance(transport, asyncio.Transport):
+            raise TypeError("a stream transport is needed")
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        if len(self._buffer) > 4 * MAX_LOGIN_MESSAGE:
+            self.transport.pause_reading()
+        self._wake()
+
+    def eof_received(self) -> bool:
+        self._over = True
+        self._wake()
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._over = True
+        self._wake()
+        if self._closed is not None and not self._closed.done():
+            self._closed.set_result(None)
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    @property
+    def over(self) -> bool:
+        return self._over
+
+    async def read_exactly(self, count: int) -> bytes:
+        while len(self._buffer) < count:
+            if self._over:
+                raise PeerGone("the connection was closed during the login")
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        data = bytes(self._buffer[:count])
+        del self._buffer[:count]
+        return data
+
+    async def read_message(self, limit: int = MAX_LOGIN_MESSAGE) -> tuple[int, bytes]:
+        """Type and body of the next message; ProtocolViolation beyond `limit` bytes."""
+        header = await self.read_exactly(5)
+        length = int.from_bytes(header[1:], "big")
+        if not 4 <= length <= limit:
+            raise ProtocolViolation("invalid message length")
+        return header[0], await self.read_exactly(length - 4)
+
+    def write(self, data: bytes) -> None:
+        if not self.transport.is_closing():
+            self.transport.write(data)
+
+    def take_over(self, protocol: asyncio.Protocol) -> bytes:
+        """Hands the socket on; returns what has been read of it but not been used."""
+        rest = bytes(self._buffer)
+        self._buffer.clear()
+        self.transport.set_protocol(protocol)
+        self.transport.resume_reading()
+        if self._over:
+            asyncio.get_running_loop().call_soon(protocol.connection_lost, None)
+        return rest
+
+    def close(self) -> None:
+        """Closes after what was written has been flushed."""
+        if not self.transport.is_closing():
+            self.transport.close()
+
+    async def wait_closed(self) -> None:
+        """Until the socket is closed on this side."""
+        if not self._over:
+            self._closed = asyncio.get_running_loop().create_future()
+            await self._closed

@@ -1,0 +1,200 @@
+"""Opens a connection to a server: socket, TLS, authentication, and what it reports until it is ready."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from proxy.auth.to_server import ToServer
+from proxy.errors import ProtocolViolation, ServerLost, ServerProtocolError, ServerRefused
+from proxy.model import Endpoint, ServerOptions
+from proxy.net.stream import LoginStream, PeerGone
+from proxy.net.tls import ServerTls
+from proxy.wire import decode, encode
+
+_MAX_MESSAGE = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ServerLogin:
+    """A server that is ready for its first query."""
+
+    stream: LoginStream
+    parameters: dict[str, str]
+    pid: int
+    key: bytes
+
+
+async def connect(
+    endpoint: Endpoint,
+    *,
+    database: str,
+    user: str,
+    password: str,
+    options: ServerOptions,
+    tls: ServerTls,
+    parameters: Mapping[str, str],
+) -> ServerLogin:
+    """Raises ServerRefused with the server's own words, ServerLost, or ServerProtocolError."""
+    wanted = {"user": user, "database": database, **parameters}
+    attempts = [tls.first] if tls.context is None or tls.required else [tls.first, not tls.first]
+    for last, secure in enumerate(attempts, start=1 - len(attempts)):
+        try:
+            stream = await _open(endpoint, tls, secure, options.server_connect_timeout or None)
+            return await _log_in(endpoint, stream, wanted, password, options.server_login_timeout or None)
+        except ServerRefused as error:
+            # Other rules of pg_hba.conf may hold with or without TLS.
+            if last == 0 or error.sqlstate != "28000" or isinstance(endpoint.host, str) and endpoint.host[:1] == "/":
+                raise
+    raise AssertionError("the last attempt returns or raises")
+
+
+async def _open(endpoint: Endpoint, tls: ServerTls, secure: bool, timeout: float | None) -> LoginStream:  # noqa: ASYNC109
+    try:
+        async with asyncio.timeout(timeout):
+            sock = await open_socket(endpoint)
+            try:
+                return await _wrap(sock, endpoint, tls, secure)
+            except BaseException:
+                sock.close()
+                raise
+    except TimeoutError:
+        raise ServerLost("server_connect_timeout", internal=f"{endpoint} did not answer in {timeout} s") from None
+    except (OSError, PeerGone) as error:
+        raise ServerLost(
+            "the server cannot be reached", internal=f"{endpoint}: {error.__class__.__name__} {error}"
+        ) from None
+
+
+async def open_socket(endpoint: Endpoint) -> socket.socket:
+    loop = asyncio.get_running_loop()
+    if endpoint.host.startswith("/"):
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        addresses = [(sock, os.path.join(endpoint.host, f".s.PGSQL.{endpoint.port}"))]
+    else:
+        found = await loop.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
+        addresses = []
+        for family, kind, proto, _name, where in found:
+            sock = socket.socket(family, kind, proto)
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            addresses.append((sock, where))
+    failure: OSError = OSError("no address")
+    connected: socket.socket | None = None
+    try:
+        for sock, where in addresses:
+            try:
+                await loop.sock_connect(sock, where)
+            except OSError as error:
+                failure = error
+                continue
+            connected = sock
+            return sock
+        raise failure
+    finally:
+        for sock, _ in addresses:
+            if sock is not connected:
+                sock.close()
+
+
+async def _wrap(sock: socket.socket, endpoint: Endpoint, tls: ServerTls, secure: bool) -> LoginStream:
+    loop = asyncio.get_running_loop()
+    context = None
+    if secure and tls.context is not None and not endpoint.host.startswith("/"):
+        await loop.sock_sendall(sock, encode.SSL_REQUEST)
+        answer = await loop.sock_recv(sock, 1)
+        if answer == b"S":
+            context = tls.context
+        elif not answer:
+            raise PeerGone("the server hung up on SSLRequest")
+        elif answer not in (b"N", b"E"):
+            raise ServerProtocolError(internal=f"{endpoint} answered SSLRequest with {answer!r}")
+    if tls.required and context is None and not endpoint.host.startswith("/"):
+        raise ServerLost("the server does not support TLS", internal=f"{endpoint}: sslmode {tls.sslmode}")
+    _transport, stream = await loop.create_connection(
+        LoginStream, sock=sock, ssl=context, server_hostname=endpoint.host if context is not None else None
+    )
+    return stream
+
+
+async def _log_in(
+    endpoint: Endpoint,
+    stream: LoginStream,
+    wanted: Mapping[str, str],
+    password: str,
+    timeout: float | None,  # noqa: ASYNC109
+) -> ServerLogin:
+    try:
+        async with asyncio.timeout(timeout):
+            return await _converse(stream, wanted, password)
+    except BaseException as error:
+        stream.transport.abort()
+        if isinstance(error, TimeoutError):
+            raise ServerLost("server_login_timeout", internal=f"{endpoint}: no welcome in {timeout} s") from None
+        if isinstance(error, (PeerGone, OSError)):
+            raise ServerLost("the server closed the connection during the login", internal=f"{endpoint}") from None
+        if isinstance(error, ProtocolViolation):
+            raise ServerProtocolError(
+                "the server sent something that is not the protocol", internal=f"{endpoint}: {error}"
+            ) from None
+        raise
+
+
+async def _converse(stream: LoginStream, wanted: Mapping[str, str], password: str) -> ServerLogin:
+    stream.write(encode.startup(wanted))
+    auth = ToServer(wanted["user"], password)
+    parameters: dict[str, str] = {}
+    pid, key = 0, b""
+    authenticated = False
+    while True:
+        kind, body = await stream.read_message(_MAX_MESSAGE)
+        match chr(kind):
+            case "R" if not authenticated:
+                code, data = decode.authentication(body)
+                if auth.slow(code, data):
+                    answer = await asyncio.get_running_loop().run_in_executor(None, auth.respond, code, data)
+                else:
+                    answer = auth.respond(code, data)
+                authenticated = code == 0
+                if answer:
+                    stream.write(answer)
+            case "E":
+                fields = decode.error_fields(body)
+                raise ServerRefused(fields.get("M", ""), fields.get("C", "08006"), encode.frame(b"E", body))
+            case "S" if authenticated:
+                name, value = decode.parameter_status(body)
+                parameters[name] = value
+            case "K" if authenticated:
+                pid, key = decode.backend_key_data(body)
+            case "Z" if authenticated:
+                return ServerLogin(stream, parameters, pid, key)
+            case "N":
+                continue
+            case _:
+                raise ServerProtocolError(
+                    "the server sent something that is not the protocol",
+                    internal=f"a message of type {chr(kind)!r} during the login",
+                )
+
+
+async def say_and_wait(endpoint: Endpoint, tls: ServerTls, packet: bytes, timeout: float | None) -> None:  # noqa: ASYNC109
+    """Opens a connection only to say `packet`, and waits until the server hangs up. Raises ServerLost."""
+    stream = await _open(endpoint, tls, tls.first, timeout)
+    try:
+        async with asyncio.timeout(timeout):
+            stream.write(packet)
+            with contextlib.suppress(PeerGone):
+                await stream.read_exactly(1)
+    except TimeoutError:
+        raise ServerLost("cancel_wait_timeout", internal=f"{endpoint}: no answer to a cancel request") from None
+    finally:
+        stream.transport.abort()
+
+
+

@@ -1,0 +1,246 @@
+"""Builds one data plane from settings: what is started in which order, and how it is drained and stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from pathlib import Path
+from time import monotonic
+
+from proxy import __version__, log, settings
+from proxy.client.accept import Acceptor
+from proxy.client.login import Login
+from proxy.client.login import fail as refuse
+from proxy.client.plane import Plane
+from proxy.client.relay import Relay
+from proxy.client.welcome import welcome
+from proxy.control.api import Http
+from proxy.control.console import Console, open_console
+from proxy.errors import ClientIdleTimeout, ShuttingDown, TiergateError
+from proxy.net import listen, tls
+from proxy.net.stream import LoginStream
+from proxy.protocol.lifecycle import SessionState
+from proxy.registry.memory import Registry
+from proxy.server.janitor import SWEEP, sweep
+from proxy.server.pools import Pools
+from proxy.settings import Settings
+from proxy.sql.verdict import Judge
+from proxy.stats import ProcessStats
+
+_log = log.get("worker")
+_VERDICTS = 10_000
+_THOROUGH_EVERY = 20  # sweeps
+
+
+class Worker:
+    """One process's data plane. `start` binds; `drain` lets transactions finish; `stop` ends everything."""
+
+    version = __version__
+
+    def __init__(self, config: Settings) -> None:
+        self.settings = config
+        self.overrides: dict[str, str] = {}
+        self.process = ProcessStats()
+        self.registry = Registry(config.directory, config.client)
+        self.pools = Pools(config.server, _server_tls(config), self.process)
+        self.plane = Plane(config.client, self.registry, self.pools, self.process, Judge(_VERDICTS))
+        self.consoles: set[Console] = set()
+        self.relays: set[Relay] = set()
+        self.http: Http | None = None
+        self.stopped = asyncio.Event()
+        self.wants_to_stop: asyncio.Event = asyncio.Event()
+        self.stop_at_once = False
+        self._listeners: list[listen.Listener] = []
+        self._acceptor = Acceptor(
+            config.client,
+            _client_tls(config),
+            self.registry,
+            self._logged_in,
+            self.plane.cancel,
+            self.process,
+        )
+        self._sweeps = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    # --- start --------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        process = self.settings.process
+        loop = asyncio.get_running_loop()
+        try:
+            if process.listen_addr:
+                for sock in listen.tcp_sockets(
+                    process.listen_addr, process.listen_port, process.listen_backlog
+                ):
+                    self._listeners.append(listen.Listener(loop, sock, self._acceptor.accept))
+            if process.unix_socket_dir:
+                sock = listen.unix_socket(
+                    process.unix_socket_dir, self.port or process.listen_port, process.unix_socket_mode,
+                    process.listen_backlog,
+                )  # fmt: skip
+                self._listeners.append(listen.Listener(loop, sock, self._acceptor.accept))
+            if process.http is not None:
+                self.http = Http(self.plane)
+                await self.http.start(*process.http)
+        except BaseException:
+            await self._close_faces()
+            raise
+        self._timer = loop.call_later(SWEEP, self._sweep)
+        _log.info("listening", address=process.listen_addr, port=self.port, http_port=self.http_port)
+
+    @property
+    def port(self) -> int:
+        for listener in self._listeners:
+            if listener.family != socket.AF_UNIX:
+                return listener.port
+        return 0
+
+    @property
+    def http_port(self) -> int:
+        return self.http.port if self.http is not None else 0
+
+    def _sweep(self) -> None:
+        self._sweeps += 1
+        now = monotonic()
+        thorough = self._sweeps % _THOROUGH_EVERY == 0
+        try:
+            sweep(self.pools, now, thorough=thorough)
+            if thorough:
+                self._end_idle_clients(now)
+        except Exception as error:
+            _log.exception("sweep failed", error)
+        self._timer = asyncio.get_running_loop().call_later(SWEEP, self._sweep)
+
+    def _end_idle_clients(self, now: float) -> None:
+        for session in list(self.plane.sessions):
+            if session.epoch != self.registry.epoch and session.state is SessionState.IDLE:
+                session.reroute()
+            limit = session.limits.client_idle_timeout
+            if limit and session.state is SessionState.IDLE and now - session.idle_since > limit:
+                self.process.timeout("client_idle_timeout")
+                session.end(ClientIdleTimeout("client_idle_timeout"))
+
+    # --- clients ------------------------------------------------------------------------------------
+
+    async def _logged_in(self, login: Login, stream: LoginStream) -> None:
+        try:
+            if login.is_console:
+                console = open_console(self.plane, self, login, stream)
+                self.consoles.add(console)
+                console.on_close = self.consoles.discard
+            elif login.replication:
+                relay = await Relay.open(self.plane, login, stream)
+                self.relays.add(relay)
+                relay.on_close = self.relays.discard
+            else:
+                await welcome(self.plane, login, stream)
+        except TiergateError as error:
+            self.process.login_failures += 1
+            if login.tenant is not None:
+                self.plane.accounts.account(login.tenant).stats.error(error.sqlstate)
+            await refuse(stream, error)
+
+    # --- operations (for the console) ---------------------------------------------------------------
+
+    def reload(self) -> list[str]:
+        """Reads the configuration file again; returns the keys whose change needs a restart. Raises ConfigError."""
+        fresh = settings.load(self.settings.path, overrides=self.overrides)
+        return self.apply(fresh)
+
+    def apply(self, fresh: Settings) -> list[str]:
+        needing = settings.restart_needed(self.settings, fresh)
+        self.settings = fresh
+        self.registry.replace(fresh.directory, fresh.client)
+        self.pools.reload(fresh.server, _server_tls(fresh), fresh.directory.clusters)
+        self.plane.options = fresh.client
+        self.plane.clients.limit = fresh.client.max_client_conn
+        self._acceptor.reload(fresh.client, _client_tls(fresh))
+        log.configure(fresh.process.log_format, fresh.process.log_level)
+        _log.info("configuration reloaded", needs_restart=needing)
+        return needing
+
+    def set(self, key: str, value: str) -> None:
+        """SET key = value: as if the file said so, until the next restart. Raises ConfigError."""
+        overrides = {**self.overrides, key: value}
+        fresh = settings.load(self.settings.path, overrides=overrides)
+        self.overrides = overrides
+        self.apply(fresh)
+
+    def config_rows(self) -> list[tuple[str, str, str, str]]:
+        return settings.describe(self.settings)
+
+    def shutdown(self, wait: bool) -> None:
+        self.stop_at_once = not wait
+        self.wants_to_stop.set()
+
+    # --- the end ------------------------------------------------------------------------------------
+
+    async def drain(self, timeout: float) -> bool:
+        """No new clients; sessions end as soon as they are in no transaction. True if all did within `timeout`."""
+        self.plane.draining = True
+        self._stop_listening()
+        error = ShuttingDown("terminating connection due to administrator command")
+        for session in list(self.plane.sessions):
+            if session.state is SessionState.IDLE or (session.server is not None and session.rests):
+                session.end(error)
+        deadline = monotonic() + timeout
+        while (self.plane.sessions or self.relays) and monotonic() < deadline:
+            await asyncio.sleep(0.02)
+        return not self.plane.sessions
+
+    async def stop(self) -> None:
+        self.plane.draining = True
+        error = ShuttingDown("terminating connection due to administrator command")
+        await self._acceptor.close()
+        for session in list(self.plane.sessions):
+            session.end(error)
+        for relay in list(self.relays):
+            relay.close()
+        for console in list(self.consoles):
+            console.close()
+        if self._timer is not None:
+            self._timer.cancel()
+        await self.pools.close()
+        await self._close_faces()
+        self.stopped.set()
+        _log.info("stopped")
+
+    def _stop_listening(self) -> None:
+        for listener in self._listeners:
+            listener.close()
+        self._listeners.clear()
+
+    async def _close_faces(self) -> None:
+        self._stop_listening()
+        if self.http is not None:
+            http, self.http = self.http, None
+            await http.stop()
+
+
+def _server_tls(config: Settings) -> tls.ServerTls:
+    values = config.tls
+    return tls.server_tls(
+        values.server_tls_sslmode,
+        ca_file=values.server_tls_ca_file,
+        cert_file=values.server_tls_cert_file,
+        key_file=values.server_tls_key_file,
+        protocols=values.server_tls_protocols,
+        ciphers=values.server_tls_ciphers,
+    )
+
+
+def _client_tls(config: Settings) -> tls.ClientTls | None:
+    values = config.tls
+    return tls.client_tls(
+        values.client_tls_sslmode,
+        ca_file=values.client_tls_ca_file,
+        cert_file=values.client_tls_cert_file,
+        key_file=values.client_tls_key_file,
+        protocols=values.client_tls_protocols,
+        ciphers=values.client_tls_ciphers,
+    )
+
+
+def write_pidfile(path: str) -> None:
+    Path(path).write_text(f"{os.getpid()}\n")
