@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 from pglast.parser import ParseError, parse_sql_json
 
 from proxy.model import PinReason
-from proxy.sql import words
+from proxy.sql import escapes, words
 
 Node = dict[str, Any]
 
@@ -118,20 +119,38 @@ def _parse(source: str, hook: Callable[[Node], Node] | None) -> list[tuple[str, 
 def read(text: bytes) -> Findings:
     """Raises Unreadable."""
     findings = Findings()
-    for kind, fields in parse(text):
-        findings.statements += 1
+    statements = parse(text)
+    findings.statements = len(statements)
+    _note_all(findings, statements)
+    other = escapes.reread(text)
+    if other is not text:
+        # If no parser takes this reading, no server that reads it so does.
+        with suppress(Unreadable):
+            _note_all(findings, parse(other))
+    if escapes.doubtful(text):
+        findings.sets_unknown = True
+        findings.pins.add(PinReason.UNINSPECTED)
+    return findings
+
+
+def _note_all(findings: Findings, statements: list[tuple[str, Node]]) -> None:
+    for kind, fields in statements:
         if kind == "VariableSetStmt":
             _set_statement(findings, fields)
         else:
             _walk(findings, kind, fields)
-    return findings
 
 
 def begins(text: bytes) -> bool:
     """A BEGIN or START TRANSACTION is among the statements. Raises Unreadable."""
+    statements = parse(text)
+    other = escapes.reread(text)
+    if other is not text:
+        with suppress(Unreadable):
+            statements += parse(other)
     return any(
         kind == "TransactionStmt" and fields.get("kind") in ("TRANS_STMT_BEGIN", "TRANS_STMT_START")
-        for kind, fields in parse(text)
+        for kind, fields in statements
     )
 
 

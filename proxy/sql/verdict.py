@@ -4,7 +4,8 @@ A text without a word that could matter gets the shared constant PLAIN for the p
 `words`). Others are parsed once and the verdict is kept by text. Nothing is ever raised for a text: what
 cannot be read, or is too large to read, is a verdict that says so (`PinReason.UNINSPECTED`).
 
-What the body of a stored function does when it is called cannot be seen here.
+What depends on the session's settings (standard_conforming_strings, the client's encoding) is judged in both
+ways. What the body of a stored function does when it is called cannot be seen here.
 """
 
 from __future__ import annotations
@@ -32,8 +33,6 @@ class Verdict:
         databases.
     sets_unknown: it may set parameters whose names cannot be told.
     drops_databases: databases that must have no idle connection when the text runs.
-    has_escaped_quote: a backslash stands before a quote. With standard_conforming_strings off, or in a client
-        encoding where a backslash may be the end of a character, the server may read the text otherwise.
     statements: how many there are; 0 if nobody has counted.
     unread: the lowercased text, if the parser did not take it.
     """
@@ -51,7 +50,6 @@ class Verdict:
     discards_temp: bool = False
     unlistens: bool = False
     drops_databases: tuple[str, ...] = ()
-    has_escaped_quote: bool = False
     statements: int = 0
     unread: bytes = b""
 
@@ -91,7 +89,6 @@ def inspect(text: bytes) -> Verdict:
         discards_temp="temp" in found.discards,
         unlistens=found.unlistens,
         drops_databases=tuple(found.drops_databases),
-        has_escaped_quote=b"\\'" in text,
         statements=found.statements,
     )
 
@@ -101,7 +98,6 @@ def _unread(text: bytes) -> Verdict:
     return Verdict(
         pins=frozenset({PinReason.UNINSPECTED}),
         sets_unknown=words.hides_sets(low),
-        has_escaped_quote=b"\\'" in text,
         unread=low,
     )
 
