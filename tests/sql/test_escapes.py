@@ -13,6 +13,7 @@ from proxy.sql.escapes import doubtful, reread
         (rb"'\''", rb" E'\''"),
         (rb"N'\'' n'a'", rb" E'\''  E'a'"),
         (b"'a'\n'\\''", b" E'a'\n'\\''"),
+        (b"'a' -- c\n\n -- d\r 'b\\''", b" E'a' -- c\n\n -- d\r 'b\\''"),
         (b"'a' 'b\\''", b" E'a'  E'b\\''"),
         (rb"e'\'' 'b'", rb"e'\''  E'b'"),
         (rb"b'1\' 'b'", rb"b'1\'  E'b'"),
