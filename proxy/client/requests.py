@@ -31,7 +31,7 @@ _REFUSED = b"refused by tiergate"
 Handler = Callable[["Session", ServerConnection, bytes, int, int, int], bytes | None]
 
 
-class EvictFirst(Exception):  # noqa: N818 - not an error: the statement waits for it
+class EvictFirst(Exception):
     """The statement needs databases to which no idle connection may exist."""
 
     def __init__(self, databases: tuple[str, ...]) -> None:

@@ -118,7 +118,7 @@ def _load(
         context.minimum_version = min(versions, default=ssl.TLSVersion.TLSv1_2)
         if versions:
             context.maximum_version = max(versions)
-        if ciphers:
+        if ciphers not in ("", "default", "secure", "normal", "fast"):
             context.set_ciphers(ciphers)
     except (OSError, ssl.SSLError) as error:
         raise ConfigError(f"TLS files cannot be used: {error}") from None

@@ -227,7 +227,7 @@ class ServerConnection(asyncio.Protocol):
         data, stop = scanner.data, scanner.pos
         link = self.link
         if link is not None:
-            if pieces:
+            if sent or pieces:
                 pieces.append(data[sent:stop])
                 data = b"".join(pieces)
                 if data:

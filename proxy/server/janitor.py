@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from proxy.errors import CapReached, IdleInTransactionTimeout, TransactionTimeout
 from proxy.model import Limits
-from proxy.server.connection import FAILED, IDLE, IN_TRANSACTION, ServerConnection
+from proxy.server.connection import FAILED, IN_TRANSACTION, ServerConnection
 from proxy.server.pool import Pool
 from proxy.server.pools import Pools
 

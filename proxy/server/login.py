@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from proxy.auth.to_server import ToServer
 from proxy.errors import ProtocolViolation, ServerLost, ServerProtocolError, ServerRefused
@@ -48,7 +49,12 @@ async def connect(
             return await _log_in(endpoint, stream, wanted, password, options.server_login_timeout or None)
         except ServerRefused as error:
             # Other rules of pg_hba.conf may hold with or without TLS.
-            if last == 0 or error.sqlstate != "28000" or isinstance(endpoint.host, str) and endpoint.host[:1] == "/":
+            if (
+                last == 0
+                or error.sqlstate != "28000"
+                or (isinstance(endpoint.host, str)
+                and endpoint.host[:1] == "/")
+            ):
                 raise
     raise AssertionError("the last attempt returns or raises")
 
@@ -63,7 +69,9 @@ async def _open(endpoint: Endpoint, tls: ServerTls, secure: bool, timeout: float
                 sock.close()
                 raise
     except TimeoutError:
-        raise ServerLost("server_connect_timeout", internal=f"{endpoint} did not answer in {timeout} s") from None
+        raise ServerLost(
+            "server_connect_timeout", internal=f"{endpoint} did not answer in {timeout} s"
+        ) from None
     except (OSError, PeerGone) as error:
         raise ServerLost(
             "the server cannot be reached", internal=f"{endpoint}: {error.__class__.__name__} {error}"
@@ -75,7 +83,9 @@ async def open_socket(endpoint: Endpoint) -> socket.socket:
     if endpoint.host.startswith("/"):
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         sock.setblocking(False)
-        addresses = [(sock, os.path.join(endpoint.host, f".s.PGSQL.{endpoint.port}"))]
+        addresses: list[tuple[socket.socket, Any]] = [
+            (sock, os.path.join(endpoint.host, f".s.PGSQL.{endpoint.port}"))
+        ]
     else:
         found = await loop.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
         addresses = []
@@ -136,9 +146,13 @@ async def _log_in(
     except BaseException as error:
         stream.transport.abort()
         if isinstance(error, TimeoutError):
-            raise ServerLost("server_login_timeout", internal=f"{endpoint}: no welcome in {timeout} s") from None
+            raise ServerLost(
+                "server_login_timeout", internal=f"{endpoint}: no welcome in {timeout} s"
+            ) from None
         if isinstance(error, (PeerGone, OSError)):
-            raise ServerLost("the server closed the connection during the login", internal=f"{endpoint}") from None
+            raise ServerLost(
+                "the server closed the connection during the login", internal=f"{endpoint}"
+            ) from None
         if isinstance(error, ProtocolViolation):
             raise ServerProtocolError(
                 "the server sent something that is not the protocol", internal=f"{endpoint}: {error}"
@@ -192,9 +206,8 @@ async def say_and_wait(endpoint: Endpoint, tls: ServerTls, packet: bytes, timeou
             with contextlib.suppress(PeerGone):
                 await stream.read_exactly(1)
     except TimeoutError:
-        raise ServerLost("cancel_wait_timeout", internal=f"{endpoint}: no answer to a cancel request") from None
+        raise ServerLost(
+            "cancel_wait_timeout", internal=f"{endpoint}: no answer to a cancel request"
+        ) from None
     finally:
         stream.transport.abort()
-
-
-

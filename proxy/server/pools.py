@@ -176,6 +176,7 @@ class Pools:
         )
         pool.welcome = dict(done.parameters)
         self.process.server_connections += 1
+        server.take_transport(done.stream.transport)
         rest = done.stream.take_over(server)
         if rest:
             server.data_received(rest)

@@ -1,0 +1,152 @@
+"""The login of one client: protocol version, who it is, for which tenant it speaks, and whether it may."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from proxy.auth.exchange import Asking, Exchange, Step
+from proxy.auth.methods import exchange
+from proxy.errors import NotAuthorized, ProtocolViolation, ServerRefused, TiergateError, UnknownTenant
+from proxy.model import ClientOptions, Tenant, User
+from proxy.net.stream import LoginStream
+from proxy.registry.memory import Registry
+from proxy.routing.identify import LoginFacts, authorize, identify
+from proxy.wire import encode
+from proxy.wire.startup import Startup, parse_options
+
+if TYPE_CHECKING:
+    from proxy.client.accept import Greeting
+
+CONSOLE_DATABASES = ("tiergate", "pgbouncer")
+_NEWEST_MINOR = 2
+_NOT_SETTINGS = ("user", "database", "options", "replication")
+_FALSE = ("", "0", "f", "false", "n", "no", "off")
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """A client that has authenticated. `parameters` are the settings of its startup packet, without the
+    tenant; `replication` is "" for an ordinary session."""
+
+    user: User
+    tenant: Tenant | None
+    database: str
+    parameters: dict[str, str]
+    replication: str
+    protocol_minor: int
+    address: str
+    tls: bool
+    is_console: bool
+
+
+async def log_in(greeting: Greeting, options: ClientOptions, registry: Registry) -> Login:
+    """Raises what the client is to read. AuthenticationOk has been sent on return, the welcome has not."""
+    stream, startup = greeting.stream, greeting.startup
+    minor = _negotiate(stream, startup)
+    said = startup.parameters
+    name = said.get("user", "")
+    if not name:
+        raise NotAuthorized("no PostgreSQL user name specified in startup packet")
+    settings = parse_options(said["options"]) if "options" in said else {}
+    settings |= {key: value for key, value in said.items() if key not in _NOT_SETTINGS}
+    facts = LoginFacts(
+        user=name,
+        database=said.get("database", ""),
+        parameters=settings,
+        sni=greeting.server_name,
+        tenant_guc=options.tenant_guc,
+        default_tenant=options.default_tenant,
+    )
+    claim = identify(facts, options.identify, lambda user: registry.user(user) is not None, registry.known)
+    database = facts.database or claim.user
+    user = registry.user(claim.user)
+    await _authenticate(greeting, options, claim.user, user)
+    if user is None:
+        raise AssertionError("an unknown user has authenticated")
+    is_console = database in CONSOLE_DATABASES
+    tenant = None
+    if is_console:
+        if user.name not in options.admin_users and user.name not in options.stats_users:
+            raise NotAuthorized(f'user "{user.name}" may not open the console')
+    else:
+        tenant = await _tenant(registry, user, claim.tenant)
+    guc = options.tenant_guc.lower()
+    replication = said.get("replication", "")
+    return Login(
+        user=user,
+        tenant=tenant,
+        database=database,
+        parameters={key: value for key, value in settings.items() if key.lower() != guc},
+        replication="" if replication.lower() in _FALSE else replication,
+        protocol_minor=minor,
+        address=greeting.address,
+        tls=greeting.tls is not None,
+        is_console=is_console,
+    )
+
+
+def _negotiate(stream: LoginStream, startup: Startup) -> int:
+    minor = min(startup.minor, _NEWEST_MINOR)
+    if startup.minor > _NEWEST_MINOR or startup.protocol_options:
+        unknown = [option.encode() for option in startup.protocol_options]
+        stream.write(encode.negotiate_protocol_version(encode.PROTOCOL_3_0 | minor, unknown))
+    return minor
+
+
+async def _authenticate(greeting: Greeting, options: ClientOptions, name: str, user: User | None) -> None:
+    method = (user.auth_type if user is not None else "") or options.auth_type
+    asking = Asking(
+        user=name,
+        known=user is not None,
+        stored=user.password if user is not None else "",
+        certificate_name=greeting.certificate_name if method == "cert" else "",
+    )
+    talk = exchange(method, asking)
+    step = talk.start()
+    while True:
+        if step.send:
+            greeting.stream.write(step.send)
+        if step.done:
+            return
+        kind, body = await greeting.stream.read_message()
+        if kind != ord("p"):
+            raise ProtocolViolation(f"expected password response, got message type {kind}")
+        step = await _respond(talk, body)
+
+
+async def _respond(talk: Exchange, body: bytes) -> Step:
+    if talk.slow:
+        return await asyncio.get_running_loop().run_in_executor(None, talk.respond, body)
+    return talk.respond(body)
+
+
+async def _tenant(registry: Registry, user: User, claimed: str) -> Tenant:
+    if not claimed and user.tenants is not None and len(user.tenants) == 1:
+        claimed = next(iter(user.tenants))
+    if not claimed:
+        raise NotAuthorized(
+            "no tenant was named",
+            hint="Name one: options=-c app.tenant_id=NAME, or user name@NAME.",
+        )
+    tenant = await registry.find(claimed)
+    if tenant is None:
+        raise UnknownTenant(f'tenant "{claimed}" does not exist')
+    authorize(user, tenant)
+    if registry.is_disabled("tenant", tenant.name):
+        raise NotAuthorized(f'tenant "{tenant.name}" is suspended')
+    return tenant
+
+
+async def fail(stream: LoginStream, error: TiergateError) -> None:
+    """Says the error as FATAL, a server's own as it was sent, and closes when it has been written."""
+    if isinstance(error, ServerRefused):
+        stream.write(error.frame)
+    else:
+        stream.write(
+            encode.error(
+                error.message, error.sqlstate, severity="FATAL", hint=error.hint, detail=error.detail
+            )
+        )
+    stream.close()
