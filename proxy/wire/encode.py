@@ -29,6 +29,11 @@ GSSENC_REQUEST = struct.pack("!II", 8, 80877104)
 CANCEL_CODE = 80877102
 
 
+def _utf8(text: str) -> bytes:
+    """What a peer sent as no UTF-8 may be part of what is said to another: a `?` for each such byte."""
+    return text.encode("utf-8", "replace")
+
+
 def frame(kind: bytes, body: bytes) -> bytes:
     return kind + _LENGTH.pack(len(body) + 4) + body
 
@@ -109,7 +114,13 @@ def negotiate_protocol_version(newest_minor: int, unknown_options: Iterable[byte
 
 
 def error(
-    message: str, sqlstate: str, *, severity: str = "ERROR", hint: str = "", detail: str = "", kind: bytes = b"E"
+    message: str,
+    sqlstate: str,
+    *,
+    severity: str = "ERROR",
+    hint: str = "",
+    detail: str = "",
+    kind: bytes = b"E",
 ) -> bytes:
     """ErrorResponse, or NoticeResponse with kind=b"N"."""
     fields = [("S", severity), ("V", severity), ("C", sqlstate), ("M", message)]
@@ -117,12 +128,12 @@ def error(
         fields.append(("D", detail))
     if hint:
         fields.append(("H", hint))
-    body = b"".join(code.encode() + text.replace("\0", "").encode() + b"\0" for code, text in fields)
+    body = b"".join(code.encode() + _utf8(text.replace("\0", "")) + b"\0" for code, text in fields)
     return frame(kind, body + b"\0")
 
 
 def with_severity(error_response: bytes, severity: str) -> bytes:
-    """The same ErrorResponse with another severity: a server's FATAL as the ERROR of a session that goes on."""
+    """The same error with another severity: a server's FATAL as the ERROR of a session that goes on."""
     fields = []
     for field in error_response[5:].split(b"\0"):
         if field[:1] in (b"S", b"V"):
@@ -153,6 +164,6 @@ def data_row(values: Sequence[str | None]) -> bytes:
         if value is None:
             parts.append(b"\xff\xff\xff\xff")
         else:
-            raw = value.encode()
+            raw = _utf8(value)
             parts.append(_LENGTH.pack(len(raw)) + raw)
     return frame(b"D", b"".join(parts))

@@ -18,6 +18,38 @@ GSSENC = 80877104
 MAX_STARTUP_LENGTH = 10_000  # PostgreSQL's MAX_STARTUP_PACKET_LENGTH
 MAX_CANCEL_KEY = 256
 
+_BLANKS = " \t\n\v\f\r"
+# The switches of a server's command line, by what they set.
+_FLAGS = {
+    "e": ("datestyle", "euro"),
+    "F": ("fsync", "false"),
+    "i": ("listen_addresses", "*"),
+    "l": ("ssl", "true"),
+    "O": ("allow_system_table_mods", "true"),
+    "P": ("ignore_system_indexes", "true"),
+    "s": ("log_statement_stats", "true"),
+}
+_VALUES = {
+    "B": "shared_buffers",
+    "h": "listen_addresses",
+    "k": "unix_socket_directories",
+    "N": "max_connections",
+    "p": "port",
+    "S": "work_mem",
+    "W": "post_auth_delay",
+}
+_PLANS = {
+    "s": "enable_seqscan",
+    "i": "enable_indexscan",
+    "o": "enable_indexonlyscan",
+    "b": "enable_bitmapscan",
+    "t": "enable_tidscan",
+    "n": "enable_nestloop",
+    "m": "enable_mergejoin",
+    "h": "enable_hashjoin",
+}
+_STATISTICS = {"pa": "log_parser_stats", "pl": "log_planner_stats", "e": "log_executor_stats"}
+
 
 @dataclass(frozen=True, slots=True)
 class Startup:
@@ -77,7 +109,7 @@ def split_options(text: str) -> list[str]:
             escaped = False
         elif char == "\\":
             inside = escaped = True
-        elif char.isspace():
+        elif char in _BLANKS:
             if inside:
                 words.append("".join(word))
                 word, inside = [], False
@@ -90,23 +122,49 @@ def split_options(text: str) -> list[str]:
 
 
 def parse_options(text: str) -> dict[str, str]:
-    """`-c name=value`, `-cname=value` and `--name=value`; dashes in names are underscores.
-
-    Anything else that a server's command line takes (`-F`, `-e`, ...) raises InvalidParameter.
-    """
+    """The parameters that a server's command line would set; in a name that stands there, a dash is an
+    underscore. What sets none (`-d`, words that are no switch) raises InvalidParameter."""
     settings: dict[str, str] = {}
-    words = iter(split_options(text))
-    for word in words:
-        if word == "-c":
-            assignment = next(words, "")
-        elif word.startswith("-c"):
-            assignment = word[2:]
-        elif word.startswith("--"):
-            assignment = word[2:]
-        else:
-            raise InvalidParameter(f"unsupported startup option: {word}")
-        name, equals, value = assignment.partition("=")
-        if not equals or not name:
-            raise InvalidParameter(f"-c {assignment} requires a value")
-        settings[name.strip().replace("-", "_")] = value
+    words = split_options(text)
+    while words:
+        word = words.pop(0)
+        if word.startswith("--") and len(word) > 2:
+            _assign(settings, "--", word[2:])
+            continue
+        if not word.startswith("-") or len(word) == 1:
+            raise _wrong(f"invalid command-line argument for server process: {word}")
+        letters = word[1:]
+        while letters:
+            letter, letters = letters[0], letters[1:]
+            if letter in _FLAGS:
+                name, value = _FLAGS[letter]
+                settings[name] = value
+                continue
+            if letter not in "cft" and letter not in _VALUES:
+                raise _wrong(f"invalid command-line argument for server process: {word}")
+            value = letters or (words.pop(0) if words else "")
+            letters = ""
+            if letter == "c":
+                _assign(settings, "-c ", value)
+            elif letter in _VALUES:
+                settings[_VALUES[letter]] = value
+            elif letter == "f" and value in _PLANS:
+                settings[_PLANS[value]] = "false"
+            elif letter == "t" and (whose := value[: 1 if value[:1] == "e" else 2]) in _STATISTICS:
+                settings[_STATISTICS[whose]] = "true"
+            else:
+                raise _wrong(f"invalid command-line argument for server process: -{letter}")
     return settings
+
+
+def _assign(settings: dict[str, str], switch: str, assignment: str) -> None:
+    name, equals, value = assignment.partition("=")
+    if not equals or not name:
+        raise _wrong(f"{switch}{assignment} requires a value")
+    settings[name.replace("-", "_")] = value
+
+
+def _wrong(message: str) -> InvalidParameter:
+    error = InvalidParameter(message)
+    error.sqlstate = "42601"  # as PostgreSQL has it
+    return error
