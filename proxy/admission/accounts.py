@@ -18,7 +18,7 @@ from proxy.stats import TenantStats
 class Directory(Protocol):
     """What accounts need to know of the registry."""
 
-    def tier(self, name: str) -> Tier: ...
+    def tier(self, name: str) -> Tier | None: ...
     def limits(self, tenant: Tenant, user: User | None) -> Limits: ...
 
 
@@ -145,7 +145,7 @@ class Accounts:
         return account
 
     def _tier(self, name: str) -> TierAccount:
-        tier = self.directory.tier(name)
+        tier = self.directory.tier(name) or Tier(name)
         account = self._tiers.get(name)
         if account is None:
             account = self._tiers[name] = TierAccount(tier)

@@ -57,7 +57,7 @@ class FairQueue(Generic[W]):
         self._size += 1
 
     def push_front(self, account: Account, waiter: W) -> None:
-        """Puts back one that was taken and could not be served: it is the next of its tenant, and its tenant next."""
+        """Puts back one that was taken and could not be served: it is the next, and so is its tenant."""
         waiters = self._turns.get(account)
         if waiters is None:
             waiters = self._turns[account] = deque()

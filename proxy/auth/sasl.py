@@ -1,4 +1,4 @@
-"""scram-sha-256 towards clients, with channel binding where there is TLS; unknown users get a mock exchange."""
+"""scram-sha-256 towards clients, with channel binding where it is known; unknown users get a mock."""
 
 from __future__ import annotations
 

@@ -80,7 +80,10 @@ def read_verifier(text: str) -> Verifier:
         raise ValueError("not a SCRAM-SHA-256 verifier")
     decode = base64.b64decode
     return Verifier(
-        decode(salt, validate=True), int(iterations), decode(stored, validate=True), decode(server, validate=True)
+        decode(salt, validate=True),
+        int(iterations),
+        decode(stored, validate=True),
+        decode(server, validate=True),
     )
 
 
@@ -95,7 +98,10 @@ def _hmac(key: bytes, data: bytes) -> bytes:
 
 def _attributes(message: bytes) -> dict[str, str]:
     try:
-        parts = [(name, value) for name, value in (part.split("=", 1) for part in message.decode("ascii").split(","))]
+        parts = [
+            (name, value)
+            for name, value in (part.split("=", 1) for part in message.decode("ascii").split(","))
+        ]
         return dict(parts)
     except ValueError:
         raise BadExchange("malformed SCRAM message") from None
@@ -104,7 +110,9 @@ def _attributes(message: bytes) -> dict[str, str]:
 class ServerExchange:
     """The server's side: `first` answers the client's first message, `final` its proof."""
 
-    def __init__(self, verifier: Verifier, *, channel_binding: bytes = b"", offered_binding: bool = False) -> None:
+    def __init__(
+        self, verifier: Verifier, *, channel_binding: bytes = b"", offered_binding: bool = False
+    ) -> None:
         self._verifier = verifier
         self._binding = channel_binding
         self._offered_binding = offered_binding

@@ -43,7 +43,9 @@ class ToServer:
             stored = self._password.encode()
             if not stored or stored.startswith(b"SCRAM-SHA-256$"):
                 self._usable()
-            hashed = stored if stored.startswith(b"md5") and len(stored) == 35 else md5_hash(stored, self._user)
+            hashed = (
+                stored if stored.startswith(b"md5") and len(stored) == 35 else md5_hash(stored, self._user)
+            )
             return encode.password(salted(hashed, data[:4]))
         try:
             return self._sasl(code, data)
@@ -67,7 +69,11 @@ class ToServer:
     def _usable(self) -> str:
         """The plain password; a stored hash cannot log in anywhere."""
         password = self._password
-        if not password or password.startswith("SCRAM-SHA-256$") or (password.startswith("md5") and len(password) == 35):
+        if (
+            not password
+            or password.startswith("SCRAM-SHA-256$")
+            or (password.startswith("md5") and len(password) == 35)
+        ):
             raise NoPassword(
                 f'no password for the server is configured for user "{self._user}"',
                 hint="Give the user a plain password or a server_password.",

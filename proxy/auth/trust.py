@@ -1,4 +1,4 @@
-"""trust: whoever names a known user is that user. cert: the TLS certificate's common name must be the user's."""
+"""trust: whoever names a known user is that user. cert: the certificate's common name must be the user's."""
 
 from __future__ import annotations
 

@@ -12,45 +12,21 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 
 from proxy import log
+from proxy.client.greeting import Greeting
 from proxy.client.login import Login, fail, log_in
 from proxy.errors import LoginTimeout, NotAuthorized, ProtocolViolation, TiergateError
 from proxy.model import ClientOptions
 from proxy.net.stream import LoginStream, PeerGone
-from proxy.net.tls import ALPN, ClientTls, server_name
+from proxy.net.tls import ALPN, ClientTls
 from proxy.registry.memory import Registry
 from proxy.stats import ProcessStats
 from proxy.wire import startup
-from proxy.wire.startup import CancelRequest, Startup
+from proxy.wire.startup import CancelRequest
 
 _log = log.get("accept")
 _TLS_HANDSHAKE = 0x16
-
-
-@dataclass(frozen=True, slots=True)
-class Greeting:
-    """A client whose startup packet has been read."""
-
-    stream: LoginStream
-    startup: Startup
-    address: str
-    tls: ssl.SSLObject | None
-
-    @property
-    def server_name(self) -> str:
-        return server_name(self.tls)
-
-    @property
-    def certificate_name(self) -> str:
-        """The common name of a client certificate that has been verified, or ""."""
-        certificate = self.tls.getpeercert() if self.tls is not None else None
-        for part in (certificate or {}).get("subject", ()):
-            for name, value in part:  # type: ignore[misc]
-                if name == "commonName":
-                    return str(value)
-        return ""
 
 
 class Acceptor:

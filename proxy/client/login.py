@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from proxy.auth.exchange import Asking, Exchange, Step
 from proxy.auth.methods import exchange
+from proxy.client.greeting import Greeting
 from proxy.errors import NotAuthorized, ProtocolViolation, ServerRefused, TiergateError, UnknownTenant
 from proxy.model import ClientOptions, Tenant, User
 from proxy.net.stream import LoginStream
@@ -15,9 +15,6 @@ from proxy.registry.memory import Registry
 from proxy.routing.identify import LoginFacts, authorize, identify
 from proxy.wire import encode
 from proxy.wire.startup import Startup, parse_options
-
-if TYPE_CHECKING:
-    from proxy.client.accept import Greeting
 
 CONSOLE_DATABASES = ("tiergate", "pgbouncer")
 _NEWEST_MINOR = 2

@@ -1,4 +1,4 @@
-"""Where a session's transactions go and with which parameters; at its login and after a change of the registry."""
+"""Where a session's transactions go and with which parameters: at login, and when the registry changes."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from proxy.protocol.state import intern
 from proxy.routing.route import route
 
 if TYPE_CHECKING:
-    from proxy.client.session import Session
+    from proxy.client.conversation import Conversation
 
 
-def place(session: Session) -> None:
+def place(session: Conversation) -> None:
     """Gives the session its pool and the state that RESET goes back to (as the client spelled it)."""
     plane, tenant, user = session.plane, session.tenant, session.user
     registry, pools = plane.registry, plane.pools
@@ -38,7 +38,7 @@ def place(session: Session) -> None:
     session.startup = session.state_needed = intern(parameters)
 
 
-def follow_registry(session: Session) -> None:
+def follow_registry(session: Conversation) -> None:
     """Takes up what has changed of tenant, tier, user and limits. Raises what ends the session."""
     plane = session.plane
     registry = plane.registry

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 from proxy.admission.accounts import Accounts, Counter
 from proxy.model import ClientOptions
@@ -14,8 +14,14 @@ from proxy.sql.verdict import Judge
 from proxy.stats import ProcessStats
 from proxy.wire.startup import CancelRequest
 
-if TYPE_CHECKING:
-    from proxy.client.session import Session
+
+class Member(Protocol):
+    """A session as the others see it."""
+
+    pid: int
+    key: bytes
+
+    def cancel(self) -> None: ...
 
 
 class Plane:
@@ -33,9 +39,9 @@ class Plane:
         self.judge = judge
         self.accounts = Accounts(registry)
         self.clients = Counter("max_client_conn", options.max_client_conn)
-        self.sessions: set[Session] = set()
+        self.sessions: set[Any] = set()  # of Session, which knows this class
         self.draining = False
-        self._keys: dict[int, list[Session]] = {}
+        self._keys: dict[int, list[Member]] = {}
 
     def new_key(self, minor: int) -> bytes:
         """A cancel secret: four bytes as protocol 3.0 wants it, 32 from 3.2 on."""
@@ -46,11 +52,11 @@ class Plane:
             pass
         return pid
 
-    def enter(self, session: Session) -> None:
+    def enter(self, session: Member) -> None:
         self.sessions.add(session)
         self._keys.setdefault(session.pid, []).append(session)
 
-    def leave(self, session: Session) -> None:
+    def leave(self, session: Member) -> None:
         self.sessions.discard(session)
         same = self._keys.get(session.pid)
         if same is not None and session in same:
@@ -59,7 +65,7 @@ class Plane:
                 del self._keys[session.pid]
 
     def cancel(self, request: CancelRequest) -> None:
-        """Cancels what the session with that key does; an unknown key is nobody's business, as in PostgreSQL."""
+        """Cancels what the session with that key does; an unknown key is ignored, as in PostgreSQL."""
         for session in list(self._keys.get(request.pid, ())):
             if hmac.compare_digest(session.key, request.key):
                 session.cancel()

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from proxy.client import effects
 from proxy.errors import FeatureNotSupported, ProtocolViolation, TenantChangeRefused, TiergateError
 from proxy.model import ClusterKind, PinReason, PoolMode
 from proxy.protocol import pipeline as owed
@@ -22,13 +23,13 @@ from proxy.wire import decode, encode
 from proxy.wire.frames import HEAD
 
 if TYPE_CHECKING:
-    from proxy.client.session import Session
+    from proxy.client.conversation import Conversation
 
 # Sent in place of a statement that a rule refuses: the server fails it in its place in the batch and in
 # the transaction, and its error is replaced by ours.
 _REFUSED = b"refused by tiergate"
 
-Handler = Callable[["Session", ServerConnection, bytes, int, int, int], bytes | None]
+Handler = Callable[["Conversation", ServerConnection, bytes, int, int, int], bytes | None]
 
 
 class EvictFirst(Exception):
@@ -39,7 +40,7 @@ class EvictFirst(Exception):
         self.databases = databases
 
 
-def refusal(session: Session, text: bytes, verdict: Verdict) -> TiergateError | None:
+def refusal(session: Conversation, text: bytes, verdict: Verdict) -> TiergateError | None:
     if session.mode is PoolMode.STATEMENT and begins(text):
         return FeatureNotSupported("transaction blocks not allowed in statement pooling mode")
     if verdict is PLAIN or session.pool.cluster.kind is ClusterKind.DEDICATED:
@@ -63,13 +64,13 @@ def _error_frame(error: TiergateError) -> bytes:
 
 
 def on_query(
-    session: Session, server: ServerConnection, data: bytes, start: int, stop: int, told: int
+    session: Conversation, server: ServerConnection, data: bytes, start: int, stop: int, told: int
 ) -> bytes | None:
     session.unnamed = server.unnamed = None
     session.unsynced = False
     if told == HEAD:
         server.expect(owed.FORWARD_QUERY)
-        session.pin(PinReason.UNINSPECTED)
+        effects.pin(session, PinReason.UNINSPECTED)
         return None
     if data[stop - 1]:
         raise ProtocolViolation("invalid string in message")
@@ -87,20 +88,20 @@ def on_query(
     if verdict.deallocates and session.maps_statements:
         frame = _deallocate(session, server, verdict)
     server.expect(owed.FORWARD_QUERY)
-    session.obey(verdict)
-    again = session.reassert(verdict)
+    effects.obey(session, verdict)
+    again = effects.reassert(session, verdict)
     if again:
         return (frame or data[start:stop]) + again
     return frame
 
 
-def _evict(session: Session, verdict: Verdict) -> None:
+def _evict(session: Conversation, verdict: Verdict) -> None:
     if verdict.drops_databases and not session.evicted:
         raise EvictFirst(verdict.drops_databases)
     session.evicted = False
 
 
-def _deallocate(session: Session, server: ServerConnection, verdict: Verdict) -> bytes | None:
+def _deallocate(session: Conversation, server: ServerConnection, verdict: Verdict) -> bytes | None:
     """`DEALLOCATE name` of a statement that was prepared by message: the server knows it by another name."""
     name = verdict.deallocates[0].encode()
     statement = session.statements.get(name)
@@ -113,12 +114,12 @@ def _deallocate(session: Session, server: ServerConnection, verdict: Verdict) ->
 
 
 def on_parse(
-    session: Session, server: ServerConnection, data: bytes, start: int, stop: int, told: int
+    session: Conversation, server: ServerConnection, data: bytes, start: int, stop: int, told: int
 ) -> bytes | None:
     session.unsynced = True
     if told == HEAD:
         server.expect(owed.FORWARD_PARSE)
-        session.pin(PinReason.UNINSPECTED)
+        effects.pin(session, PinReason.UNINSPECTED)
         session.unnamed = server.unnamed = None
         return None
     name, text, oids = decode.parse(data[start + 5 : stop])
@@ -130,11 +131,12 @@ def on_parse(
     _evict(session, verdict)
     if not session.maps_statements:
         server.expect(owed.FORWARD_PARSE)
-        session.obey(verdict)
-        session.to_reassert(verdict)
+        effects.obey(session, verdict)
+        effects.reassert_after_sync(session, verdict)
         return None
     if not name:
-        return _parse_unnamed(session, server, Statement(b"", text, oids, verdict))
+        _parse_unnamed(session, server, Statement(b"", text, oids, verdict))
+        return None
     known = session.statements.get(name)
     if known is not None:
         out = server.prepare(known)
@@ -146,7 +148,10 @@ def on_parse(
         server.prepared.use(statement)
         server.expect(
             Expect(
-                owed.PARSE, INJECT, says=encode.PARSE_COMPLETE, undo=lambda _: session.forget(name, statement)
+                owed.PARSE,
+                INJECT,
+                says=encode.PARSE_COMPLETE,
+                undo=lambda _: effects.forget(session, name, statement),
             )
         )
         return b""
@@ -158,13 +163,13 @@ def on_parse(
 
     def undo(_: bool) -> None:
         server.prepared.remove(statement)
-        session.forget(name, statement)
+        effects.forget(session, name, statement)
 
     server.expect(Expect(owed.PARSE, statement=statement, undo=undo))
     return closing + encode.parse(statement.name, text, oids)
 
 
-def _parse_unnamed(session: Session, server: ServerConnection, statement: Statement) -> None:
+def _parse_unnamed(session: Conversation, server: ServerConnection, statement: Statement) -> None:
     before = session.unnamed
 
     def undo(failed: bool) -> None:
@@ -181,7 +186,7 @@ def _foreign(name: bytes) -> bytes:
 
 
 def _statement_for_use(
-    session: Session, server: ServerConnection, name: bytes
+    session: Conversation, server: ServerConnection, name: bytes
 ) -> tuple[bytes, bytes, Statement | None]:
     """What must be sent ahead, the server's name, and the statement if the client has it."""
     if name:
@@ -208,7 +213,7 @@ def _statement_for_use(
 
 
 def on_bind(
-    session: Session, server: ServerConnection, data: bytes, start: int, stop: int, told: int
+    session: Conversation, server: ServerConnection, data: bytes, start: int, stop: int, told: int
 ) -> bytes | None:
     session.unsynced = True
     if not session.maps_statements:
@@ -221,8 +226,8 @@ def on_bind(
     else:
         server.expect(Expect(owed.BIND, statement=statement))
         if statement.verdict is not PLAIN:
-            session.obey(statement.verdict)
-            session.to_reassert(statement.verdict)
+            effects.obey(session, statement.verdict)
+            effects.reassert_after_sync(session, statement.verdict)
     if known_as == name:
         return ahead + data[start:stop] if ahead else None
     length = int.from_bytes(data[start + 1 : start + 5], "big") + len(known_as) - len(name)
@@ -231,7 +236,7 @@ def on_bind(
 
 
 def on_describe(
-    session: Session, server: ServerConnection, data: bytes, start: int, stop: int, told: int
+    session: Conversation, server: ServerConnection, data: bytes, start: int, stop: int, told: int
 ) -> bytes | None:
     session.unsynced = True
     kind, name = decode.target(data[start + 5 : stop])
@@ -246,7 +251,7 @@ def on_describe(
 
 
 def on_close(
-    session: Session, server: ServerConnection, data: bytes, start: int, stop: int, told: int
+    session: Conversation, server: ServerConnection, data: bytes, start: int, stop: int, told: int
 ) -> bytes | None:
     session.unsynced = True
     kind, name = decode.target(data[start + 5 : stop])
@@ -267,7 +272,7 @@ def on_close(
 
 
 def on_execute(
-    session: Session, server: ServerConnection, data: bytes, start: int, stop: int, told: int
+    session: Conversation, server: ServerConnection, data: bytes, start: int, stop: int, told: int
 ) -> bytes | None:
     session.unsynced = True
     server.expect(owed.FORWARD_EXECUTE)
@@ -275,24 +280,24 @@ def on_execute(
 
 
 def on_flush(
-    session: Session, server: ServerConnection, data: bytes, start: int, stop: int, told: int
+    session: Conversation, server: ServerConnection, data: bytes, start: int, stop: int, told: int
 ) -> bytes | None:
     return None
 
 
 def on_sync(
-    session: Session, server: ServerConnection, data: bytes, start: int, stop: int, told: int
+    session: Conversation, server: ServerConnection, data: bytes, start: int, stop: int, told: int
 ) -> bytes | None:
     if server.copy_in:
         return None
     session.unsynced = False
     server.expect(owed.FORWARD_SYNC)
-    again = session.reassert_pending()
+    again = effects.reassert_pending(session)
     return encode.SYNC + again if again else None
 
 
 def on_function_call(
-    session: Session, server: ServerConnection, data: bytes, start: int, stop: int, told: int
+    session: Conversation, server: ServerConnection, data: bytes, start: int, stop: int, told: int
 ) -> bytes | None:
     session.unsynced = False
     server.expect(owed.FORWARD_QUERY)
@@ -300,7 +305,7 @@ def on_function_call(
 
 
 def on_copy_end(
-    session: Session, server: ServerConnection, data: bytes, start: int, stop: int, told: int
+    session: Conversation, server: ServerConnection, data: bytes, start: int, stop: int, told: int
 ) -> bytes | None:
     server.copy_in = False
     return None

@@ -30,7 +30,7 @@ _REMEMBERED = 1_000
 
 
 async def welcome(plane: Plane, login: Login, stream: LoginStream) -> Session:
-    """Admits the client, says welcome and hands its socket to the session. Raises what the client is to read."""
+    """Admits the client, says welcome, hands its socket to the session. Raises what the client is to read."""
     session = admit(plane, login)
     introduction = Introduction(session)
     try:
@@ -114,7 +114,7 @@ class Introduction:
         self._done: asyncio.Future[None] | None = None
 
     async def server_if_needed(self) -> ServerConnection | None:
-        """None where all is known already; in session mode always the connection, which is the session's now."""
+        """None where all is known already; in session mode always the connection, the session's from now on."""
         session, pool = self.session, self.pool
         known = pool.introductions.get(self._asked)
         if known is not None and session.mode is not PoolMode.SESSION:

@@ -92,7 +92,7 @@ def tcp_sockets(address: str, port: int, backlog: int) -> list[socket.socket]:
 
 
 def unix_socket(directory: str, port: int, mode: int, backlog: int) -> socket.socket:
-    """The socket `.s.PGSQL.<port>` in `directory`; one that a dead process left is replaced. Raises ConfigError."""
+    """The socket `.s.PGSQL.<port>` in `directory`; a dead process's is replaced. Raises ConfigError."""
     path = os.path.join(directory, f".s.PGSQL.{port}")
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:

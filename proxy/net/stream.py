@@ -1,4 +1,4 @@
-"""A socket during a login: whole messages are awaited; afterwards the socket is handed on with its unread rest."""
+"""A socket during a login: whole messages are awaited; later it is handed on with its unread rest."""
 
 from __future__ import annotations
 

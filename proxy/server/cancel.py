@@ -8,6 +8,6 @@ from proxy.server.login import say_and_wait
 from proxy.wire import encode
 
 
-async def cancel(endpoint: Endpoint, pid: int, key: bytes, tls: ServerTls, timeout: float) -> None:  # noqa: ASYNC109
+async def cancel(endpoint: Endpoint, pid: int, key: bytes, tls: ServerTls, timeout: float) -> None:
     """Returns when the server has hung up, so when the signal has been sent. Raises ServerLost."""
     await say_and_wait(endpoint, tls, encode.cancel_request(pid, key), timeout or None)

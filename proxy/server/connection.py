@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from time import monotonic
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from proxy.errors import ProtocolViolation, ServerLost, ServerProtocolError, TiergateError
 from proxy.protocol import pipeline as owed
@@ -26,12 +26,13 @@ from proxy.protocol.state import (
     with_parameter,
 )
 from proxy.protocol.statements import PREFIX, Prepared, Statement
+from proxy.server.link import Link, Owner
 from proxy.wire import decode, encode
 from proxy.wire.frames import FROM_SERVER, FROM_SERVER_DROPPING, HEAD, MORE, Scanner
 
 if TYPE_CHECKING:
     from proxy.admission.accounts import Account, Counter
-    from proxy.model import Endpoint, Limits
+    from proxy.model import Endpoint
 
 IDLE, IN_TRANSACTION, FAILED = ord("I"), ord("T"), ord("E")
 _READY, _ERROR, _STATUS, _COMPLETE, _COPY_IN, _COPY_BOTH = b"ZESCGW"
@@ -49,50 +50,6 @@ READ_ONLY_PARAMETERS = frozenset(
 display_names: dict[str, str] = {}
 
 
-class Link(Protocol):
-    """What a server connection tells whoever has it."""
-
-    limits: Limits
-
-    def end(self, error: TiergateError) -> None:
-        """A limit of time ends the session."""
-
-    def replies(self, data: bytes) -> None:
-        """Bytes for the client."""
-
-    def reported(self, name: str, value: str) -> None:
-        """The client's own doing changed a reported parameter (name in lower case)."""
-
-    def state_ready(self, error: bytes) -> None:
-        """The session's state has been applied, or could not be (the server's ErrorResponse)."""
-
-    def server_ready(self) -> None:
-        """Nothing is owed any more."""
-
-    def reset_by_client(self, *, everything: bool, unpin: bool) -> None:
-        """DISCARD ALL (everything), or DEALLOCATE ALL, has been done; `unpin`: and nothing was asked after it."""
-
-    def rename_statement(self, error: bytes) -> bytes:
-        """The ErrorResponse with the client's own name for a statement."""
-
-    def server_lost(self, error: TiergateError, said: bytes) -> None:
-        """The connection is gone; `said` is the server's own last ErrorResponse, already passed on."""
-
-    def pause_client(self) -> None: ...
-    def resume_client(self) -> None: ...
-
-
-class Owner(Protocol):
-    """What a server connection asks of its pool."""
-
-    def lost(self, server: ServerConnection) -> None: ...
-    def cleaned(self, server: ServerConnection) -> None: ...
-    def retire(self, statement: Statement) -> None: ...
-    def cancel(self, server: ServerConnection) -> None: ...
-    def traffic(self, received: int) -> None: ...
-    def measured(self, query_seconds: float, xact_seconds: float) -> None: ...
-
-
 class ServerConnection(asyncio.Protocol):
     __slots__ = (
         "_done", "_job_failed", "account", "address", "cancels", "closing", "copy_in", "dirty", "endpoint",
@@ -103,7 +60,7 @@ class ServerConnection(asyncio.Protocol):
 
     def __init__(
         self,
-        owner: Owner,
+        owner: Owner[ServerConnection],
         endpoint: Endpoint,
         *,
         pid: int,

@@ -19,7 +19,7 @@ def sweep(pools: Pools, now: float, *, thorough: bool) -> None:
     """`thorough` (about once a second) also looks at connections that nobody uses."""
     for pool in pools:
         if pool.queue:
-            _expire_waits(pool, now)
+            _expire_waits(pools, pool, now)
         for server in list(pool.active):
             _enforce(pools, server, now)
         if thorough:
@@ -32,12 +32,12 @@ def sweep(pools: Pools, now: float, *, thorough: bool) -> None:
         pools.forget_unused(now)
 
 
-def _expire_waits(pool: Pool, now: float) -> None:
+def _expire_waits(pools: Pools, pool: Pool, now: float) -> None:
     for waiter in list(pool.queue):
         limit = waiter.wait_limit
         if limit and now - waiter.waiting_since > limit:
             pool.leave(waiter)
-            pool.pools.process.timeout("query_wait_timeout")
+            pools.process.timeout("query_wait_timeout")
             waiter.refused(CapReached("query_wait_timeout", hint="No server connection came free in time."))
 
 

@@ -52,14 +52,13 @@ async def connect(
             if (
                 last == 0
                 or error.sqlstate != "28000"
-                or (isinstance(endpoint.host, str)
-                and endpoint.host[:1] == "/")
+                or (isinstance(endpoint.host, str) and endpoint.host[:1] == "/")
             ):
                 raise
     raise AssertionError("the last attempt returns or raises")
 
 
-async def _open(endpoint: Endpoint, tls: ServerTls, secure: bool, timeout: float | None) -> LoginStream:  # noqa: ASYNC109
+async def _open(endpoint: Endpoint, tls: ServerTls, secure: bool, timeout: float | None) -> LoginStream:
     try:
         async with asyncio.timeout(timeout):
             sock = await open_socket(endpoint)
@@ -138,7 +137,7 @@ async def _log_in(
     stream: LoginStream,
     wanted: Mapping[str, str],
     password: str,
-    timeout: float | None,  # noqa: ASYNC109
+    timeout: float | None,
 ) -> ServerLogin:
     try:
         async with asyncio.timeout(timeout):
@@ -197,7 +196,7 @@ async def _converse(stream: LoginStream, wanted: Mapping[str, str], password: st
                 )
 
 
-async def say_and_wait(endpoint: Endpoint, tls: ServerTls, packet: bytes, timeout: float | None) -> None:  # noqa: ASYNC109
+async def say_and_wait(endpoint: Endpoint, tls: ServerTls, packet: bytes, timeout: float | None) -> None:
     """Opens a connection only to say `packet`, and waits until the server hangs up. Raises ServerLost."""
     stream = await _open(endpoint, tls, tls.first, timeout)
     try:

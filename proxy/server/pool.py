@@ -18,22 +18,33 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from time import monotonic
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 from weakref import WeakSet
 
 from proxy.admission.accounts import Account, Counter, give_all, take_all
 from proxy.admission.queue import FairQueue
 from proxy.errors import CapReached, NoHealthyEndpoint, ServerLost, ServerRefused, TiergateError
-from proxy.model import Cluster, Endpoint, PoolKey, PoolMode, ServerOptions
+from proxy.model import Cluster, PoolKey, PoolMode, ServerOptions
 from proxy.protocol.lifecycle import ServerState
 from proxy.protocol.state import State
-from proxy.routing.choose import choose
+from proxy.protocol.statements import Statement
 from proxy.server.connection import ServerConnection
 from proxy.stats import PoolStats
 
-if TYPE_CHECKING:
-    from proxy.protocol.statements import Statement
-    from proxy.server.pools import Pools
+
+class Keeper(Protocol):
+    """What a pool asks of those who keep all pools."""
+
+    options: ServerOptions
+
+    def connection_counters(self, pool: Pool) -> tuple[Counter, ...]: ...
+    def open(self, pool: Pool, counters: tuple[Counter, ...]) -> None: ...
+    def make_room(self, wanting: Pool) -> None: ...
+    def reachable(self, cluster: Cluster, now: float) -> bool: ...
+    def release(self, server: ServerConnection) -> None: ...
+    def retire(self, statement: Statement) -> None: ...
+    def cancel(self, server: ServerConnection) -> None: ...
+    def cancel_and_close(self, server: ServerConnection) -> None: ...
 
 
 class Waiter(Protocol):
@@ -48,12 +59,13 @@ class Waiter(Protocol):
 
 class Pool:
     __slots__ = (
-        "_serving", "accepted", "active", "closing", "cluster", "failed_with", "generation", "idle", "introductions", "key", "last_used", "login",
-        "mode", "opening", "options", "paused", "pools", "queue", "resetting", "stats", "welcome",
+        "_serving", "accepted", "active", "closing", "cluster", "failed_with", "generation", "idle",
+        "introductions", "key", "last_used", "login", "mode", "opening", "options", "paused", "pools", "queue",
+        "resetting", "stats", "welcome",
     )  # fmt: skip
 
     def __init__(
-        self, pools: Pools, key: PoolKey, cluster: Cluster, mode: PoolMode, login: tuple[str, str]
+        self, pools: Keeper, key: PoolKey, cluster: Cluster, mode: PoolMode, login: tuple[str, str]
     ) -> None:
         self.pools = pools
         self.key = key
@@ -125,7 +137,7 @@ class Pool:
                 hint=f"max_queue is {limit}.",
             )
         if self.failed_with is not None and not (self.active or self.idle or self.resetting or self.opening):
-            if self._endpoint(now) is None:
+            if not self.pools.reachable(self.cluster, now):
                 raise self.failed_with
             self.failed_with = None
 
@@ -266,97 +278,54 @@ class Pool:
 
     # --- opening ------------------------------------------------------------------------------------
 
-    def _endpoint(self, now: float) -> Endpoint | None:
-        health = self.pools.health
-        counts: dict[Endpoint, int] = {}
-        for server in self.connections():
-            counts[server.endpoint] = counts.get(server.endpoint, 0) + 1
-        return choose(self.cluster.endpoints, lambda e: health.healthy(e, now), lambda e: counts.get(e, 0))
-
     def _grow(self) -> None:
         if self.paused or not self.queue:
             return
         room = self.cluster.pool_size - self.size
         wanted = min(self.queue.grantable() - self.opening - len(self.idle) - len(self.resetting), room)
         while wanted > 0:
-            counters = self.pools.connection_counters(self)
-            full = take_all(counters)
+            full = self._begin_opening()
             if full is not None:
                 full.when_free(self.serve)
                 self.pools.make_room(self)
                 return
-            self.opening += 1
-            self.pools.spawn(self._open(counters))
             wanted -= 1
 
     def fill(self, least: int) -> None:
-        """Opens connections until there are `least`."""
+        """Opens connections until there are `least`, as far as the caps allow."""
         while self.size < min(least, self.cluster.pool_size) and not self.paused:
-            counters = self.pools.connection_counters(self)
-            if take_all(counters) is not None:
+            if self._begin_opening() is not None:
                 return
-            self.opening += 1
-            self.pools.spawn(self._open(counters))
 
-    async def _open(self, counters: tuple[Counter, ...]) -> None:
-        generation = self.generation
-        try:
-            server = await self._connect(generation)
-        except TiergateError as error:
-            self.opening -= 1
-            give_all(counters)
-            self._failed(error)
-            return
-        except BaseException:
-            self.opening -= 1
-            give_all(counters)
-            raise
+    def _begin_opening(self) -> Counter | None:
+        """One more connection is on its way, or the counter that forbids it."""
+        counters = self.pools.connection_counters(self)
+        full = take_all(counters)
+        if full is None:
+            self.opening += 1
+            self.pools.open(self, counters)
+        return full
+
+    def opened(self, server: ServerConnection) -> None:
         self.opening -= 1
-        self.pools.hold(server, counters)
         self.failed_with = None
         server.state = ServerState.IDLE
         self.idle.append(server)
         if server.transport.is_closing():
             server.connection_lost(None)
             return
-        if generation != self.generation:
+        if server.generation != self.generation:
             self.close_idle(server)
         self.serve()
 
-    async def _connect(self, generation: int) -> ServerConnection:
-        """A connection to the best endpoint; those that cannot be reached are set aside."""
-        failure: TiergateError | None = None
-        for _ in self.cluster.endpoints:
-            now = monotonic()
-            endpoint = self._endpoint(now)
-            if endpoint is None:
-                break
-            try:
-                server = await self.pools.connect(self, endpoint, generation)
-            except ServerRefused:
-                self.pools.process.server_failures += 1
-                raise
-            except TiergateError as error:
-                self.pools.process.server_failures += 1
-                failure = error
-                self.pools.eject(endpoint, error)
-                continue
-            self.pools.health.restore(endpoint)
-            return server
-        raise (
-            failure
-            if failure is not None
-            else (
-                self.failed_with
-                or NoHealthyEndpoint(f'no server of cluster "{self.cluster.name}" can be reached')
-            )
-        )
-
-    def _failed(self, error: TiergateError) -> None:
+    def failed(self, error: TiergateError | None) -> None:
+        """A connection could not be opened; if there is no other, those who wait hear why (None: nobody does)."""
+        self.opening -= 1
+        if error is None:
+            return
         if isinstance(error, ServerLost):
             error = NoHealthyEndpoint(error.message, hint=error.hint, internal=error.internal)
         self.failed_with = None if isinstance(error, ServerRefused) else error
-        self.pools.report(self, error)
         if not (self.active or self.idle or self.resetting or self.opening):
             self.refuse_all(error)
 
@@ -419,7 +388,7 @@ class Pool:
     # --- what server connections ask ----------------------------------------------------------------
 
     def retire(self, statement: Statement) -> None:
-        self.pools.catalog.retire(statement)
+        self.pools.retire(statement)
 
     def cancel(self, server: ServerConnection) -> None:
         self.pools.cancel(server)

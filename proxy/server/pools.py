@@ -1,17 +1,19 @@
-"""All pools of the process, the counts of server connections by cluster, and the tasks that open and cancel."""
+"""All pools of the process, the counts of server connections, and the tasks that open and cancel."""
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter as Counts
 from collections.abc import Coroutine, Iterator, Mapping
 from time import monotonic
 
 from proxy import log
 from proxy.admission.accounts import Counter, give_all
-from proxy.errors import ServerRefused, TiergateError
+from proxy.errors import NoHealthyEndpoint, ServerRefused, TiergateError
 from proxy.model import Cluster, Endpoint, PoolKey, PoolMode, ServerOptions
 from proxy.net.tls import ServerTls
-from proxy.protocol.statements import Catalog
+from proxy.protocol.statements import Catalog, Statement
+from proxy.routing.choose import choose
 from proxy.server import cancel as cancelling
 from proxy.server import login
 from proxy.server.connection import ServerConnection
@@ -154,7 +156,60 @@ class Pools:
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.exception("server task failed", error)
 
-    async def connect(self, pool: Pool, endpoint: Endpoint, generation: int) -> ServerConnection:
+    def open(self, pool: Pool, counters: tuple[Counter, ...]) -> None:
+        """Opens one more connection for `pool`; the permits are the connection's until its socket is closed."""
+        self.spawn(self._open(pool, counters))
+
+    async def _open(self, pool: Pool, counters: tuple[Counter, ...]) -> None:
+        generation = pool.generation
+        try:
+            server = await self._connect_somewhere(pool, generation)
+        except BaseException as error:
+            give_all(counters)
+            if isinstance(error, TiergateError):
+                self._report(pool, error)
+                pool.failed(error)
+                return
+            pool.failed(None)
+            raise
+        self._held[server] = counters
+        pool.opened(server)
+
+    async def _connect_somewhere(self, pool: Pool, generation: int) -> ServerConnection:
+        """A connection to the best endpoint; those that cannot be reached are set aside."""
+        failure: TiergateError | None = None
+        for _ in pool.cluster.endpoints:
+            endpoint = self._endpoint(pool, monotonic())
+            if endpoint is None:
+                break
+            try:
+                server = await self._connect(pool, endpoint, generation)
+            except ServerRefused:
+                self.process.server_failures += 1
+                raise
+            except TiergateError as error:
+                self.process.server_failures += 1
+                failure = error
+                self._eject(endpoint, error)
+                continue
+            self.health.restore(endpoint)
+            return server
+        if failure is None:
+            failure = pool.failed_with
+        raise failure or NoHealthyEndpoint(f'no server of cluster "{pool.cluster.name}" can be reached')
+
+    def _endpoint(self, pool: Pool, now: float) -> Endpoint | None:
+        """The healthy endpoint that has the fewest of the pool's connections."""
+        counts = Counts(server.endpoint for server in pool.connections())
+        return choose(pool.cluster.endpoints, lambda e: self.health.healthy(e, now), lambda e: counts[e])
+
+    def reachable(self, cluster: Cluster, now: float) -> bool:
+        return choose(cluster.endpoints, lambda e: self.health.healthy(e, now), lambda _: 0) is not None
+
+    def retire(self, statement: Statement) -> None:
+        self.catalog.retire(statement)
+
+    async def _connect(self, pool: Pool, endpoint: Endpoint, generation: int) -> ServerConnection:
         user, password = pool.login
         done = await login.connect(
             endpoint,
@@ -182,10 +237,6 @@ class Pools:
             server.data_received(rest)
         return server
 
-    def hold(self, server: ServerConnection, counters: tuple[Counter, ...]) -> None:
-        """The permits of a connection's existence, given back when its socket is closed."""
-        self._held[server] = counters
-
     def release(self, server: ServerConnection) -> None:
         counters = self._held.pop(server, ())
         give_all(counters)
@@ -202,13 +253,13 @@ class Pools:
             oldest = min(others, key=lambda pool: pool.idle[0].idle_since)
             oldest.close_idle(oldest.idle[0])
 
-    def eject(self, endpoint: Endpoint, error: TiergateError) -> None:
+    def _eject(self, endpoint: Endpoint, error: TiergateError) -> None:
         self.health.eject(endpoint, monotonic() + self.options.server_login_retry, error.message)
         _log.warning(
             "endpoint set aside", endpoint=str(endpoint), error=error.message, internal=error.internal
         )
 
-    def report(self, pool: Pool, error: TiergateError) -> None:
+    def _report(self, pool: Pool, error: TiergateError) -> None:
         said = "server refused the login" if isinstance(error, ServerRefused) else "no server connection"
         _log.warning(
             said, cluster=pool.cluster.name, database=pool.key.database, user=pool.key.user, error=error.message,

@@ -1,0 +1,137 @@
+"""What is known of one client's conversation: the fields that a session's parts share."""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from proxy.admission.accounts import Account, Counter, give_all
+from proxy.client.plane import Plane
+from proxy.model import Limits, PinReason, PoolMode, Tenant, User
+from proxy.protocol.lifecycle import SessionState, session_step
+from proxy.protocol.state import EMPTY, State
+from proxy.protocol.statements import Statement
+from proxy.server.connection import IDLE, ServerConnection
+from proxy.sql.verdict import Verdict
+from proxy.wire.frames import FROM_CLIENT, Scanner
+
+if TYPE_CHECKING:
+    from proxy.client.login import Login
+    from proxy.server.pool import Pool
+
+
+class Conversation(asyncio.Protocol):
+    """The fields of a session, and the small steps that need nothing else."""
+
+    __slots__ = (
+        "_permits",
+        "account",
+        "acquiring",
+        "answer",
+        "connected_at",
+        "epoch",
+        "evicted",
+        "gone",
+        "holding",
+        "idle_since",
+        "key",
+        "leaving",
+        "limits",
+        "login",
+        "maps_statements",
+        "minor",
+        "mode",
+        "parked",
+        "parked_size",
+        "pending",
+        "pid",
+        "pins",
+        "plane",
+        "pool",
+        "queries",
+        "scanner",
+        "server",
+        "skipping",
+        "startup",
+        "state",
+        "state_needed",
+        "statements",
+        "tenant",
+        "told",
+        "transport",
+        "unnamed",
+        "unsynced",
+        "user",
+        "wait_limit",
+        "waiting_since",
+        "write_paused",
+    )  # fmt: skip
+
+    def __init__(
+        self, plane: Plane, login: Login, tenant: Tenant, account: Account, permits: tuple[Counter, ...]
+    ) -> None:
+        self.plane = plane
+        self.login = login
+        self.user: User = login.user
+        self.tenant = tenant
+        self.account = account
+        self.minor = login.protocol_minor
+        self.limits: Limits = plane.registry.limits(tenant, login.user)
+        self.wait_limit = self.limits.query_wait_timeout or 0.0
+        self.epoch = plane.registry.epoch
+        self.pool: Pool
+        self.mode = PoolMode.TRANSACTION
+        self.maps_statements = True
+        self.transport: asyncio.Transport
+        self.scanner = Scanner(FROM_CLIENT)
+        self.state = SessionState.LOGIN
+        self.server: ServerConnection | None = None
+        self.startup: State = EMPTY  # what RESET goes back to
+        self.state_needed: State = EMPTY
+        self.told: State = EMPTY  # what the client believes of the reported parameters
+        self.statements: dict[bytes, Statement] = {}
+        self.unnamed: Statement | None = None
+        self.unsynced = False  # within an extended batch whose Sync has not been sent
+        self.pins: set[PinReason] = set()
+        self.evicted = False
+        self.pid = 0
+        self.key = b""
+        self.queries = 0
+        self.connected_at = self.idle_since = monotonic()
+        self.waiting_since = 0.0
+        self._permits = permits
+        self.parked: list[bytes] = []
+        self.parked_size = 0
+        self.holding = False  # linked, but the batch waits until the server has our state
+        self.skipping = False  # after an error of ours, up to the Sync
+        self.answer: bytes = b""  # an error of ours that the next frame gets
+        self.pending: Verdict | None = None
+        self.write_paused = False
+        self.acquiring = False
+        self.leaving = False
+        self.gone = False
+
+    def step(self, event: str) -> None:
+        self.state = session_step(self.state, event)
+
+    @property
+    def rests(self) -> bool:
+        """Nothing is asked, and no transaction is open."""
+        server = self.server
+        return server is None or not (server.pipeline or self.unsynced or server.status != IDLE)
+
+    def release_permits(self) -> None:
+        permits, self._permits = self._permits, ()
+        give_all(permits)
+
+    def use_pool(self, pool: Pool) -> None:
+        self.pool = pool
+        self.mode = pool.mode
+        self.maps_statements = (
+            pool.mode is not PoolMode.SESSION and self.plane.pools.options.max_prepared_statements > 0
+        )
+
+    def write(self, data: bytes) -> None:
+        if not self.gone:
+            self.transport.write(data)

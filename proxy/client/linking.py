@@ -1,0 +1,255 @@
+"""A session's side of its server connection: how it gets one, what it brings along, and what it hears.
+
+Linking is the lower half of `Session`; the upper half (`session.py`) reads the client.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from time import monotonic
+
+from proxy.client.conversation import Conversation
+from proxy.client.placing import follow_registry
+from proxy.errors import ServerRefused, ShuttingDown, TiergateError
+from proxy.model import PoolMode
+from proxy.protocol.state import with_parameter
+from proxy.server.connection import IDLE, READ_ONLY_PARAMETERS, ServerConnection, display_names
+from proxy.wire import encode
+
+_PARKED_MAX = 65_536  # bytes read ahead of a wait; beyond, the client's socket is left alone
+# A connection that has one of these might cut a change of its state short.
+_RISKY = ("statement_timeout", "transaction_timeout")
+
+
+class Linking(Conversation):
+    __slots__ = ()
+
+    def _park(self, data: bytes) -> None:
+        self.parked.append(data)
+        self.parked_size += len(data)
+        if self.parked_size > _PARKED_MAX:
+            self.transport.pause_reading()
+
+    def _resume(self) -> None:
+        data = b"".join(self.parked)
+        self.parked.clear()
+        if self.parked_size > _PARKED_MAX and not self.gone:
+            self.transport.resume_reading()
+        self.parked_size = 0
+        if data:
+            self._process(data)
+
+    # --- what the upper half does -------------------------------------------------------------------
+
+    @abstractmethod
+    def _process(self, data: bytes) -> None:
+        """Reads requests of the client."""
+
+    @abstractmethod
+    def end(self, error: TiergateError) -> None:
+        """Ends the session with a FATAL of ours."""
+
+    @abstractmethod
+    def _close(self) -> None:
+        """Ends the session and gives back its server connection."""
+
+    # --- linking ------------------------------------------------------------------------------------
+
+    def keep(self, server: ServerConnection) -> None:
+        """Session mode: the connection of the login is the session's own from the start."""
+        self.step("link")
+        self.server = server
+        server.link = self
+
+    def _link(self, out: list[bytes]) -> ServerConnection | None:
+        """A linked connection whose state is ours or is made so by what is put into `out`; None: the batch is
+        parked, or has been refused."""
+        if self.epoch != self.plane.registry.epoch and not self.reroute():
+            return None
+        now = monotonic()
+        self.acquiring = True
+        try:
+            server = self.pool.acquire(self, now)
+        except TiergateError as error:
+            rest = self.scanner.rewind()
+            self._refuse(error)
+            self._process(rest)
+            return None
+        finally:
+            self.acquiring = False
+        if server is None:
+            server = self.server
+            if server is None:
+                self.step("wait")
+                self._park(self.scanner.rewind())
+                return None
+        else:
+            self._attach(server)
+        server.begin(now)
+        if self._take_state(server, out):
+            return server
+        self._park(self.scanner.rewind())
+        return None
+
+    def _attach(self, server: ServerConnection) -> None:
+        self.step("link")
+        self.server = server
+        server.link = self
+        if self.write_paused:
+            server.transport.pause_reading()
+
+    def _take_state(self, server: ServerConnection, out: list[bytes]) -> bool:
+        """Whether requests may follow at once. A state that no server of the pool has taken yet, or a
+        connection whose timeouts could cut the change short, must have answered first."""
+        needs = self.state_needed
+        if server.values is needs:
+            if self.told is not server.reported:
+                self._tell(server)
+            return True
+        before = server.values.parameters
+        ahead = server.apply(needs)
+        if not ahead:
+            self._tell(server)
+            return True
+        if needs in self.pool.accepted and not any(name in before for name in _RISKY):
+            out.append(ahead)
+            return True
+        self.holding = True
+        server.send(ahead)
+        return False
+
+    def _tell(self, server: ServerConnection) -> None:
+        """Says what this server reports otherwise than the client believes."""
+        believed, told = self.told.parameters, server.reported
+        for name, value in told.parameters.items():
+            if believed.get(name) != value:
+                raw = value.encode("utf-8", "surrogateescape")
+                self.write(encode.parameter_status(display_names[name].encode(), raw))
+        self.told = told
+
+    def granted(self, server: ServerConnection) -> None:
+        self._attach(server)
+        if self.acquiring:
+            return
+        server.begin(monotonic())
+        out: list[bytes] = []
+        if not self._take_state(server, out):
+            return
+        if out:
+            server.send(b"".join(out))
+        self._resume()
+
+    def refused(self, error: TiergateError) -> None:
+        self.step("refuse")
+        self._refuse(error)
+        self._resume()
+
+    def _refuse(self, error: TiergateError) -> None:
+        """The next request of the client gets the error; the session goes on."""
+        self.account.stats.error(error.sqlstate)
+        if isinstance(error, ServerRefused):
+            self.answer = encode.with_severity(error.frame, "ERROR")
+        else:
+            self.answer = encode.error(error.message, error.sqlstate, hint=error.hint, detail=error.detail)
+
+    def reroute(self) -> bool:
+        """Follows a change of the registry before the next transaction. False: the session has ended."""
+        try:
+            follow_registry(self)
+        except TiergateError as error:
+            self.end(error)
+            return False
+        return True
+
+    # --- what the server connection says ------------------------------------------------------------
+
+    def replies(self, data: bytes) -> None:
+        if not self.gone:
+            self.transport.write(data)
+
+    def reported(self, name: str, value: str) -> None:
+        server = self.server
+        if server is None:
+            return
+        self.told = server.reported
+        if name not in READ_ONLY_PARAMETERS:
+            server.values = with_parameter(server.values, name, value)
+            self.state_needed = with_parameter(self.state_needed, name, value)
+
+    def state_ready(self, error: bytes) -> None:
+        server = self.server
+        if server is None:
+            return
+        if error:
+            held, self.holding = self.holding, False
+            self.server = None
+            self.step("unlink")
+            self.pool.drop(server)
+            if not held:
+                self.write(encode.with_severity(error, "FATAL"))
+                self._close()
+                return
+            self.answer = encode.with_severity(error, "ERROR")
+            self._resume()
+            return
+        self.pool.accepted.add(server.values)
+        if self.told is not server.reported:
+            self._tell(server)
+        if self.holding:
+            self.holding = False
+            self._resume()
+
+    def server_ready(self) -> None:
+        server = self.server
+        if server is None or self.unsynced or self.holding or self.scanner.inside_frame:
+            return
+        if self.leaving:
+            self._close()
+            return
+        if server.status != IDLE:
+            return
+        if self.plane.draining:
+            self.end(ShuttingDown("terminating connection due to administrator command"))
+        elif self.mode is not PoolMode.SESSION and not self.pins:
+            self._unlink(server)
+        elif self.epoch != self.plane.registry.epoch:
+            self.reroute()
+
+    def _unlink(self, server: ServerConnection) -> None:
+        self.server = None
+        self.step("unlink")
+        if self.write_paused:
+            server.transport.resume_reading()
+        self.idle_since = server.query_since
+        self.pool.checkin(server)
+
+    def reset_by_client(self, *, everything: bool, unpin: bool) -> None:
+        self.statements.clear()
+        if everything:
+            self.unnamed = None
+            self.state_needed = self.startup
+            if unpin and self.pins:
+                self.pins.clear()
+                self.step("unpin")
+
+    def rename_statement(self, error: bytes) -> bytes:
+        for name, statement in self.statements.items():
+            if statement.name in error:
+                renamed = error[5:].replace(b'"' + statement.name + b'"', b'"' + name + b'"')
+                return encode.frame(b"E", renamed)
+        return error
+
+    def server_lost(self, error: TiergateError, said: bytes) -> None:
+        self.server = None
+        if not said:
+            self.account.stats.error(error.sqlstate)
+            self.write(encode.error(error.message, error.sqlstate, severity="FATAL"))
+        self._close()
+
+    def pause_client(self) -> None:
+        if not self.gone:
+            self.transport.pause_reading()
+
+    def resume_client(self) -> None:
+        if not self.gone:
+            self.transport.resume_reading()

@@ -1,0 +1,55 @@
+"""What a server connection calls upwards: its link, whoever has it now, and its owner, the pool."""
+
+from __future__ import annotations
+
+from typing import Protocol, TypeVar
+
+from proxy.errors import TiergateError
+from proxy.model import Limits
+from proxy.protocol.statements import Statement
+
+S_contra = TypeVar("S_contra", contravariant=True)
+
+
+class Link(Protocol):
+    """What a server connection tells whoever has it."""
+
+    limits: Limits
+
+    def end(self, error: TiergateError) -> None:
+        """A limit of time ends the session."""
+
+    def replies(self, data: bytes) -> None:
+        """Bytes for the client."""
+
+    def reported(self, name: str, value: str) -> None:
+        """The client's own doing changed a reported parameter (name in lower case)."""
+
+    def state_ready(self, error: bytes) -> None:
+        """The session's state has been applied, or could not be (the server's ErrorResponse)."""
+
+    def server_ready(self) -> None:
+        """Nothing is owed any more."""
+
+    def reset_by_client(self, *, everything: bool, unpin: bool) -> None:
+        """DISCARD ALL (everything) or DEALLOCATE ALL is done; `unpin`: nothing was asked after it."""
+
+    def rename_statement(self, error: bytes) -> bytes:
+        """The ErrorResponse with the client's own name for a statement."""
+
+    def server_lost(self, error: TiergateError, said: bytes) -> None:
+        """The connection is gone; `said` is the server's own last ErrorResponse, already passed on."""
+
+    def pause_client(self) -> None: ...
+    def resume_client(self) -> None: ...
+
+
+class Owner(Protocol[S_contra]):
+    """What a server connection asks of its pool."""
+
+    def lost(self, server: S_contra) -> None: ...
+    def cleaned(self, server: S_contra) -> None: ...
+    def retire(self, statement: Statement) -> None: ...
+    def cancel(self, server: S_contra) -> None: ...
+    def traffic(self, received: int) -> None: ...
+    def measured(self, query_seconds: float, xact_seconds: float) -> None: ...
