@@ -1,0 +1,94 @@
+"""The command `tiergate`: what it can be asked. Each command's work is in the module of its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from proxy import __version__
+
+main = typer.Typer(
+    name="tiergate",
+    help="A tenant-aware PostgreSQL connection pooler.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+tenants = typer.Typer(help="The tenants of a configuration file.", no_args_is_help=True)
+main.add_typer(tenants, name="tenants")
+
+Config = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="The TOML configuration.")]
+Json = Annotated[bool, typer.Option("--json", help="JSON for programs instead of a table.")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"tiergate {__version__}")
+        raise typer.Exit
+
+
+@main.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", "-V", callback=_version, is_eager=True, help="Say the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@main.command()
+def serve(config: Config) -> None:
+    """Run the proxy in the foreground.
+
+    SIGHUP reloads the file. SIGTERM drains: no new clients, transactions may finish for shutdown_timeout;
+    a second one stops at once. SIGINT and SIGQUIT stop at once. All of them exit 0.
+    """
+    from proxy.cli.serve import run
+
+    raise typer.Exit(run(config))
+
+
+@main.command()
+def check(config: Config) -> None:
+    """Say everything that is wrong with a configuration file, or "configuration OK"."""
+    from proxy.cli.check import run
+
+    raise typer.Exit(run(config))
+
+
+@tenants.command("list")
+def list_tenants(config: Config, json: Json = False) -> None:
+    """Each tenant with its tier and where it lives."""
+    from proxy.cli.tenants import run_list
+
+    raise typer.Exit(run_list(config, json=json))
+
+
+@tenants.command("show")
+def show_tenant(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A tenant's name or id.")],
+    config: Config,
+    json: Json = False,
+) -> None:
+    """One tenant: its route, step by step with the reasons, and its limits."""
+    from proxy.cli.tenants import run_show
+
+    raise typer.Exit(run_show(config, name, json=json))
+
+
+@main.command()
+def demo(
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Where the proxy listens; 0: a free port.")
+    ] = 6432,
+    directory: Annotated[
+        Path | None, typer.Option("--dir", metavar="DIR", help="Keep servers and configuration here.")
+    ] = None,
+    check: Annotated[bool, typer.Option("--check", help="Try everything, print the result and end.")] = False,
+) -> None:
+    """Start real PostgreSQL servers for three tiers, the proxy before them, and say what to try."""
+    from proxy.cli.demo import run
+
+    raise typer.Exit(run(port, directory, check=check))

@@ -213,8 +213,8 @@ class EmbeddedServer:
         replica._own_directory()
         self._run(
             "pg_basebackup", "--pgdata", str(replica.data_dir), "--write-recovery-conf",
-            "--wal-method=stream", "--checkpoint=fast", "--no-sync", "--host", str(self.socket_dir), "--port", str(self.port),
-            "--username", self.superuser,
+            "--wal-method=stream", "--checkpoint=fast", "--no-sync", "--host", str(self.socket_dir),
+            "--port", str(self.port), "--username", self.superuser,
         )  # fmt: skip
         return replica.start()
 

@@ -1,0 +1,122 @@
+"""`tiergate tenants`: who the tenants of a configuration file are, and how each would be routed."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from proxy import settings
+from proxy.cli.problems import complain
+from proxy.errors import ConfigError
+from proxy.model import Cluster, Limits, Role, Tenant, Tier
+from proxy.registry.memory import Registry
+from proxy.routing.route import explain
+from proxy.settings import Settings, format_duration
+
+Row = dict[str, Any]
+_ONLY_JSON = {"id", "replicas"}
+
+
+def run_list(config: Path, *, json: bool) -> int:
+    loaded = _load(config)
+    if loaded is None:
+        return 1
+    registry = Registry(loaded.directory, loaded.client)
+    rows = [_summary(registry, tenant) for tenant in registry.tenants()]
+    if json:
+        typer.echo(jsonlib.dumps(rows, indent=2, ensure_ascii=False))
+    else:
+        _print([{k: v for k, v in row.items() if k not in _ONLY_JSON} for row in rows])
+    return 0
+
+
+def run_show(config: Path, name: str, *, json: bool) -> int:
+    loaded = _load(config)
+    if loaded is None:
+        return 1
+    registry = Registry(loaded.directory, loaded.client)
+    tenant = registry.known(name)
+    if tenant is None:
+        complain(ConfigError(f'{config}: no tenant is called "{name}"'))
+        return 1
+    tier, cluster = _home(registry, tenant)
+    steps = explain(tenant, tier, cluster, None, "", loaded.server)
+    limits = _limits(registry.limits(tenant))
+    if json:
+        route = [{"step": step, "value": value, "reason": reason} for step, value, reason in steps]
+        typer.echo(
+            jsonlib.dumps(
+                {**_summary(registry, tenant), "route": route, "limits": asdict(registry.limits(tenant))},
+                indent=2,
+                ensure_ascii=False,
+            )
+        )
+    else:
+        _print([{"step": step, "value": value, "reason": reason} for step, value, reason in steps])
+        _print([{"limit": limit, "value": value} for limit, value in limits.items()])
+    return 0
+
+
+def _load(config: Path) -> Settings | None:
+    try:
+        return settings.load(str(config))
+    except ConfigError as error:
+        complain(error)
+        return None
+
+
+def _home(registry: Registry, tenant: Tenant) -> tuple[Tier, Cluster]:
+    tier, cluster = registry.tier(tenant.tier), registry.cluster(tenant.cluster)
+    if tier is None or cluster is None:
+        raise LookupError(f"tenant {tenant.name} without tier or cluster")
+    return tier, cluster
+
+
+def _summary(registry: Registry, tenant: Tenant) -> Row:
+    tier, cluster = _home(registry, tenant)
+    return {
+        "tenant": tenant.name,
+        "id": tenant.id,
+        "tier": tier.name,
+        "cluster": cluster.name,
+        "kind": cluster.kind.value,
+        "servers": [str(e) for e in cluster.with_role(Role.PRIMARY, Role.COORDINATOR)],
+        "replicas": [str(e) for e in cluster.with_role(Role.REPLICA)],
+        "active": tenant.active,
+    }
+
+
+def _limits(limits: Limits) -> dict[str, str]:
+    return {
+        name: "no limit"
+        if not value
+        else format_duration(value)
+        if name.endswith("timeout")
+        else f"{value:g}"
+        for name, value in asdict(limits).items()
+    }
+
+
+def _print(rows: list[Row]) -> None:
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    for column in rows[0] if rows else ("tenant",):
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*("\n".join(v) if isinstance(v, list) else _word(v) for v in row.values()))
+    console = Console(markup=False, highlight=False)
+    if not console.is_terminal:
+        console.width = 1000  # a file or a pipe has no edge to fold at
+    console.print(table)
+
+
+def _word(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)
