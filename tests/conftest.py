@@ -1,0 +1,128 @@
+"""Fixtures: real servers, started when the first test asks for one, and proxies that leave nothing behind."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from proxy.cli.embedded import EmbeddedServer
+    from tests.integration.running import Proxy
+    from tests.integration.servers import Certificates, DebianServer
+
+StartProxy = Callable[..., "Proxy"]
+
+
+@pytest.fixture(scope="session")
+def server_root() -> Iterator[Path]:
+    """A directory that the servers' own system user can reach."""
+    path = Path(tempfile.mkdtemp(prefix="tiergate-test-"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def _embedded(root: Path, name: str, hba: str | None = None) -> Iterator[EmbeddedServer]:
+    from proxy.cli.embedded import EmbeddedServer
+    from tests.integration import servers
+
+    server = EmbeddedServer(root / name, settings=servers.SETTINGS, hba=hba)
+    server.start()
+    try:
+        servers.seed(server, name)
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def dedicated(server_root: Path) -> Iterator[EmbeddedServer]:
+    """The enterprise tenant's own server; it wants passwords, of every kind."""
+    from tests.integration import servers
+
+    yield from _embedded(server_root, "dedicated", servers.HBA_PASSWORDS)
+
+
+@pytest.fixture(scope="session")
+def vip(server_root: Path) -> Iterator[EmbeddedServer]:
+    yield from _embedded(server_root, "vip")
+
+
+@pytest.fixture(scope="session")
+def shared(server_root: Path) -> Iterator[EmbeddedServer]:
+    yield from _embedded(server_root, "shared")
+
+
+@pytest.fixture
+def victim(server_root: Path, tmp_path: Path) -> Iterator[EmbeddedServer]:
+    """A server of the test's own, to be killed, stopped and restarted."""
+    yield from _embedded(server_root, f"victim-{tmp_path.name}")
+
+
+@pytest.fixture(scope="session")
+def certificates(server_root: Path) -> Certificates:
+    from tests.integration import servers
+
+    directory = server_root / "certificates"
+    directory.mkdir()
+    return servers.make_certificates(directory)
+
+
+@pytest.fixture(scope="session")
+def tls_server(server_root: Path, certificates: Certificates) -> Iterator[DebianServer]:
+    """Debian's PostgreSQL 15, which has TLS; the embedded one has not."""
+    from proxy.cli.embedded import free_port
+    from tests.integration import servers
+
+    missing = servers.debian_missing()
+    if missing:
+        pytest.skip(f"TLS to servers needs Debian's PostgreSQL: {missing}")
+    server = servers.DebianServer(
+        server_root / "debian", free_port(), certificates, servers.SETTINGS, servers.HBA_TLS
+    )
+    try:
+        servers.seed(server, "tls")
+        yield server
+    finally:
+        server.stop()
+
+
+def _starter(directory: Path) -> Iterator[StartProxy]:
+    from tests.integration.running import configuration, running
+
+    with ExitStack() as stack:
+
+        def start(tables: dict[str, dict[str, Any]] | str, **proxy: Any) -> Proxy:
+            text = tables if isinstance(tables, str) else configuration(tables, **proxy)
+            number = len(list(directory.glob("proxy-*.toml")))
+            return stack.enter_context(running(directory / f"proxy-{number}.toml", text))
+
+        yield start
+
+
+@pytest.fixture
+def start_proxy(tmp_path: Path) -> Iterator[StartProxy]:
+    """`start_proxy(tables, **keys_of_proxy)`, or with the TOML text: a proxy until the end of the test."""
+    yield from _starter(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def start_module_proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartProxy]:
+    """The same, until the end of the module's tests."""
+    yield from _starter(tmp_path_factory.mktemp("proxies"))
+
+
+@pytest.fixture(scope="session")
+def all_tiers(
+    dedicated: EmbeddedServer, vip: EmbeddedServer, shared: EmbeddedServer
+) -> dict[str, dict[str, Any]]:
+    """The tables of a configuration with a tenant of each tier on its own server."""
+    from tests.integration import servers
+
+    return servers.all_tiers(dedicated, vip, shared)

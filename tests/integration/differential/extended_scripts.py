@@ -1,0 +1,608 @@
+"""Scripts of the extended query protocol: statements, portals, pipelines and their errors, COPY."""
+
+from __future__ import annotations
+
+from tests.integration.differential.script import Script, Step, step, to_eof
+from tests.rawclient import (
+    COPY_DONE,
+    FLUSH,
+    SYNC,
+    TERMINATE,
+    ask,
+    bind,
+    close,
+    copy_data,
+    copy_fail,
+    describe,
+    execute,
+    frame,
+    function_call,
+    parse,
+    query,
+)
+
+TEXT, INT4, INT8 = 25, 23, 20
+
+SCRIPTS = (
+    Script(
+        "parse_bind_describe_execute",
+        (
+            step(parse("SELECT $1::int + 1 AS next, $2::text AS said"), SYNC),
+            step(describe("S"), SYNC),
+            step(bind(["41", "hello"]), describe("P"), execute(), SYNC),
+            step(bind([None, None]), execute(), SYNC),
+            step(bind(["not a number", "x"]), execute(), SYNC),
+            step(bind(["1"]), execute(), SYNC),
+            step(bind(["1", "after"]), execute(), SYNC),
+        ),
+    ),
+    Script(
+        "binary_values",
+        (
+            step(parse("SELECT $1 + 1, $2 || '!'", "bin", [INT4, TEXT]), describe("S", "bin"), SYNC),
+            step(
+                bind([b"\0\0\0\x29", b"raw"], name="bin", formats=[1, 0], results=[1, 0]),
+                describe("P"),
+                execute(),
+                SYNC,
+            ),
+            step(bind([b"\0\0\0\x29", b"raw"], name="bin", formats=[1], results=[1]), execute(), SYNC),
+            step(bind([b"\0\0", b"raw"], name="bin", formats=[1, 0]), execute(), SYNC),
+        ),
+    ),
+    Script(
+        "empty_statement", (step(ask(""), SYNC), step(parse("-- nothing", "e"), describe("S", "e"), SYNC))
+    ),
+    Script(
+        "no_result_rows",
+        (
+            step(ask("CREATE TEMP TABLE x (n int)"), SYNC),
+            step(ask("INSERT INTO x VALUES ($1), ($2)", ["1", "2"]), SYNC),
+            step(ask("SELECT n FROM x WHERE n > $1", ["10"]), SYNC),
+            step(ask("DELETE FROM x RETURNING n"), SYNC),
+            step(ask("DROP TABLE x"), SYNC),
+        ),
+    ),
+    Script(
+        "row_limits",
+        (
+            step(query("BEGIN")),
+            step(parse("SELECT id FROM items ORDER BY id"), bind(portal="p"), execute("p", 3), SYNC),
+            step(execute("p", 2), SYNC),
+            step(execute("p", 2), execute("p", 1), execute("p", 4), SYNC),
+            step(execute("p"), SYNC),
+            step(execute("p"), SYNC),
+            step(close("P", "p"), SYNC),
+            step(execute("p"), SYNC),
+            step(query("ROLLBACK")),
+        ),
+    ),
+    Script(
+        "portal_ends_with_the_transaction",
+        (
+            step(parse("SELECT id FROM items ORDER BY id"), bind(portal="p"), execute("p", 3), SYNC),
+            step(execute("p", 3), SYNC),
+            step(bind(), execute(rows=3), SYNC),
+            step(execute(rows=3), SYNC),
+        ),
+    ),
+    Script(
+        "suspended_within_one_batch",
+        (
+            step(
+                parse("SELECT g FROM generate_series(1, 5) g"),
+                bind(),
+                execute(rows=2),
+                execute(rows=2),
+                execute(rows=2),
+                execute(rows=2),
+                SYNC,
+            ),
+        ),
+    ),
+    Script(
+        "portals",
+        (
+            step(describe("P", "nowhere"), SYNC),
+            step(execute("nowhere"), SYNC),
+            step(close("P", "nowhere"), SYNC),
+            step(query("BEGIN")),
+            step(parse("SELECT $1::text", "s"), SYNC),
+            step(bind(["a"], name="s", portal="a"), bind(["b"], name="s", portal="b"), SYNC),
+            step(execute("b"), execute("a"), describe("P", "a"), SYNC),
+            step(bind(["c"], name="s", portal="a"), SYNC),
+            step(query("ROLLBACK")),
+        ),
+    ),
+    Script(
+        "flush_without_sync",
+        (
+            step(parse("SELECT $1::int"), FLUSH, until="1"),
+            step(describe("S"), FLUSH, until="T"),
+            step(bind(["1"]), FLUSH, until="2"),
+            step(execute(), FLUSH, until="C"),
+            step(SYNC),
+            step(parse("SELECT 1 / $1::int"), bind(["0"]), execute(), FLUSH, until="E"),
+            Step(ask("SELECT 'skipped'"), 0),
+            step(SYNC),
+            step(SYNC),
+        ),
+    ),
+    Script("syncs_alone", (step(SYNC), step(SYNC, SYNC, SYNC, ready=3), step(FLUSH, SYNC))),
+    Script(
+        "many_syncs_in_one_write",
+        (
+            step(*(ask(f"SELECT {n}, $1::text", [f"v{n}"]) + SYNC for n in range(30)), ready=30),
+            step(
+                ask("SELECT 1"),
+                SYNC,
+                ask("SELECT 1 / 0"),
+                SYNC,
+                ask("SELECT 2"),
+                SYNC,
+                ask("SELEC"),
+                SYNC,
+                query("SELECT 3"),
+                ask("SELECT 4"),
+                SYNC,
+                ready=6,
+            ),
+        ),
+    ),
+    Script(
+        "error_skips_to_sync",
+        (
+            step(ask("SELECT 1"), ask("SELECT 1 / 0"), ask("SELECT 2"), describe("S", "no"), SYNC),
+            step(ask("SELECT 3"), SYNC),
+            step(
+                parse("SELEC"),
+                bind(),
+                describe("P"),
+                execute(),
+                close("S"),
+                SYNC,
+                ask("SELECT 4"),
+                SYNC,
+                ready=2,
+            ),
+        ),
+    ),
+    Script(
+        "query_is_skipped_after_an_error",
+        (
+            step(
+                ask("SELECT 1 / 0"),
+                query("SELECT 'skipped'"),
+                function_call(871, b"skipped"),
+                ask("SELECT 1"),
+                SYNC,
+            ),
+            step(query("SELECT 'heard'")),
+        ),
+    ),
+    # PostgreSQL is confused after a Sync that follows a Query like this (XX000), so nothing comes after.
+    Script(
+        "query_after_an_execute",
+        (step(parse("SELECT 1"), bind(), execute(), query("SELECT 2"), SYNC, ready=2),),
+    ),
+    Script(
+        "query_between_parse_and_bind",
+        (step(parse("SELECT 3", "s"), query("SELECT 4"), bind(name="s"), execute(), SYNC, ready=2),),
+    ),
+    Script(
+        "failing_query_after_an_execute",
+        (step(parse("SELECT 1"), bind(), execute(), query("SELECT 1 / 0"), SYNC, ready=2),),
+    ),
+    Script(
+        "implicit_transaction_of_a_batch",
+        (
+            step(ask("INSERT INTO notes VALUES (1, 'one')"), ask("SELECT 1 / 0"), SYNC),
+            step(query("SELECT count(*) FROM notes")),
+            step(
+                ask("INSERT INTO notes VALUES (2, 'two')"), ask("INSERT INTO notes VALUES (3, 'three')"), SYNC
+            ),
+            step(query("SELECT count(*) FROM notes")),
+        ),
+        setup="TRUNCATE notes",
+    ),
+    Script(
+        "transaction_in_one_batch",
+        (
+            step(ask("BEGIN"), ask("INSERT INTO notes VALUES (1, 'one')"), ask("COMMIT"), SYNC),
+            step(
+                ask("BEGIN"), ask("SELECT 1 / 0"), SYNC, ask("SELECT 1"), SYNC, ask("ROLLBACK"), SYNC, ready=3
+            ),
+            step(
+                ask("BEGIN"),
+                SYNC,
+                ask("INSERT INTO notes VALUES (2, 'two')"),
+                SYNC,
+                ask("COMMIT"),
+                SYNC,
+                ready=3,
+            ),
+            step(ask("BEGIN"), ask("SELECT 1 / 0"), ask("ROLLBACK"), SYNC),
+            step(ask("SAVEPOINT a"), SYNC, ask("ROLLBACK"), SYNC, ready=2),
+            step(query("SELECT * FROM notes ORDER BY id")),
+        ),
+        setup="TRUNCATE notes",
+    ),
+    # --- prepared statements
+    Script(
+        "named_across_transactions",
+        (
+            step(parse("SELECT $1::int * 2", "double"), parse("SELECT count(*) FROM items", "n"), SYNC),
+            *(
+                step(bind([str(n)], name="double"), execute(), bind(name="n"), execute(), SYNC)
+                for n in range(5)
+            ),
+            step(query("BEGIN")),
+            step(bind(["21"], name="double"), execute(), SYNC),
+            step(query("ROLLBACK")),
+            step(bind(["22"], name="double"), execute(), SYNC),
+        ),
+    ),
+    Script(
+        "named_in_a_rolled_back_transaction",
+        (
+            step(query("BEGIN")),
+            step(parse("SELECT 'survives'", "s"), SYNC),
+            step(query("ROLLBACK")),
+            step(bind(name="s"), execute(), SYNC),
+        ),
+    ),
+    Script(
+        "unnamed_across_syncs",
+        (
+            step(parse("SELECT $1::text || '?'"), SYNC),
+            step(bind(["one"]), execute(), SYNC),
+            step(bind(["two"]), execute(), SYNC),
+            step(describe("S"), SYNC),
+            step(parse("SELECT 'another'"), SYNC),
+            step(bind(), execute(), SYNC),
+            step(query("SELECT 'a simple query ends it'")),
+            step(bind(), execute(), SYNC),
+            step(describe("S"), SYNC),
+        ),
+    ),
+    Script(
+        "unnamed_after_failures",
+        (
+            step(parse("SELECT 'first'"), SYNC),
+            step(parse("SELEC"), SYNC),
+            step(bind(), execute(), SYNC),
+            step(parse("SELECT 'second'"), SYNC),
+            step(ask("SELECT 1 / 0", name="n"), parse("SELECT 'skipped'"), SYNC),
+            step(bind(), execute(), SYNC),
+            step(close("S"), SYNC),
+            step(bind(), execute(), SYNC),
+        ),
+    ),
+    Script(
+        "duplicate_name",
+        (
+            step(parse("SELECT 1", "s"), SYNC),
+            step(parse("SELECT 1", "s"), SYNC),
+            step(parse("SELECT 2", "s"), bind(name="s"), execute(), SYNC),
+            step(bind(name="s"), execute(), SYNC),
+            step(parse("SELECT 3", "t"), parse("SELECT 4", "t"), SYNC),
+            step(bind(name="t"), execute(), SYNC),
+            step(close("S", "s"), parse("SELECT 5", "s"), bind(name="s"), execute(), SYNC),
+            step(query("BEGIN")),
+            step(parse("SELECT 6", "s"), SYNC),
+            step(query("SELECT 7")),
+            step(query("ROLLBACK")),
+        ),
+    ),
+    Script(
+        "unknown_names",
+        (
+            step(bind(name="unknown"), execute(), SYNC),
+            step(describe("S", "unknown"), SYNC),
+            step(describe("S"), SYNC),
+            step(bind(), execute(), SYNC),
+            step(close("S", "unknown"), SYNC),
+            step(query("BEGIN")),
+            step(bind(name="unknown"), SYNC),
+            step(describe("S", "unknown"), SYNC),
+            step(query("ROLLBACK")),
+            step(query("EXECUTE unknown")),
+            step(query("DEALLOCATE unknown")),
+        ),
+    ),
+    Script(
+        "close_statements",
+        (
+            step(parse("SELECT 1", "a"), parse("SELECT 2", "b"), SYNC),
+            step(close("S", "a"), SYNC),
+            step(bind(name="a"), SYNC),
+            step(bind(name="b"), execute(), close("S", "b"), SYNC),
+            step(bind(name="b"), SYNC),
+            step(close("S", "b"), close("S", "b"), SYNC),
+            step(ask("SELECT 1 / 0", name="c"), close("S", "c"), SYNC),
+            step(bind(name="c"), SYNC),
+        ),
+    ),
+    Script(
+        "failed_parse_leaves_the_name_free",
+        (
+            step(parse("SELEC", "s"), SYNC),
+            step(bind(name="s"), SYNC),
+            step(parse("SELECT * FROM no_such_table", "s"), bind(name="s"), SYNC),
+            step(parse("SELECT 'at last'", "s"), SYNC),
+            step(bind(name="s"), execute(), SYNC),
+        ),
+    ),
+    Script(
+        "parse_skipped_after_an_error",
+        (
+            step(ask("SELECT 1 / 0"), parse("SELECT 'never parsed'", "s"), SYNC),
+            step(bind(name="s"), execute(), SYNC),
+            step(parse("SELECT 'parsed'", "s"), ask("SELECT 1 / 0"), SYNC),
+            step(bind(name="s"), execute(), SYNC),
+            step(query("BEGIN")),
+            step(query("SELECT 1 / 0")),
+            step(parse("SELECT 'refused'", "t"), SYNC),
+            step(bind(name="s"), execute(), SYNC),
+            step(query("ROLLBACK")),
+            step(bind(name="t"), SYNC),
+            step(parse("SELECT 'again'", "t"), bind(name="t"), execute(), SYNC),
+            step(bind(name="s"), execute(), SYNC),
+        ),
+    ),
+    Script(
+        "same_text_under_many_names",
+        (
+            step(*(parse("SELECT $1::int", f"s{n}") for n in range(20)), SYNC),
+            step(*(bind([str(n)], name=f"s{n}") + execute() for n in range(20)), SYNC),
+            step(close("S", "s3"), SYNC),
+            step(bind(["3"], name="s3"), SYNC),
+            step(bind(["4"], name="s4"), execute(), SYNC),
+        ),
+    ),
+    Script(
+        "same_text_with_other_types",
+        (
+            step(parse("SELECT $1 AS v", "i", [INT4]), parse("SELECT $1 AS v", "b", [INT8]), SYNC),
+            step(describe("S", "i"), describe("S", "b"), SYNC),
+            step(parse("SELECT $1 AS v", "t"), describe("S", "t"), SYNC),
+            step(bind(["5"], name="i"), describe("P"), execute(), SYNC),
+            step(bind(["text"], name="t"), describe("P"), execute(), SYNC),
+        ),
+    ),
+    Script(
+        "three_hundred_statements",
+        (
+            step(*(parse(f"SELECT {n}, $1::int", f"many{n}") for n in range(300)), SYNC),
+            step(*(bind([str(n)], name=f"many{n}") + execute() for n in range(300)), SYNC),
+            step(
+                *(bind([str(n)], name=f"many{n}") + execute() + SYNC for n in range(299, -1, -1)), ready=300
+            ),
+        ),
+        chunked=False,
+    ),
+    Script(
+        "deallocate_all",
+        (
+            step(parse("SELECT 1", "a"), parse("SELECT 2", "b"), SYNC),
+            step(query("DEALLOCATE ALL")),
+            step(bind(name="a"), SYNC),
+            step(parse("SELECT 3", "a"), bind(name="a"), execute(), SYNC),
+            step(ask("DEALLOCATE ALL"), SYNC),
+            step(bind(name="a"), SYNC),
+        ),
+    ),
+    Script(
+        "deallocate_by_name",
+        (
+            step(parse("SELECT 1", "a"), parse("SELECT 2", "b"), SYNC),
+            step(query("DEALLOCATE a")),
+            step(bind(name="a"), SYNC),
+            step(bind(name="b"), execute(), SYNC),
+            step(query("DEALLOCATE a")),
+        ),
+    ),
+    Script(
+        "discard_all",
+        (
+            step(parse("SELECT 1", "a"), SYNC),
+            step(query("SET application_name = 'before'; SET work_mem = '7MB'")),
+            step(query("DISCARD ALL")),
+            step(bind(name="a"), SYNC),
+            step(query("SHOW work_mem")),
+            step(query("SHOW application_name")),
+            step(parse("SELECT 2", "a"), SYNC),
+            step(ask("DISCARD ALL"), SYNC),
+            step(bind(name="a"), SYNC),
+            step(query("BEGIN")),
+            step(query("DISCARD ALL")),
+            step(query("ROLLBACK")),
+        ),
+    ),
+    Script(
+        "sql_prepare",
+        (
+            step(query("PREPARE plan (int) AS SELECT $1 + 1")),
+            step(query("EXECUTE plan(41)")),
+            step(query("BEGIN; EXECUTE plan(1); ROLLBACK")),
+            step(query("PREPARE plan AS SELECT 2")),
+            step(query("EXECUTE plan('x')")),
+            step(bind(["5"], name="plan"), execute(), SYNC),
+            step(query("DEALLOCATE plan")),
+            step(query("EXECUTE plan(1)")),
+        ),
+    ),
+    Script(
+        "execute_of_a_parsed_statement",
+        (
+            step(parse("SELECT 1", "s"), SYNC),
+            step(query("EXECUTE s")),
+            step(query("SELECT name FROM pg_prepared_statements")),
+        ),
+        session_only=True,
+        why="a statement has another name on a server that is shared by transactions",
+    ),
+    Script(
+        "cached_plan_changes",
+        (
+            step(query("CREATE TEMP TABLE shape (a int)")),
+            step(parse("SELECT * FROM shape", "s"), bind(name="s"), execute(), SYNC),
+            step(query("ALTER TABLE shape ADD b int")),
+            step(bind(name="s"), execute(), SYNC),
+            step(
+                close("S", "s"),
+                parse("SELECT * FROM shape", "s"),
+                bind(name="s"),
+                describe("P"),
+                execute(),
+                SYNC,
+            ),
+        ),
+    ),
+    # --- sizes
+    Script(
+        "five_megabytes_as_a_value",
+        (
+            step(ask("SELECT length($1), md5($1)", ["m" * 5_000_000]), SYNC),
+            step(ask("SELECT $1::text", ["n" * 5_000_000]), SYNC),
+            step(ask("SELECT 'after'"), SYNC),
+        ),
+        chunked=False,
+    ),
+    Script(
+        "two_megabytes_of_statement",
+        (
+            step(ask("SELECT length('" + "k" * 2_000_000 + "')"), SYNC),
+            step(parse("SELECT length('" + "l" * 2_000_000 + "')", "large"), SYNC),
+            step(bind(name="large"), execute(), SYNC),
+            step(ask("SELECT 'after'"), SYNC),
+        ),
+        chunked=False,
+    ),
+    Script(
+        "five_thousand_parameters",
+        (
+            step(
+                ask(
+                    "SELECT " + " + ".join(f"${n}::bigint" for n in range(1, 1001)),
+                    [str(n) for n in range(1000)],
+                ),
+                SYNC,
+            ),
+            step(
+                ask(
+                    "SELECT count(*) FROM (VALUES "
+                    + ", ".join(f"(${n}::int)" for n in range(1, 5001))
+                    + ") v",
+                    ["7"] * 5000,
+                ),
+                SYNC,
+            ),
+        ),
+        chunked=False,
+    ),
+    Script(
+        "twenty_thousand_rows_by_portal",
+        (
+            step(query("BEGIN")),
+            step(
+                parse("SELECT g, repeat('y', 50) FROM generate_series(1, 20000) g"),
+                bind(portal="big"),
+                execute("big", 5000),
+                SYNC,
+            ),
+            step(execute("big", 5000), FLUSH, execute("big", 5000), SYNC),
+            step(execute("big", 9999), SYNC),
+            step(query("COMMIT")),
+        ),
+        chunked=False,
+    ),
+    # --- COPY
+    Script(
+        "copy_in_extended",
+        (
+            step(parse("COPY notes FROM STDIN"), bind(), describe("P"), execute(), FLUSH, until="G"),
+            step(copy_data(b"1\tone\n"), COPY_DONE, SYNC),
+            step(ask("SELECT * FROM notes"), SYNC),
+        ),
+        setup="TRUNCATE notes",
+    ),
+    Script(
+        "copy_in_extended_with_an_early_sync",
+        (
+            step(ask("COPY notes FROM STDIN"), SYNC, until="G"),
+            step(copy_data(b"1\tone\n"), COPY_DONE, SYNC),
+            step(ask("SELECT * FROM notes"), SYNC),
+        ),
+        setup="TRUNCATE notes",
+    ),
+    Script(
+        "copy_in_extended_in_one_write",
+        (
+            step(ask("COPY notes FROM STDIN"), copy_data(b"1\tone\n"), COPY_DONE, ask("SELECT 1"), SYNC),
+            step(ask("COPY notes FROM STDIN"), SYNC, copy_data(b"2\ttwo\n"), COPY_DONE, SYNC),
+            step(ask("SELECT * FROM notes ORDER BY id"), SYNC),
+        ),
+        setup="TRUNCATE notes",
+    ),
+    Script(
+        "copy_fail_extended",
+        (
+            step(ask("COPY notes FROM STDIN"), FLUSH, until="G"),
+            step(copy_data(b"1\tone\n"), copy_fail("no more"), ask("SELECT 'skipped'"), SYNC),
+            step(ask("SELECT count(*) FROM notes"), SYNC),
+        ),
+        setup="TRUNCATE notes",
+    ),
+    Script(
+        "copy_error_extended",
+        (
+            step(ask("COPY notes FROM STDIN"), FLUSH, until="G"),
+            step(copy_data(b"bad\n"), copy_data(b"2\ttwo\n"), COPY_DONE, SYNC),
+            step(ask("SELECT count(*) FROM notes"), SYNC),
+        ),
+        setup="TRUNCATE notes",
+    ),
+    Script(
+        "copy_out_extended",
+        (
+            step(ask("COPY (SELECT id FROM items ORDER BY id) TO STDOUT"), SYNC),
+            step(
+                ask("COPY (SELECT 10 / (5 - g) FROM generate_series(1, 9) g) TO STDOUT"),
+                ask("SELECT 1"),
+                SYNC,
+            ),
+            step(ask("SELECT 2"), SYNC),
+        ),
+    ),
+    # --- the rest
+    Script(
+        "notices_extended",
+        (
+            step(
+                ask("SELECT complain('notice', $1)", ["one"]),
+                ask("SELECT complain('warning', $1)", ["two"]),
+                SYNC,
+            ),
+            step(ask("SELECT complain('exception', $1)", ["three"]), SYNC),
+        ),
+    ),
+    Script(
+        "function_call_within_a_batch",
+        (step(parse("SELECT 1"), function_call(871, b"between"), bind(), execute(), SYNC, ready=2),),
+    ),
+    Script("terminate_after_a_batch", (to_eof(ask("SELECT 1"), SYNC, ask("SELECT 2"), SYNC, TERMINATE),)),
+    Script("terminate_before_the_sync", (to_eof(ask("SELECT 1"), FLUSH, TERMINATE),)),
+    Script("statements_in_one_parse", (step(ask("SELECT 1; SELECT 2"), SYNC), step(ask("SELECT 3"), SYNC))),
+    Script(
+        "broken_messages",
+        (
+            step(frame("D", b"?\0"), SYNC),
+            step(frame("C", b"?\0"), SYNC),
+            step(frame("B", b"\0\0\0\1\0\7\0\0\0\0"), SYNC),
+            step(parse("SELECT $1::int"), frame("B", b"\0\0\0\0\0\1\0\0\0\2ab\0\0"), SYNC),
+            step(query("SELECT 1")),
+        ),
+        own_words=True,
+    ),
+)
