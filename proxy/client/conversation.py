@@ -13,7 +13,6 @@ from proxy.protocol.lifecycle import SessionState, session_step
 from proxy.protocol.state import EMPTY, State
 from proxy.protocol.statements import Statement
 from proxy.server.connection import IDLE, ServerConnection
-from proxy.sql.verdict import Verdict
 from proxy.wire.frames import FROM_CLIENT, Scanner
 
 if TYPE_CHECKING:
@@ -106,7 +105,7 @@ class Conversation(asyncio.Protocol):
         self.holding = False  # linked, but the batch waits until the server has our state
         self.skipping = False  # after an error of ours, up to the Sync
         self.answer: bytes = b""  # an error of ours that the next frame gets
-        self.pending: Verdict | None = None
+        self.pending: dict[str, str] | None = None  # to be set again behind the next Sync
         self.write_paused = False
         self.acquiring = False
         self.leaving = False

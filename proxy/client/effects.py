@@ -3,6 +3,7 @@ back to what the session began with."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from proxy.model import PinReason, PoolMode
@@ -37,27 +38,27 @@ def obey(session: Conversation, verdict: Verdict) -> None:
         pin(session, PinReason.SET)
 
 
-def reassert(session: Conversation, verdict: Verdict) -> bytes:
-    """What follows a RESET, so that it goes back to what the session began with."""
+def restored(session: Conversation, verdict: Verdict) -> dict[str, str]:
+    """The parameters that the statement takes from the session and that it must get back: a RESET goes back to
+    what the session began with, not to what its server connection began with."""
     wanted = session.startup.parameters
     if verdict.resets_all or verdict.discards_all:
-        changes: dict[str, str | None] = dict(wanted)
-    else:
-        changes = {name: wanted[name] for name in verdict.resets if name in wanted}
-    if not changes or session.server is None:
+        return dict(wanted)
+    return {name: wanted[name] for name in verdict.resets if name in wanted}
+
+
+def reassert(session: Conversation, parameters: Mapping[str, str]) -> bytes:
+    """What follows the statement that reset `parameters`; its failure in a failed transaction is no harm."""
+    if not parameters or session.server is None:
         return b""
-    return session.server.assign(changes, tolerant=True)
+    return session.server.assign(dict(parameters), tolerant=True)
 
 
 def reassert_after_sync(session: Conversation, verdict: Verdict) -> None:
     """The same for a statement of an extended batch: it follows the batch's Sync."""
-    if verdict.resets or verdict.resets_all or verdict.discards_all:
-        session.pending = verdict
-
-
-def reassert_pending(session: Conversation) -> bytes:
-    verdict, session.pending = session.pending, None
-    return reassert(session, verdict) if verdict is not None else b""
+    parameters = restored(session, verdict)
+    if parameters:
+        session.pending = {**(session.pending or {}), **parameters}
 
 
 def forget(session: Conversation, name: bytes, statement: Statement) -> None:

@@ -167,14 +167,16 @@ class Linking(Conversation):
         if not self.gone:
             self.transport.write(data)
 
-    def reported(self, name: str, value: str) -> None:
+    def reported(self, name: str, value: str) -> bool:
         server = self.server
         if server is None:
-            return
-        self.told = server.reported
+            return False
+        news = self.told.parameters.get(name) != value
+        self.told = with_parameter(self.told, name, value)
         if name not in READ_ONLY_PARAMETERS:
             server.values = with_parameter(server.values, name, value)
             self.state_needed = with_parameter(self.state_needed, name, value)
+        return news
 
     def state_ready(self, error: bytes) -> None:
         server = self.server
@@ -201,10 +203,12 @@ class Linking(Conversation):
 
     def server_ready(self) -> None:
         server = self.server
-        if server is None or self.unsynced or self.holding or self.scanner.inside_frame:
+        if server is None:
             return
         if self.leaving:
             self._close()
+            return
+        if self.unsynced or self.holding or self.scanner.inside_frame:
             return
         if server.status != IDLE:
             return
@@ -228,6 +232,8 @@ class Linking(Conversation):
         if everything:
             self.unnamed = None
             self.state_needed = self.startup
+            if self.server is not None:
+                self.server.values = self.startup  # which is set again right behind it
             if unpin and self.pins:
                 self.pins.clear()
                 self.step("unpin")

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from proxy.client import effects
-from proxy.errors import FeatureNotSupported, ProtocolViolation, TenantChangeRefused, TiergateError
+from proxy.errors import FeatureNotSupported, TenantChangeRefused, TiergateError
 from proxy.model import ClusterKind, PinReason, PoolMode
 from proxy.protocol import pipeline as owed
 from proxy.protocol.pipeline import INJECT, Expect
@@ -72,9 +72,7 @@ def on_query(
         server.expect(owed.FORWARD_QUERY)
         effects.pin(session, PinReason.UNINSPECTED)
         return None
-    if data[stop - 1]:
-        raise ProtocolViolation("invalid string in message")
-    text = data[start + 5 : stop - 1]
+    text = decode.query(data[start + 5 : stop])
     verdict = session.plane.judge.judge(text)
     if verdict is PLAIN and session.mode is not PoolMode.STATEMENT:
         server.expect(owed.FORWARD_QUERY)
@@ -87,9 +85,10 @@ def on_query(
     frame = None
     if verdict.deallocates and session.maps_statements:
         frame = _deallocate(session, server, verdict)
-    server.expect(owed.FORWARD_QUERY)
+    restored = effects.restored(session, verdict)
+    server.expect(Expect(owed.QUERY, restores=restored) if restored else owed.FORWARD_QUERY)
     effects.obey(session, verdict)
-    again = effects.reassert(session, verdict)
+    again = effects.reassert(session, restored)
     if again:
         return (frame or data[start:stop]) + again
     return frame
@@ -208,7 +207,7 @@ def _statement_for_use(
         server.unnamed = None
 
     server.unnamed = statement
-    server.expect(Expect(owed.PARSE, owed.DROP, undo=undo))
+    server.expect(Expect(owed.PARSE, owed.DROP, statement=statement, undo=undo))
     return encode.parse(b"", statement.text, statement.oids), name, statement
 
 
@@ -291,9 +290,12 @@ def on_sync(
     if server.copy_in:
         return None
     session.unsynced = False
-    server.expect(owed.FORWARD_SYNC)
-    again = effects.reassert_pending(session)
-    return encode.SYNC + again if again else None
+    restored, session.pending = session.pending, None
+    if not restored:
+        server.expect(owed.FORWARD_SYNC)
+        return None
+    server.expect(Expect(owed.SYNC, restores=restored))
+    return encode.SYNC + effects.reassert(session, restored)
 
 
 def on_function_call(
@@ -307,9 +309,20 @@ def on_function_call(
 def on_copy_end(
     session: Conversation, server: ServerConnection, data: bytes, start: int, stop: int, told: int
 ) -> bytes | None:
+    if not server.copy_in:
+        server.expect(owed.COPY_ENDS)
     server.copy_in = False
     return None
 
+
+# What the server is to answer to a message that it will find malformed.
+MALFORMED: dict[int, Expect] = {
+    ord("Q"): owed.FORWARD_QUERY,
+    ord("P"): owed.FORWARD_PARSE,
+    ord("B"): owed.FORWARD_BIND,
+    ord("D"): owed.FORWARD_DESCRIBE,
+    ord("C"): owed.FORWARD_CLOSE,
+}
 
 HANDLERS: dict[int, Handler] = {
     ord("Q"): on_query,

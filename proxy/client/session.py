@@ -12,7 +12,7 @@ from time import monotonic
 
 from proxy import log
 from proxy.client.linking import Linking
-from proxy.client.requests import HANDLERS, EvictFirst
+from proxy.client.requests import HANDLERS, MALFORMED, EvictFirst
 from proxy.errors import ProtocolViolation, QueryCanceled, TiergateError
 from proxy.protocol.lifecycle import SessionState
 from proxy.server.connection import IDLE, ServerConnection
@@ -88,6 +88,10 @@ class Session(Linking):
                 sent = start
             try:
                 instead = HANDLERS[kind](self, server, scanner.data, start, scanner.stop, told)
+            except ProtocolViolation:
+                # The server says what is wrong with it, as it does without us.
+                server.expect(MALFORMED[kind])
+                continue
             except EvictFirst as wanted:
                 self._flush(server, out, scanner.data[sent:start])
                 self._evict(wanted.databases)
@@ -167,8 +171,10 @@ class Session(Linking):
     def _terminate(self) -> None:
         """The client said goodbye; what it asked before is still done, as PostgreSQL does."""
         server = self.server
-        if server is not None and server.pipeline and not server.copy_in and not self.unsynced:
+        if server is not None and server.pipeline and not server.copy_in:
             self.leaving = True
+            if self.unsynced:
+                server.send(encode.FLUSH)
         else:
             self._close()
 

@@ -203,8 +203,9 @@ class Introduction:
     def replies(self, data: bytes) -> None:
         """Nothing is asked on the client's behalf."""
 
-    def reported(self, name: str, value: str) -> None:
+    def reported(self, name: str, value: str) -> bool:
         """Learned from the connection at the end."""
+        return False
 
     def server_ready(self) -> None:
         """The state's own answer says when it is ready."""

@@ -34,12 +34,20 @@ SERVER: dict[ServerState, dict[str, ServerState]] = {
         "clean": ServerState.RESETTING,
         "lost": ServerState.GONE,
     },
-    ServerState.RESETTING: {"cleaned": ServerState.IDLE, "clean": ServerState.RESETTING, "lost": ServerState.GONE},
+    ServerState.RESETTING: {
+        "cleaned": ServerState.IDLE,
+        "clean": ServerState.RESETTING,
+        "lost": ServerState.GONE,
+    },
     ServerState.GONE: {},
 }
 
 SESSION: dict[SessionState, dict[str, SessionState]] = {
-    SessionState.LOGIN: {"welcomed": SessionState.IDLE, "link": SessionState.LINKED, "close": SessionState.CLOSED},
+    SessionState.LOGIN: {
+        "welcomed": SessionState.IDLE,
+        "link": SessionState.LINKED,
+        "close": SessionState.CLOSED,
+    },
     SessionState.IDLE: {
         "link": SessionState.LINKED,
         "wait": SessionState.WAITING,

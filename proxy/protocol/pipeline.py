@@ -18,7 +18,7 @@ the queue: entries up to the Sync are taken back newest first (`undo`), injected
 if the Sync has not been sent yet, later entries are taken back as they come.
 
 A server that has begun a COPY FROM STDIN ignores a Sync until the copy is over; `copy_in_began` forgets those
-that were sent behind the Execute.
+that were sent behind the Execute and ahead of the copy's end, which leaves a mark of its own (COPY_END).
 
 The queue is pure: `reply` says what to do with a frame and collects in `said` what is to be injected behind it.
 """
@@ -26,7 +26,7 @@ The queue is pure: `reply` says what to do with a frame and collects in `said` w
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from proxy.errors import ServerProtocolError
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 FORWARD, DROP, INJECT = 0, 1, 2
 
-PARSE, BIND, DESCRIBE, EXECUTE, CLOSE, SYNC, QUERY = 0, 1, 2, 3, 4, 5, 6
+PARSE, BIND, DESCRIBE, EXECUTE, CLOSE, SYNC, QUERY, COPY_END = 0, 1, 2, 3, 4, 5, 6, 7
 
 _COMPLETES: dict[int, frozenset[int]] = {
     PARSE: frozenset(b"1"),
@@ -66,9 +66,11 @@ class Expect:
     says: the bytes of an INJECT. statement: which one the request uses. undo(failed): takes back what was
     assumed of a request that the server refused (failed) or ignored (not failed). error: the ErrorResponse
     to say in place of the server's own. tolerant: of a DROP, that an error is no reason to distrust the server.
+    restores: parameters (lower case) that are set again right behind this request, so that what it makes of
+    them is not told.
     """
 
-    __slots__ = ("action", "error", "kind", "says", "statement", "tolerant", "undo")
+    __slots__ = ("action", "error", "kind", "restores", "says", "statement", "tolerant", "undo")
 
     def __init__(
         self,
@@ -80,6 +82,7 @@ class Expect:
         undo: Callable[[bool], None] | None = None,
         error: bytes = b"",
         tolerant: bool = False,
+        restores: Mapping[str, str] | None = None,
     ) -> None:
         self.kind = kind
         self.action = action
@@ -88,6 +91,7 @@ class Expect:
         self.undo = undo
         self.error = error
         self.tolerant = tolerant
+        self.restores = restores
 
 
 # Entries that carry nothing are shared.
@@ -104,6 +108,7 @@ DROP_EXECUTE = Expect(EXECUTE, DROP)
 DROP_CLOSE = Expect(CLOSE, DROP)
 DROP_SYNC = Expect(SYNC, DROP)
 DROP_QUERY = Expect(QUERY, DROP)
+COPY_ENDS = Expect(COPY_END, INJECT)
 
 
 class Pipeline:
@@ -156,9 +161,11 @@ class Pipeline:
         if kind == _ERROR:
             self._fail(head)
             # A statement that we had to prepare again fails for the client that uses it.
-            return FORWARD if head.kind == PARSE else head.action
+            return FORWARD if head.statement is not None else head.action
         if kind not in _BELONGS[head.kind]:
-            raise ServerProtocolError(internal=f"a reply of type {chr(kind)!r} to a request of kind {head.kind}")
+            raise ServerProtocolError(
+                internal=f"a reply of type {chr(kind)!r} to a request of kind {head.kind}"
+            )
         return head.action
 
     def copy_in_began(self) -> None:

@@ -63,14 +63,14 @@ def difference(has: State, needs: State, at_login: Mapping[str, str]) -> dict[st
 
 def set_config(changes: Mapping[str, str | None]) -> bytes:
     """Parse, Bind, Execute of the unnamed statement for at most a few dozen changes; no Sync."""
-    calls = ", ".join(f"pg_catalog.set_config(${2 * i + 1}, ${2 * i + 2}, false)" for i in range(len(changes)))
+    calls = ", ".join(
+        f"pg_catalog.set_config(${2 * i + 1}, ${2 * i + 2}, false)" for i in range(len(changes))
+    )
     values: list[bytes | None] = []
     for name, value in changes.items():
         values.append(name.encode("utf-8", "surrogateescape"))
         values.append(None if value is None else value.encode("utf-8", "surrogateescape"))
-    return (
-        encode.parse(b"", b"SELECT " + calls.encode()) + encode.bind(b"", b"", values) + encode.execute()
-    )
+    return encode.parse(b"", b"SELECT " + calls.encode()) + encode.bind(b"", b"", values) + encode.execute()
 
 
 def batches(changes: Mapping[str, str | None]) -> list[dict[str, str | None]]:

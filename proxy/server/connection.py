@@ -155,7 +155,7 @@ class ServerConnection(asyncio.Protocol):
                     frame = data[start:stop]
                     action, replacement = self._error(frame, head, action, whole=told != HEAD)
                 elif kind == _STATUS:
-                    self._reported(data[start + 5 : stop], forward=action != DROP)
+                    action, replacement = self._reported(data[start + 5 : stop], head, action)
                 elif kind in (_COPY_IN, _COPY_BOTH):
                     self.copy_in = True
                     pipeline.copy_in_began()
@@ -254,13 +254,21 @@ class ServerConnection(asyncio.Protocol):
             if self.link is not None:
                 self.link.reset_by_client(everything=False, unpin=False)
 
-    def _reported(self, body: bytes, *, forward: bool) -> None:
+    def _reported(self, body: bytes, head: Expect | None, action: int) -> tuple[int, bytes]:
+        """What becomes of a ParameterStatus, and what is said in its place."""
         name, value = decode.parameter_status(body)
         lower = name.lower()
         display_names[lower] = name
         self.reported = with_parameter(self.reported, lower, value)
-        if forward and self.link is not None:
+        if action == DROP or self.link is None:
+            return DROP, b""
+        if head is None or head.restores is None or lower not in head.restores:
             self.link.reported(lower, value)
+            return action, b""
+        restored = head.restores[lower]
+        if not self.link.reported(lower, restored):
+            return DROP, b""
+        return action, encode.parameter_status(name.encode(), restored.encode("utf-8", "surrogateescape"))
 
     def _error(self, frame: bytes, head: Expect | None, action: int, *, whole: bool) -> tuple[int, bytes]:
         """What becomes of an ErrorResponse, and what is said in its place (b"": nothing else)."""
@@ -327,7 +335,9 @@ class ServerConnection(asyncio.Protocol):
             out.append(set_config(batch))
             for kind in (owed.PARSE, owed.BIND, owed.EXECUTE):
                 self.expect(Expect(kind, DROP, tolerant=tolerant))
-        out.append(encode.SYNC)
+        # Nobody is to find our statement as the unnamed one.
+        out.append(encode.close(b"S", b"") + encode.SYNC)
+        self.expect(Expect(owed.CLOSE, DROP, tolerant=tolerant))
         self.expect(Expect(owed.SYNC, DROP, tolerant=tolerant))
         self.unnamed = None
         return b"".join(out)

@@ -22,8 +22,8 @@ class Link(Protocol):
     def replies(self, data: bytes) -> None:
         """Bytes for the client."""
 
-    def reported(self, name: str, value: str) -> None:
-        """The client's own doing changed a reported parameter (name in lower case)."""
+    def reported(self, name: str, value: str) -> bool:
+        """The client's own doing changed a reported parameter (name in lower case). Whether that is news."""
 
     def state_ready(self, error: bytes) -> None:
         """The session's state has been applied, or could not be (the server's ErrorResponse)."""

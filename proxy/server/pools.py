@@ -218,7 +218,7 @@ class Pools:
             password=password,
             options=self.options,
             tls=self.tls,
-            parameters={"application_name": "tiergate", "client_encoding": "UTF8"},
+            parameters={},
         )
         server = ServerConnection(
             pool,
@@ -319,3 +319,5 @@ class Pools:
             server.abort()
         while self._held:
             await asyncio.sleep(0.005)
+        await asyncio.sleep(0)  # uvloop closes the descriptors in its next turn
+        await asyncio.sleep(0)

@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 from proxy.errors import ServerProtocolError
 from proxy.protocol import pipeline as owed
 from proxy.protocol.pipeline import DROP, FORWARD, INJECT, Expect, Pipeline
+from proxy.protocol.statements import Statement
+from proxy.sql.verdict import PLAIN
 
 REPLIES = {owed.PARSE: "1", owed.BIND: "2", owed.DESCRIBE: "T", owed.EXECUTE: "C", owed.CLOSE: "3"}
 
@@ -71,7 +73,8 @@ def test_rows_and_tags_of_a_simple_query_belong_to_it() -> None:
 
 def test_an_error_of_a_statement_we_prepared_again_is_the_clients() -> None:
     pipeline = Pipeline()
-    pipeline.expect(owed.DROP_PARSE)
+    statement = Statement(b"s", b"SELECT 1", b"\0\0", PLAIN)
+    pipeline.expect(Expect(owed.PARSE, DROP, statement=statement))
     pipeline.expect(owed.FORWARD_BIND)
     pipeline.expect(owed.FORWARD_SYNC)
     assert pipeline.reply(ord("E")) == FORWARD
@@ -97,6 +100,18 @@ def test_copy_in_forgets_the_syncs_that_the_server_ignores() -> None:
     pipeline.expect(owed.FORWARD_SYNC)
     assert [e.kind for e in pipeline.entries] == [owed.EXECUTE, owed.SYNC]
     pipeline.reply(ord("C"))
+    pipeline.reply(ord("Z"))
+    assert not pipeline
+
+
+def test_a_sync_behind_the_copys_end_counts_though_it_was_sent_before_the_copy_began() -> None:
+    pipeline = Pipeline()
+    for entry in (owed.FORWARD_EXECUTE, owed.FORWARD_SYNC, owed.COPY_ENDS, owed.FORWARD_SYNC):
+        pipeline.expect(entry)
+    pipeline.reply(ord("G"))
+    pipeline.copy_in_began()
+    pipeline.reply(ord("C"))
+    assert [e.kind for e in pipeline.entries] == [owed.SYNC]
     pipeline.reply(ord("Z"))
     assert not pipeline
 
@@ -154,7 +169,7 @@ def reference(script: list[tuple[int, int, bool]]) -> tuple[list[tuple[str, int]
         elif fails:
             failed = True
             answers.append(("E", number))
-            if action != DROP or kind == owed.PARSE:
+            if action != DROP:
                 client.append(f"E{number}")
         else:
             answers.append((REPLIES[kind], number))
