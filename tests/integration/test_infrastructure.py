@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import socket
 import ssl
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
 
 from tests.integration.relays import ChoppingRelay, Conversation, FakeServer
+from tests.integration.running import Proxy, configuration
 from tests.integration.servers import APP_PASSWORD, DATABASE, connect
 from tests.rawclient import SYNC, RawClient, ServerError, ask, frame, kinds, query, send_cancel
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from proxy.cli.embedded import EmbeddedServer
+    from tests.conftest import StartProxy
     from tests.integration.servers import Certificates, DebianServer
 
 
@@ -94,3 +100,45 @@ def test_the_server_with_tls(tls_server: DebianServer, certificates: Certificate
     files = {"sslcert": certificates.client_cert, "sslkey": certificates.client_key}
     with pytest.raises(psycopg.OperationalError, match='database "certdb" does not exist'):
         connect(tls_server, "certdb", "app", sslmode="require", **files)
+
+
+def tables(port: int) -> dict[str, dict[str, object]]:
+    return {
+        "cluster.one": {"kind": "dedicated", "primary": f"127.0.0.1:{port}"},
+        "tenant.one": {"tier": "enterprise", "cluster": "one"},
+        "user.app": {"tenants": "*"},
+    }
+
+
+def test_a_proxy_answers_and_leaves_nothing(shared: EmbeddedServer, start_proxy: StartProxy) -> None:
+    proxy = start_proxy(tables(shared.port), default_tenant="one")
+    with proxy.connect("app") as connection:
+        assert connection.execute("SELECT name FROM where_am_i").fetchone() == ("shared",)
+
+
+def test_what_a_proxy_leaves_is_found(shared: EmbeddedServer, tmp_path: Path) -> None:
+    kept: list[socket.socket] = []
+
+    async def task_without_end() -> None:
+        while True:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+            await asyncio.sleep(0)
+            return
+
+    def leave() -> None:
+        kept.append(socket.create_connection(("127.0.0.1", shared.port)))
+        kept.append(asyncio.get_running_loop().create_task(task_without_end()))  # type: ignore[arg-type]
+        asyncio.get_running_loop().call_soon(lambda: 1 // 0)
+
+    config = tmp_path / "leaky.toml"
+    config.write_text(configuration(tables(shared.port), default_tenant="one"))
+    proxy = Proxy(config)
+    proxy.raw("app").query("SELECT 1")
+    proxy.call(proxy.worker.plane.clients.take)
+    proxy.call(leave)
+    with pytest.raises(AssertionError) as found:
+        proxy.stop()
+    kept[0].close()
+    for what in ("max_client_conn: 1 permits", "task: ", "socket: ", "ZeroDivisionError"):
+        assert what in str(found.value)

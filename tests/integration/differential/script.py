@@ -104,7 +104,7 @@ def run(
     """What is answered to the login and to each step. A connection that is closed early ends it with a frame
     "EOF". `between` is called before each step."""
     answers: list[list[Frame]] = []
-    with RawClient(port) as client:
+    with RawClient(port, timeout=10.0) as client:
         said = {"user": script.user, "database": script.database, **script.parameters}
         steps = [Step(startup(said, script.protocol), until="ZE"), *script.steps]
         for now in steps:

@@ -276,6 +276,5 @@ SCRIPTS = (
     login("protocol_3_9999", protocol=V3_0 + 9999),
     login("protocol_options", protocol=V3_2, parameters={"_pq_.first": "1", "_pq_.second": "on"}),
     login("protocol_options_of_3_0", parameters={"_pq_.only": ""}),
-    login("protocol_2_0", protocol=0x00020000, own_words=True),
     login("protocol_4_0", protocol=0x00040000, own_words=True),
 )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.integration.differential import extended_scripts, session_scripts, simple_scripts
+from tests.integration.differential import extended_scripts, prepared_scripts, session_scripts, simple_scripts
 from tests.integration.differential.script import (
     RandomCut,
     Script,
@@ -28,7 +28,12 @@ if TYPE_CHECKING:
     from tests.conftest import StartProxy
     from tests.integration.running import Proxy
 
-SCRIPTS = (*simple_scripts.SCRIPTS, *extended_scripts.SCRIPTS, *session_scripts.SCRIPTS)
+SCRIPTS = (
+    *simple_scripts.SCRIPTS,
+    *extended_scripts.SCRIPTS,
+    *prepared_scripts.SCRIPTS,
+    *session_scripts.SCRIPTS,
+)
 SMALL = 3_000  # bytes that are sent one by one
 MODES = ("session", "transaction")
 
