@@ -1,0 +1,91 @@
+"""The README says what is so: every key with its default, the test command, the signals' documents."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from proxy import errors, settings
+from proxy.settings import keys
+from proxy.settings.reader import Schema
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+def section(title: str) -> str:
+    return README.split(f"\n{title}\n", 1)[1].split("\n#", 1)[0]
+
+
+def rows(text: str) -> list[list[str]]:
+    """The cells of a table's rows without its head."""
+    found = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in row] for row in found[2:]]
+
+
+def words(cell: str) -> set[str]:
+    return set(re.findall(r"`([a-z0-9_]+)`", cell))
+
+
+def test_every_key_of_proxy_with_default_and_restart() -> None:
+    documented = {
+        re.sub(r"[`() ]|r\)$", "", row[0].replace("(r)", "")): row for row in rows(section("### `[proxy]`"))
+    }
+    assert documented.keys() == keys.PROXY_TABLE.keys()
+    for key, _, default, changeable in settings.describe(settings.parse("", "empty.toml")):
+        assert documented[key][1].strip("`") == default, key
+        assert ("(r)" in documented[key][0]) == (changeable == "no"), key
+
+
+@pytest.mark.parametrize(
+    ("title", "schema"),
+    [
+        ("### `limits = { ... }`", keys.LIMITS),
+        ("### `[user.NAME]`", keys.USER),
+        ("### `[cluster.NAME]`", keys.CLUSTER),
+        ("### `[tier.NAME]`", keys.TIER),
+    ],
+)
+def test_every_key_of_a_table(title: str, schema: Schema) -> None:
+    assert {word for row in rows(section(title)) for word in words(row[0])} == schema.keys()
+
+
+def test_every_key_of_a_tenant() -> None:
+    text = section("### `[tenant.NAME]`")
+    inner = keys.TENANT["postgresql"]
+    assert not isinstance(inner, keys.v.Kind)
+    assert {word for row in rows(text) for word in words(row[0])} | {"postgresql"} == keys.TENANT.keys()
+    (described,) = [row[1] for row in rows(text) if "postgresql" in row[0]]
+    assert words(described) >= inner.keys()
+
+
+def test_what_has_no_effect_is_said_to_have_none() -> None:
+    without = {key for key, kind in keys.TIER.items() if isinstance(kind, keys.v.Kind) and kind.kept}
+    (row,) = [row for row in rows(section("### `[tier.NAME]`")) if "no effect" in row[1]]
+    assert without <= words(row[0])
+
+
+def test_every_sqlstate_of_an_error() -> None:
+    documented = {
+        code for row in rows(section("## SQLSTATEs")) for code in re.findall(r"[0-9A-Z]{5}", row[0])
+    }
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
+    raised = {kind.sqlstate for kind in kinds if issubclass(kind, errors.TiergateError)}
+    assert raised - {errors.ConfigError.sqlstate} <= documented
+
+
+def test_the_test_command_is_what_ci_runs() -> None:
+    (command,) = re.findall(r"^python3 -m venv .* -m pytest -q$", README, re.MULTILINE)
+    assert command in (ROOT / ".ci" / "run").read_text().splitlines()
+
+
+def test_the_first_configuration_loads() -> None:
+    (text,) = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+    assert list(settings.parse(text, "readme.toml").directory.tenants) == ["acme"]
+
+
+def test_files_that_it_names_exist() -> None:
+    for name in re.findall(r"`((?:deploy|config|\.ci|proxy)/[^`]*)`", README):
+        assert (ROOT / name).exists(), name
