@@ -313,6 +313,17 @@ SCRIPTS = (
         setup="TRUNCATE notes",
     ),
     Script(
+        "copy_in_extended_done_before_it_began",
+        (
+            step(ask("COPY notes FROM STDIN"), copy_data(b"1\tone\n"), COPY_DONE, FLUSH, until="C"),
+            step(ask("SELECT 1"), SYNC),
+            step(ask("COPY notes FROM STDIN"), copy_data(b"2\ttwo\n"), copy_fail("no"), FLUSH, until="E"),
+            step(ask("SELECT 'skipped'"), SYNC),
+            step(query("TABLE notes")),
+        ),
+        setup="TRUNCATE notes",
+    ),
+    Script(
         "copy_fail_extended",
         (
             step(ask("COPY notes FROM STDIN"), FLUSH, until="G"),
