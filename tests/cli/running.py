@@ -1,0 +1,93 @@
+"""`tiergate serve` as a process of its own: started, signalled, and ended with the test."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.waiting import wait_until
+
+COMMAND = (sys.executable, "-m", "proxy")
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Serve:
+    """The process and the events it has logged. The configuration must say log_format = "json"."""
+
+    def __init__(self, config: Path) -> None:
+        self.config = config
+        self.events: list[dict[str, Any]] = []
+        self.other: list[str] = []
+        self.process = subprocess.Popen(
+            [*COMMAND, "serve", "--config", str(config)], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE,
+            text=True, cwd=ROOT,
+        )  # fmt: skip
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            try:
+                self.events.append(json.loads(line))
+            except json.JSONDecodeError:
+                self.other.append(line)
+
+    def event(self, name: str, count: int = 1) -> dict[str, Any]:
+        """The `count`th event of that name, once it has been logged."""
+
+        def found() -> dict[str, Any] | None:
+            seen = [event for event in self.events if event["event"] == name]
+            if len(seen) >= count:
+                return seen[count - 1]
+            assert self._reader.is_alive(), f"it has ended: {self.events} {self.other}"
+            return None
+
+        event = wait_until(found, 20, what=f"event {name}")
+        assert event is not None
+        return event
+
+    def event_names(self) -> list[str]:
+        return [event["event"] for event in self.events]
+
+    @property
+    def port(self) -> int:
+        return int(self.event("listening")["port"])
+
+    @property
+    def http_port(self) -> int:
+        return int(self.event("listening")["http_port"])
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def wait(self) -> int:
+        """The exit code."""
+        code = self.process.wait(20)
+        self._reader.join(20)
+        return code
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self._reader.join(20)
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+
+
+@contextmanager
+def serving(config: Path) -> Iterator[Serve]:
+    serve = Serve(config)
+    try:
+        serve.event("listening")
+        yield serve
+    finally:
+        serve.close()
