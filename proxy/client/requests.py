@@ -67,7 +67,7 @@ def on_query(
     session: Conversation, server: ServerConnection, data: bytes, start: int, stop: int, told: int
 ) -> bytes | None:
     session.unnamed = server.unnamed = None
-    session.unsynced = False
+    _end_batch(session, server)
     if told == HEAD:
         server.expect(owed.FORWARD_QUERY)
         effects.pin(session, PinReason.UNINSPECTED)
@@ -92,6 +92,14 @@ def on_query(
     if again:
         return (frame or data[start:stop]) + again
     return frame
+
+
+def _end_batch(session: Conversation, server: ServerConnection) -> None:
+    """A Query ends an extended batch that has no Sync. PostgreSQL 18 then believes a transaction to be open that
+    is not, and fails what comes next (XX000): nobody else is to meet that connection."""
+    if session.unsynced:
+        session.unsynced = False
+        server.generation = -1
 
 
 def _evict(session: Conversation, verdict: Verdict) -> None:
@@ -301,7 +309,7 @@ def on_sync(
 def on_function_call(
     session: Conversation, server: ServerConnection, data: bytes, start: int, stop: int, told: int
 ) -> bytes | None:
-    session.unsynced = False
+    _end_batch(session, server)
     server.expect(owed.FORWARD_QUERY)
     return None
 

@@ -1,0 +1,1 @@
+"""The operators' side: one set of views and actions, and their faces in SQL, HTTP and metrics."""

@@ -168,12 +168,16 @@ class Pipeline:
             )
         return head.action
 
-    def copy_in_began(self) -> None:
-        """The server reads CopyData now and ignores what Syncs were sent behind the Execute."""
+    def copy_in_began(self) -> bool:
+        """The server reads CopyData now and ignores what Syncs were sent behind the Execute.
+
+        Returns whether the copy is still open, that is whether its end has not been sent yet.
+        """
         entries = self.entries
         if entries and entries[0].kind == EXECUTE:
             while len(entries) > 1 and entries[1].kind == SYNC:
                 del entries[1]
+        return len(entries) < 2 or entries[1].kind != COPY_END
 
     def _say(self) -> None:
         entries = self.entries

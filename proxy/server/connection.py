@@ -157,8 +157,7 @@ class ServerConnection(asyncio.Protocol):
                 elif kind == _STATUS:
                     action, replacement = self._reported(data[start + 5 : stop], head, action)
                 elif kind in (_COPY_IN, _COPY_BOTH):
-                    self.copy_in = True
-                    pipeline.copy_in_began()
+                    self.copy_in = pipeline.copy_in_began()
                 elif told == HEAD and kind in b"ZCS":
                     raise ServerProtocolError(internal=f"a frame of type {chr(kind)} too long to be true")
                 if action == DROP or replacement:
@@ -237,6 +236,7 @@ class ServerConnection(asyncio.Protocol):
         link.state_ready(error)
 
     def _completed(self, tag: bytes) -> None:
+        self.copy_in = False
         if tag == b"DISCARD ALL\0":
             alone = not any(
                 entry.action == FORWARD and entry.kind == owed.BIND for entry in self.pipeline.entries

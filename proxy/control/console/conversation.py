@@ -1,0 +1,255 @@
+"""A client of the console: simple and extended queries, one at a time, answered from views and actions."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from proxy import log
+from proxy.client.plane import Plane
+from proxy.control.actions import Operations
+from proxy.control.console import commands
+from proxy.control.views import Value, View
+from proxy.errors import ProtocolViolation, TiergateError
+from proxy.wire import decode, encode
+from proxy.wire.frames import FROM_CLIENT, HEAD, MORE, Scanner
+
+if TYPE_CHECKING:
+    from proxy.client.login import Login
+    from proxy.net.stream import LoginStream
+
+_log = log.get("console")
+_TEXT, _INT8, _FLOAT8 = 25, 20, 701
+_MAX_STATEMENT = 65_536
+_PARAMETERS = (
+    ("server_encoding", "UTF8"),
+    ("client_encoding", "UTF8"),
+    ("DateStyle", "ISO, MDY"),
+    ("TimeZone", "UTC"),
+    ("integer_datetimes", "on"),
+    ("standard_conforming_strings", "on"),
+    ("is_superuser", "on"),
+)
+
+
+@dataclass(slots=True)
+class _Portal:
+    statement: str
+    view: View | None = None  # computed by Describe already
+
+
+class Console(asyncio.Protocol):
+    """Messages queue up and are done one after the other by one task, since PAUSE may take its time."""
+
+    def __init__(
+        self, plane: Plane, operations: Operations, login: Login, transport: asyncio.Transport
+    ) -> None:
+        self.on_close: Callable[[Console], None] = lambda _: None
+        self._plane = plane
+        self._operations = operations
+        self._may_write = login.user.name in plane.options.admin_users
+        self._user = login.user.name
+        self._transport = transport
+        self._scanner = Scanner(FROM_CLIENT, max_read=_MAX_STATEMENT)
+        self._waiting: deque[tuple[int, bytes]] = deque()
+        self._task: asyncio.Task[None] | None = None
+        self._statements: dict[bytes, str] = {}
+        self._portals: dict[bytes, _Portal] = {}
+        self._skipping = False
+        self._closed = False
+
+    # --- the socket ---------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        if self._closed:
+            return
+        scanner = self._scanner
+        try:
+            scanner.feed(data)
+            while (told := scanner.next()) != MORE:
+                if told == HEAD:
+                    raise ProtocolViolation("statement too long")
+                self._waiting.append((scanner.kind, scanner.data[scanner.start + 5 : scanner.stop]))
+        except ProtocolViolation as error:
+            self._write(encode.error(error.message, error.sqlstate, severity="FATAL"))
+            self.close()
+            return
+        if self._task is None and self._waiting:
+            self._task = asyncio.get_running_loop().create_task(self._work())
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._waiting.clear()
+        if self._task is not None and self._task is not asyncio.current_task():
+            self._task.cancel()
+        self._transport.close()
+        self.on_close(self)
+
+    def _write(self, data: bytes) -> None:
+        if not self._transport.is_closing():
+            self._transport.write(data)
+
+    async def _work(self) -> None:
+        try:
+            while self._waiting:
+                kind, body = self._waiting.popleft()
+                await self._handle(chr(kind), body)
+        finally:
+            self._task = None
+
+    # --- messages -----------------------------------------------------------------------------------
+
+    async def _handle(self, kind: str, body: bytes) -> None:
+        if kind == "X":
+            self.close()
+        elif kind == "S":
+            self._skipping = False
+            self._portals.clear()
+            self._write(encode.ready_for_query())
+        elif self._skipping:
+            return
+        elif kind == "Q":
+            await self._query(body)
+        else:
+            try:
+                await self._extended(kind, body)
+            except Exception as error:
+                self._skipping = True
+                self._say(error)
+
+    async def _query(self, body: bytes) -> None:
+        try:
+            statements = commands.split(decode.query(body).decode("utf-8", "replace"))
+            if not statements:
+                self._write(encode.EMPTY_QUERY)
+            for statement in statements:
+                answer = await self._execute(statement)
+                if answer.view is not None:
+                    self._write(_describe(answer.view) + _rows(answer.view))
+                self._write(_complete(answer))
+        except Exception as error:
+            self._say(error)
+        self._write(encode.ready_for_query())
+
+    async def _extended(self, kind: str, body: bytes) -> None:
+        match kind:
+            case "P":
+                parse = decode.parse(body)
+                statements = commands.split(parse.text.decode("utf-8", "replace"))
+                if len(statements) > 1:
+                    raise commands.CommandSyntax("cannot insert multiple commands into a prepared statement")
+                self._statements[parse.name] = statements[0] if statements else ""
+                self._write(encode.PARSE_COMPLETE)
+            case "B":
+                portal, name, _ = decode.bind_names(body)
+                self._portals[portal] = _Portal(self._statement(name))
+                self._write(encode.BIND_COMPLETE)
+            case "D":
+                await self._describe(*decode.target(body))
+            case "E":
+                await self._execute_portal(decode.cstring(body)[0])
+            case "C":
+                what, name = decode.target(body)
+                (self._statements if what == b"S" else self._portals).pop(name, None)
+                self._write(encode.CLOSE_COMPLETE)
+            case "H":
+                return
+            case _:
+                raise ProtocolViolation(f"message type {kind!r} is not understood by the console")
+
+    def _statement(self, name: bytes) -> str:
+        if name not in self._statements:
+            error = commands.CommandSyntax(
+                f'prepared statement "{name.decode(errors="replace")}" does not exist'
+            )
+            error.sqlstate = "26000"
+            raise error
+        return self._statements[name]
+
+    async def _describe(self, what: bytes, name: bytes) -> None:
+        if what == b"S":
+            statement = self._statement(name)
+            self._write(encode.frame(b"t", b"\0\0"))
+            view = (await self._execute(statement)).view if _is_show(statement) else None
+        else:
+            portal = self._portals.get(name) or _Portal("")
+            if _is_show(portal.statement):
+                portal.view = (await self._execute(portal.statement)).view
+            view = portal.view
+        self._write(_describe(view) if view is not None else encode.NO_DATA)
+
+    async def _execute_portal(self, name: bytes) -> None:
+        portal = self._portals.get(name)
+        if portal is None:
+            raise commands.CommandSyntax(f'portal "{name.decode(errors="replace")}" does not exist')
+        if not portal.statement:
+            self._write(encode.EMPTY_QUERY)
+            return
+        view, portal.view = portal.view, None
+        answer = commands.Answer("SHOW", view) if view is not None else await self._execute(portal.statement)
+        if answer.view is not None:
+            self._write(_rows(answer.view))
+        self._write(_complete(answer))
+
+    async def _execute(self, statement: str) -> commands.Answer:
+        answer = await commands.execute(self._plane, self._operations, statement, may_write=self._may_write)
+        if not _is_show(statement):
+            _log.info("console command", user=self._user, command=re.split(r"\s", statement, maxsplit=1)[0])
+        return answer
+
+    def _say(self, error: Exception) -> None:
+        if not isinstance(error, TiergateError):
+            _log.exception("console command broke", error)
+            error = TiergateError()
+        self._write(encode.error(error.message, error.sqlstate, hint=error.hint))
+
+
+def _is_show(statement: str) -> bool:
+    return statement[:4].lower() == "show"
+
+
+def _oid(view: View, at: int) -> int:
+    kinds = {type(row[at]) for row in view.rows if row[at] is not None}
+    if kinds == {int}:
+        return _INT8
+    return _FLOAT8 if kinds and kinds <= {int, float} else _TEXT
+
+
+def _describe(view: View) -> bytes:
+    return encode.row_description([(name, _oid(view, at)) for at, name in enumerate(view.columns)])
+
+
+def _text(value: Value) -> str | None:
+    return None if value is None else str(value)
+
+
+def _rows(view: View) -> bytes:
+    return b"".join(encode.data_row([_text(value) for value in row]) for row in view.rows)
+
+
+def _complete(answer: commands.Answer) -> bytes:
+    notices = b"".join(encode.notice(text) for text in answer.notices)
+    return notices + encode.command_complete(answer.tag)
+
+
+def open_console(plane: Plane, operations: Operations, login: Login, stream: LoginStream) -> Console:
+    """Says welcome and hands the socket to a new Console."""
+    console = Console(plane, operations, login, stream.transport)
+    parameters = (("server_version", f"{operations.version}/tiergate"), *_PARAMETERS)
+    out = [encode.parameter_status(name.encode(), value.encode()) for name, value in parameters]
+    out.append(encode.backend_key_data(plane.new_pid(), plane.new_key(login.protocol_minor)))
+    out.append(encode.ready_for_query())
+    stream.write(b"".join(out))
+    rest = stream.take_over(console)
+    if rest:
+        console.data_received(rest)
+    return console
