@@ -68,6 +68,14 @@ class PoolStats:
         self.query_seconds = 0.0
         self.wait_seconds = 0.0
 
+    def add_query(self, query_seconds: float, xact_seconds: float) -> None:
+        """One ReadyForQuery; `xact_seconds` is 0 where it did not end a transaction."""
+        self.queries += 1
+        self.query_seconds += query_seconds
+        if xact_seconds:
+            self.transactions += 1
+            self.xact_seconds += xact_seconds
+
 
 class ProcessStats:
     """Counts of the whole process."""

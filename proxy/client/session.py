@@ -29,9 +29,6 @@ class Session(Linking):
 
     # --- the client's socket ------------------------------------------------------------------------
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:  # pragma: no cover - handed over
-        raise AssertionError("a session is handed its transport after the login")
-
     def data_received(self, data: bytes) -> None:
         if self.state is SessionState.WAITING or self.holding:
             self._park(data)

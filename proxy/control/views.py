@@ -6,7 +6,9 @@ None; faces translate them.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import NamedTuple
 
@@ -14,7 +16,7 @@ from proxy.client.plane import Plane
 from proxy.client.session import Session
 from proxy.errors import InvalidParameter
 from proxy.model import Limits, Role
-from proxy.protocol.lifecycle import SessionState
+from proxy.protocol.lifecycle import ServerState, SessionState
 from proxy.routing.route import explain
 from proxy.server.connection import ServerConnection
 from proxy.server.pool import Pool
@@ -75,49 +77,70 @@ def _pointer(thing: object) -> str:
     return f"{id(thing):#x}"
 
 
+def _when(moment: float, now: float) -> str:
+    """A moment of the monotonic clock as a time of day, as PgBouncer writes it."""
+    return (datetime.now(UTC) - timedelta(seconds=now - moment)).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _local(transport: asyncio.Transport) -> tuple[str, int]:
+    name = transport.get_extra_info("sockname")
+    return (name[0], name[1]) if isinstance(name, tuple) else ("unix", 0)
+
+
+_CLIENT_STATES = {SessionState.LINKED: "active", SessionState.PINNED: "active"}
+_SOCKET_COLUMNS = (
+    "type", "user", "database", "replication", "state", "addr", "port", "local_addr", "local_port", "connect_time",
+    "request_time", "wait", "wait_us", "close_needed", "ptr", "link", "remote_pid", "tls", "application_name",
+    "prepared_statements", "id",
+)  # fmt: skip
+
+
 def clients(plane: Plane) -> View:
-    columns = (
-        "type", "user", "database", "state", "addr", "port", "wait", "wait_us", "ptr", "link", "remote_pid", "tls",
-        "application_name", "prepared_statements", "connected_seconds", "tenant", "tier", "cluster", "pool_mode", "pins",
-    )  # fmt: skip
     now = monotonic()
     rows: list[tuple[Value, ...]] = []
     for session in plane.sessions:
-        host, port = _address(session.login.address)
+        login, server = session.login, session.server
         waiting = session.state is SessionState.WAITING
-        wait, wait_us = _split_microseconds(now - session.waiting_since if waiting else 0.0)
-        name = session.state_needed.parameters.get("application_name", "")
+        asked = (
+            session.waiting_since
+            if waiting
+            else server.query_since
+            if server is not None
+            else session.idle_since
+        )
         rows.append(
             (
-                "C", session.user.name, session.login.database, session.state.value, host, port, wait, wait_us,
-                _pointer(session), _pointer(session.server) if session.server is not None else "", session.pid,
-                "TLS" if session.login.tls else "", name, len(session.statements), int(now - session.connected_at),
+                "C", session.user.name, login.database, "none",
+                _CLIENT_STATES.get(session.state, session.state.value), *_address(login.address),
+                *_local(session.transport), _when(session.connected_at, now), _when(asked, now),
+                *_split_microseconds(now - session.waiting_since if waiting else 0.0), 0, _pointer(session),
+                _pointer(server) if server is not None else "", session.pid, "TLS" if login.tls else "",
+                session.state_needed.parameters.get("application_name", ""), len(session.statements), id(session),
                 session.tenant.name, session.tenant.tier, session.pool.key.cluster, session.mode.value,
                 ", ".join(sorted(reason.value for reason in session.pins)),
             )
         )  # fmt: skip
-    return View(columns, rows)
+    return View((*_SOCKET_COLUMNS, "tenant", "tier", "cluster", "pool_mode", "pins"), rows)
+
+
+_SERVER_STATES = {ServerState.RESETTING: "tested", ServerState.GONE: "closing"}
 
 
 def servers(plane: Plane) -> View:
-    columns = (
-        "type", "user", "database", "state", "addr", "port", "ptr", "link", "remote_pid", "prepared_statements",
-        "age_seconds", "idle_seconds", "uses", "cluster", "tenant", "being_canceled",
-    )  # fmt: skip
     now = monotonic()
-    rows: list[tuple[Value, ...]] = []
-    for pool in plane.pools:
-        for server in pool.connections():
-            rows.append(_server_row(pool, server, now))
-    return View(columns, rows)
+    rows = [_server_row(pool, server, now) for pool in plane.pools for server in pool.connections()]
+    return View((*_SOCKET_COLUMNS, "cluster", "tenant", "uses", "being_canceled"), rows)
 
 
 def _server_row(pool: Pool, server: ServerConnection, now: float) -> tuple[Value, ...]:
-    tenant = server.account.tenant.name if server.account is not None else ""
+    tls = server.transport.get_extra_info("ssl_object") is not None
     return (
-        "S", pool.key.user, pool.key.database, server.state.value, server.endpoint.host, server.endpoint.port,
-        _pointer(server), _pointer(server.link) if server.link is not None else "", server.pid, len(server.prepared),
-        int(now - server.opened_at), int(now - server.idle_since), server.uses, pool.key.cluster, tenant, server.cancels,
+        "S", pool.key.user, pool.key.database, "none", _SERVER_STATES.get(server.state, server.state.value),
+        server.endpoint.host, server.endpoint.port, *_local(server.transport), _when(server.opened_at, now),
+        _when(server.query_since or server.opened_at, now), 0, 0, int(server.generation != pool.generation),
+        _pointer(server), _pointer(server.link) if server.link is not None else "", server.pid, "TLS" if tls else "",
+        server.values.parameters.get("application_name", ""), len(server.prepared), id(server), pool.key.cluster,
+        server.account.tenant.name if server.account is not None else "", server.uses, server.cancels,
     )  # fmt: skip
 
 
@@ -163,20 +186,26 @@ def clusters(plane: Plane) -> View:
 
 
 def stats(plane: Plane) -> View:
+    """Times are microseconds. Averages are over the life of the pool, not over a period."""
     columns = (
         "database", "total_server_assignment_count", "total_xact_count", "total_query_count", "total_received",
-        "total_sent", "total_xact_time", "total_query_time", "total_wait_time", "avg_xact_time", "avg_query_time", "user",
-        "cluster",
+        "total_sent", "total_xact_time", "total_query_time", "total_wait_time", "avg_server_assignment_count",
+        "avg_xact_count", "avg_query_count", "avg_recv", "avg_sent", "avg_xact_time", "avg_query_time", "avg_wait_time",
+        "user", "cluster",
     )  # fmt: skip
+    now = monotonic()
     rows: list[tuple[Value, ...]] = []
     for pool in plane.pools:
         s = pool.stats
+        counts = (s.server_assignments, s.transactions, s.queries, s.bytes_received, s.bytes_sent)
+        times = (s.xact_seconds, s.query_seconds, s.wait_seconds)
+        age = max(now - pool.opened_at, 1.0)
+        per = (s.transactions, s.queries, s.server_assignments)
         rows.append(
             (
-                pool.key.database, s.server_assignments, s.transactions, s.queries, s.bytes_received, s.bytes_sent,
-                int(s.xact_seconds * 1e6), int(s.query_seconds * 1e6), int(s.wait_seconds * 1e6),
-                int(s.xact_seconds * 1e6 / s.transactions) if s.transactions else 0,
-                int(s.query_seconds * 1e6 / s.queries) if s.queries else 0, pool.key.user, pool.key.cluster,
+                pool.key.database, *counts, *(int(t * 1e6) for t in times), *(int(count / age) for count in counts),
+                *(int(t * 1e6 / n) if n else 0 for t, n in zip(times, per, strict=True)), pool.key.user,
+                pool.key.cluster,
             )
         )  # fmt: skip
     return View(columns, rows)

@@ -111,9 +111,6 @@ class ServerConnection(asyncio.Protocol):
     def take_transport(self, transport: asyncio.Transport) -> None:
         self.transport = transport
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:  # pragma: no cover - handed over
-        raise AssertionError("a server connection is handed its transport after the login")
-
     def pause_writing(self) -> None:
         if self.link is not None:
             self.link.pause_client()

@@ -60,7 +60,7 @@ class Waiter(Protocol):
 class Pool:
     __slots__ = (
         "_serving", "accepted", "active", "closing", "cluster", "failed_with", "generation", "idle",
-        "introductions", "key", "last_used", "login", "mode", "opening", "options", "paused", "pools", "queue",
+        "introductions", "key", "last_used", "login", "mode", "opened_at", "opening", "options", "paused", "pools", "queue",
         "resetting", "stats", "welcome",
     )  # fmt: skip
 
@@ -88,7 +88,7 @@ class Pool:
         self.introductions: OrderedDict[State, tuple[State, State]] = OrderedDict()
         self.welcome: dict[str, str] = {}  # what servers report at login, as they spell it
         self.failed_with: TiergateError | None = None
-        self.last_used = monotonic()
+        self.last_used = self.opened_at = monotonic()
         self._serving = False
 
     @property
@@ -397,9 +397,4 @@ class Pool:
         self.stats.bytes_sent += received
 
     def measured(self, query_seconds: float, xact_seconds: float) -> None:
-        stats = self.stats
-        stats.queries += 1
-        stats.query_seconds += query_seconds
-        if xact_seconds:
-            stats.transactions += 1
-            stats.xact_seconds += xact_seconds
+        self.stats.add_query(query_seconds, xact_seconds)
