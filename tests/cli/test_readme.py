@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from proxy import errors, settings
+from proxy.control.console.commands import HELP
 from proxy.settings import keys
 from proxy.settings.reader import Schema
 
@@ -74,6 +75,25 @@ def test_every_sqlstate_of_an_error() -> None:
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
     raised = {kind.sqlstate for kind in kinds if issubclass(kind, errors.TiergateError)}
     assert raised - {errors.ConfigError.sqlstate} <= documented
+
+
+def test_every_metric() -> None:
+    source = (ROOT / "proxy" / "control" / "metrics.py").read_text()
+    names = {
+        re.sub(r"_(bucket|count|sum)$", "", name) if "duration" in name else name
+        for name in re.findall(r'"((?:tiergate|db|tenant)_[a-z_]+)"', source)
+    } - {"tenant_id"}
+    listed = {
+        name for row in rows(section("## Metrics and health")) for name in words(re.sub(r"{.*?}", "", row[0]))
+    }
+    assert listed == names
+
+
+def test_every_command_of_the_console() -> None:
+    text = section("## The console")
+    for line in HELP:
+        for word in re.findall(r"[A-Z_]{3,}", line):
+            assert re.search(rf"\b{word}\b", text), line
 
 
 def test_the_test_command_is_what_ci_runs() -> None:
