@@ -63,6 +63,12 @@ class ProtocolViolation(ClientError):
     sqlstate = "08P01"
 
 
+class UnsupportedProtocol(ProtocolViolation):
+    """A protocol whose major version is not 3."""
+
+    sqlstate = "0A000"
+
+
 class FeatureNotSupported(ClientError):
     sqlstate = "0A000"
 

@@ -7,7 +7,6 @@ the one place that says what becomes of its server connection.
 
 from __future__ import annotations
 
-import asyncio
 from time import monotonic
 
 from proxy import log

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from proxy.errors import FeatureNotSupported, InvalidParameter, ProtocolViolation
+from proxy.errors import InvalidParameter, ProtocolViolation, UnsupportedProtocol
 from proxy.wire import decode
 
 CANCEL = 80877102
@@ -77,7 +77,7 @@ def decode_cancel(body: bytes) -> CancelRequest:
 def decode_startup(body: bytes) -> Startup:
     version = int.from_bytes(body[:4], "big")
     if version >> 16 != 3:
-        raise FeatureNotSupported(
+        raise UnsupportedProtocol(
             f"unsupported frontend protocol {version >> 16}.{version & 0xFFFF}: server supports 3.0 to 3.2"
         )
     parameters: dict[str, str] = {}
