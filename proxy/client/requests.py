@@ -138,6 +138,8 @@ def on_parse(
     _evict(session, verdict)
     if not session.maps_statements:
         server.expect(owed.FORWARD_PARSE)
+        if name:
+            effects.pin(session, PinReason.SQL_PREPARE)
         effects.obey(session, verdict)
         effects.reassert_after_sync(session, verdict)
         return None

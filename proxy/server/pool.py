@@ -281,7 +281,7 @@ class Pool:
     def _grow(self) -> None:
         if self.paused or not self.queue:
             return
-        room = self.cluster.pool_size - self.size
+        room = self.cluster.pool_size - self.size - len(self.closing)
         wanted = min(self.queue.grantable() - self.opening - len(self.idle) - len(self.resetting), room)
         while wanted > 0:
             full = self._begin_opening()
