@@ -25,6 +25,28 @@ def demo(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def check_what_is_printed(text: str) -> None:
+    """The commands to try do what they say. Run as they stand, with shorter waits."""
+    script = text.split("In another terminal:", 1)[1].split("The configuration is", 1)[0]
+    script = script.replace("-T 5", "-T 1").replace("pg_sleep(3)", "pg_sleep(0.2)")
+    result = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60)
+    seen = result.stdout
+    for wanted in (
+        r"^acme\|\d+\n100\nvip-1\|\d+\n100\nshared\|\d+\n100\nshared\|\d+\n100\n",  # the loop over tenants
+        r"\n vip-1\n",  # PGOPTIONS
+        r"\[\('vip-1',\)\]",  # psycopg
+        r"\[<Record cluster='shared'>\]",  # asyncpg
+        r"number of failed transactions: 0 ",
+        r"\n my turn\n",
+        r"\n still here\n",
+        r"pool_mode \| transaction",  # SHOW ROUTE
+        r"cl_waiting",  # SHOW POOLS
+    ):
+        assert re.search(wanted, seen), (wanted, seen, result.stderr)
+    assert 'user "acme_erp" may not act for tenant "shop1"' in result.stderr
+    assert "canceling statement due to query_timeout" in result.stderr
+
+
 def servers_of(directory: Path) -> list[int]:
     return [int(path.read_text().split()[0]) for path in directory.glob("*/postmaster.pid")]
 
@@ -63,6 +85,7 @@ def test_runs_until_it_is_told_to_end(server_root: Path) -> None:
                 said += line
             (port,) = re.findall(r"Tiergate listens on 127\.0\.0\.1:(\d+)", said)
             socket.create_connection(("127.0.0.1", int(port))).close()
+            check_what_is_printed(said)
             servers = servers_of(directory)
             assert len(servers) == 4
             process.send_signal(signal.SIGINT)
