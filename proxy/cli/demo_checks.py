@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
 from rich import box
@@ -19,10 +19,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from proxy.cli.demo_servers import Servers
 from proxy.cli.embedded import bin_dir
-
-if TYPE_CHECKING:
-    from proxy.cli.demo import Servers
 
 _PATIENCE = 10.0
 Connection = psycopg.Connection[tuple[Any, ...]]
