@@ -117,7 +117,10 @@ class Worker:
             if session.epoch != self.registry.epoch and session.state is SessionState.IDLE:
                 session.reroute()
             limit = session.limits.client_idle_timeout
-            if limit and session.state is SessionState.IDLE and now - session.idle_since > limit:
+            server = session.server
+            idle_since = session.idle_since if server is None else max(session.idle_since, server.query_since)
+            idle = session.rests and session.state is not SessionState.WAITING
+            if limit and idle and now - idle_since > limit:
                 self.process.timeout("client_idle_timeout")
                 session.end(ClientIdleTimeout("client_idle_timeout"))
 

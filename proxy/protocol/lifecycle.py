@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 
 
-class ServerState(Enum):
+class ServerState(StrEnum):
     LOGIN = "login"
     IDLE = "idle"
     ACTIVE = "active"
@@ -13,7 +13,7 @@ class ServerState(Enum):
     GONE = "gone"
 
 
-class SessionState(Enum):
+class SessionState(StrEnum):
     LOGIN = "login"
     IDLE = "idle"
     WAITING = "waiting"

@@ -1,4 +1,4 @@
-"""What a server connection calls upwards: its link, whoever has it now, and its owner, the pool."""
+"""What server connections and pools call upwards: who has a connection, who owns it, who waits for one."""
 
 from __future__ import annotations
 

@@ -29,7 +29,23 @@ from proxy.protocol.lifecycle import ServerState
 from proxy.protocol.state import State
 from proxy.protocol.statements import Statement
 from proxy.server.connection import ServerConnection
+from proxy.server.link import Waiter
 from proxy.stats import PoolStats
+
+
+class Keeper(Protocol):
+    """What a pool asks of those who keep all pools."""
+
+    options: ServerOptions
+
+    def connection_counters(self, pool: Pool) -> tuple[Counter, ...]: ...
+    def open(self, pool: Pool, counters: tuple[Counter, ...]) -> None: ...
+    def make_room(self, wanting: Pool) -> None: ...
+    def reachable(self, cluster: Cluster, now: float) -> bool: ...
+    def release(self, server: ServerConnection) -> None: ...
+    def retire(self, statement: Statement) -> None: ...
+    def cancel(self, server: ServerConnection) -> None: ...
+    def cancel_and_close(self, server: ServerConnection) -> None: ...
 
 
 class Keeper(Protocol):
@@ -61,7 +77,7 @@ class Pool:
     __slots__ = (
         "_serving", "accepted", "active", "closing", "cluster", "failed_with", "generation", "idle",
         "introductions", "key", "last_used", "login", "mode", "opened_at", "opening", "options", "paused", "pools", "queue",
-        "resetting", "stats", "welcome",
+        "resetting", "stats",
     )  # fmt: skip
 
     def __init__(
@@ -78,7 +94,7 @@ class Pool:
         self.resetting: set[ServerConnection] = set()
         self.closing: set[ServerConnection] = set()
         self.opening = 0
-        self.queue: FairQueue[Waiter] = FairQueue(self.serve)
+        self.queue: FairQueue[Waiter[ServerConnection]] = FairQueue(self.serve)
         self.stats = PoolStats()
         self.paused = False
         self.generation = 0
@@ -86,7 +102,6 @@ class Pool:
         # What a first login with some startup parameters found out: the parameters as the server spells them,
         # and all that it then reported.
         self.introductions: OrderedDict[State, tuple[State, State]] = OrderedDict()
-        self.welcome: dict[str, str] = {}  # what servers report at login, as they spell it
         self.failed_with: TiergateError | None = None
         self.last_used = self.opened_at = monotonic()
         self._serving = False
@@ -105,7 +120,7 @@ class Pool:
 
     # --- checkout -----------------------------------------------------------------------------------
 
-    def acquire(self, waiter: Waiter, now: float) -> ServerConnection | None:
+    def acquire(self, waiter: Waiter[ServerConnection], now: float) -> ServerConnection | None:
         """An idle connection, linked to nobody yet, or None: the waiter is queued.
 
         Raises CapReached for a full queue, and the servers' error while they are known to be down.
@@ -126,7 +141,7 @@ class Pool:
         self.serve()
         return None
 
-    def leave(self, waiter: Waiter) -> None:
+    def leave(self, waiter: Waiter[ServerConnection]) -> None:
         self.queue.remove(waiter.account, waiter)
 
     def _refuse_at_once(self, account: Account, now: float) -> None:
@@ -145,9 +160,8 @@ class Pool:
         """One that has the state already, else the most recently used; stale ones are checked first."""
         idle = self.idle
         delay = self.options.server_check_delay
-        while idle and delay and now - idle[-1].idle_since > delay and self.options.server_check_query:
+        if delay and now - idle[-1].idle_since > delay and self.options.server_check_query:
             self._check(idle[-1])
-        if not idle:
             return None
         if idle[-1].values is not needs:
             for server in reversed(idle):
@@ -338,19 +352,25 @@ class Pool:
 
     def _move(self, server: ServerConnection, event: str) -> None:
         """The one place where a connection goes from one list to another."""
-        places = {ServerState.ACTIVE: self.active, ServerState.RESETTING: self.resetting}
         old = server.state
         server.step(event)
         if old is ServerState.IDLE:
-            self.idle.remove(server) if self.idle[-1] is not server else self.idle.pop()
-        elif old in places:
-            places[old].discard(server)
-        if server.state is ServerState.IDLE:
-            self.idle.append(server)
-        elif server.state in places:
-            places[server.state].add(server)
-        elif server.state is ServerState.GONE:
-            self.closing.add(server)
+            if self.idle[-1] is server:
+                self.idle.pop()
+            else:
+                self.idle.remove(server)
+        else:
+            (self.active if old is ServerState.ACTIVE else self.resetting).discard(server)
+        match server.state:
+            case ServerState.IDLE:
+                self.idle.append(server)
+            case ServerState.ACTIVE:
+                self.active.add(server)
+            case ServerState.RESETTING:
+                self.resetting.add(server)
+            case ServerState.GONE:
+                server.idle_since = monotonic()
+                self.closing.add(server)
 
     def _give_permits(self, server: ServerConnection) -> None:
         permits, server.permits = server.permits, ()

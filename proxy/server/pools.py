@@ -229,7 +229,6 @@ class Pools:
             max_prepared=self.options.max_prepared_statements,
             generation=generation,
         )
-        pool.welcome = dict(done.parameters)
         self.process.server_connections += 1
         server.take_transport(done.stream.transport)
         rest = done.stream.take_over(server)
