@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Protocol, TypeVar
 
+from proxy.admission.accounts import Account
 from proxy.errors import TiergateError
 from proxy.model import Limits
+from proxy.protocol.state import State
 from proxy.protocol.statements import Statement
 
 S_contra = TypeVar("S_contra", contravariant=True)
