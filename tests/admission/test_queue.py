@@ -9,7 +9,9 @@ TIER = TierAccount(Tier("standard"))
 
 
 def account(name: str, cap: int = 0) -> Account:
-    return Account(Tenant(name, "standard", "shared"), TierAccount(Tier("standard")), Limits(max_connections=cap))
+    return Account(
+        Tenant(name, "standard", "shared"), TierAccount(Tier("standard")), Limits(max_connections=cap)
+    )
 
 
 def test_tenants_take_turns_and_each_is_first_in_first_out() -> None:
@@ -54,7 +56,9 @@ def test_one_put_back_is_the_next() -> None:
     assert queue.take()[0] == "a0"  # type: ignore[index]
 
 
-@given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from(["push", "take", "give", "leave"])), max_size=60))
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.sampled_from(["push", "take", "give", "leave"])), max_size=60)
+)
 def test_permits_and_waiters_return_to_zero(script: list[tuple[int, str]]) -> None:
     accounts = [account(str(i), cap=i) for i in range(4)]
     queue: FairQueue[int] = FairQueue(lambda: None)

@@ -1,6 +1,14 @@
 import pytest
 
-from proxy.protocol.lifecycle import SERVER, SESSION, LifecycleError, ServerState, SessionState, server_step, session_step
+from proxy.protocol.lifecycle import (
+    SERVER,
+    SESSION,
+    LifecycleError,
+    ServerState,
+    SessionState,
+    server_step,
+    session_step,
+)
 
 
 def test_the_tables_name_every_state() -> None:

@@ -38,7 +38,9 @@ def test_an_error_skips_to_the_sync_and_takes_back_newest_first() -> None:
     pipeline = Pipeline()
     undone: list[tuple[str, bool]] = []
     pipeline.expect(Expect(owed.PARSE, undo=lambda failed: undone.append(("a", failed))))
-    pipeline.expect(Expect(owed.PARSE, INJECT, says=b"never", undo=lambda failed: undone.append(("b", failed))))
+    pipeline.expect(
+        Expect(owed.PARSE, INJECT, says=b"never", undo=lambda failed: undone.append(("b", failed)))
+    )
     pipeline.expect(Expect(owed.CLOSE, undo=lambda failed: undone.append(("c", failed))))
     pipeline.expect(owed.FORWARD_SYNC)
     pipeline.expect(owed.FORWARD_QUERY)
@@ -118,7 +120,12 @@ def test_a_sync_behind_the_copys_end_counts_though_it_was_sent_before_the_copy_b
 
 @pytest.mark.parametrize(
     ("entry", "kind"),
-    [(owed.FORWARD_PARSE, "2"), (owed.FORWARD_SYNC, "C"), (owed.FORWARD_BIND, "Z"), (owed.FORWARD_EXECUTE, "1")],
+    [
+        (owed.FORWARD_PARSE, "2"),
+        (owed.FORWARD_SYNC, "C"),
+        (owed.FORWARD_BIND, "Z"),
+        (owed.FORWARD_EXECUTE, "1"),
+    ],
 )
 def test_a_reply_that_cannot_belong_to_the_head(entry: Expect, kind: str) -> None:
     pipeline = Pipeline()

@@ -1,7 +1,5 @@
 """Kinds of value: what each takes, what it makes of it, what it refuses."""
 
-# ruff: noqa: E501  a case of a table stays on one line
-
 from __future__ import annotations
 
 import pytest

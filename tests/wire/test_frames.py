@@ -1,5 +1,7 @@
 """Any chunking of a stream gives the same frames and the same bytes passed on; lengths are never trusted."""
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +21,9 @@ from proxy.wire.frames import (
 )
 
 frames = st.lists(
-    st.builds(encode.frame, st.sampled_from([b"D", b"d", b"T", b"C", b"Z", b"1", b"S"]), st.binary(max_size=80)),
+    st.builds(
+        encode.frame, st.sampled_from([b"D", b"d", b"T", b"C", b"Z", b"1", b"S"]), st.binary(max_size=80)
+    ),
     max_size=12,
 )
 
@@ -41,7 +45,7 @@ def run(scanner: Scanner, chunks: list[bytes]) -> tuple[list[tuple[int, int, byt
 
 def cut(stream: bytes, cuts: list[int]) -> list[bytes]:
     at = sorted({c % (len(stream) + 1) for c in cuts} | {0, len(stream)})
-    return [stream[a:b] for a, b in zip(at, at[1:], strict=False)]
+    return [stream[a:b] for a, b in itertools.pairwise(at)]
 
 
 @given(frames, st.lists(st.integers(min_value=0, max_value=2000)))
