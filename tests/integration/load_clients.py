@@ -1,0 +1,158 @@
+"""Many clients in a process of their own: each transaction must answer with its own tenant and its own echo.
+
+`python -m tests.integration.load_clients PORT DATABASE SECONDS CLIENTS TENANT...` prints one line of JSON:
+transactions done, wrong answers, lost ones (a connection that ended or an answer that never came), errors.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import resource
+import sys
+from dataclasses import asdict, dataclass, field
+from time import monotonic
+
+import uvloop
+
+from proxy.wire import decode, encode
+
+QUERY = b"SELECT current_setting('app.tenant_id'), $1::text"
+LOGINS_AT_ONCE = 100
+ANSWER_TIMEOUT = 60.0
+
+
+@dataclass
+class Result:
+    done: int = 0
+    wrong: int = 0
+    lost: int = 0
+    errors: dict[str, int] = field(default_factory=dict)
+
+    def error(self, sqlstate: str) -> None:
+        self.errors[sqlstate] = self.errors.get(sqlstate, 0) + 1
+
+
+class Client:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def read_ready(self) -> tuple[list[tuple[bytes, ...]], str]:
+        """The rows up to ReadyForQuery, and the SQLSTATE of an error if there was one."""
+        rows: list[tuple[bytes, ...]] = []
+        sqlstate = ""
+        while True:
+            header = await self.reader.readexactly(5)
+            body = await self.reader.readexactly(int.from_bytes(header[1:], "big") - 4)
+            kind = header[:1]
+            if kind == b"D":
+                rows.append(_row(body))
+            elif kind == b"E":
+                sqlstate = decode.error_fields(body)["C"]
+            elif kind == b"Z":
+                return rows, sqlstate
+
+    async def ask(self, request: bytes) -> tuple[list[tuple[bytes, ...]], str]:
+        self.writer.write(request)
+        return await asyncio.wait_for(self.read_ready(), ANSWER_TIMEOUT)
+
+
+def _row(body: bytes) -> tuple[bytes, ...]:
+    values, at = [], 2
+    for _ in range(int.from_bytes(body[:2], "big")):
+        length = int.from_bytes(body[at : at + 4], "big")
+        values.append(body[at + 4 : at + 4 + length])
+        at += 4 + length
+    return tuple(values)
+
+
+async def log_in(port: int, database: str, tenant: str) -> Client:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    client = Client(reader, writer)
+    parameters = {"user": "app", "database": database, "app.tenant_id": tenant, "application_name": tenant}
+    _, sqlstate = await client.ask(encode.startup(parameters))
+    if sqlstate:
+        raise ConnectionError(sqlstate)
+    return client
+
+
+def transaction(kind: int, echo: bytes) -> list[bytes]:
+    """The requests of one transaction, each up to its ReadyForQuery; the last asks for tenant and echo."""
+    bound = encode.bind(b"", b"s", [echo]) + encode.execute() + encode.SYNC
+    prepared = encode.parse(b"s", QUERY) + bound + encode.close(b"S", b"s") + encode.SYNC
+    literal = QUERY.replace(b"$1", b"'" + echo + b"'")
+    match kind:
+        case 0:
+            return [encode.query(literal)]
+        case 1:
+            return [encode.parse(b"", QUERY) + encode.bind(b"", b"", [echo]) + encode.execute() + encode.SYNC]
+        case 2:
+            return [encode.query(b"BEGIN"), encode.query(b"SELECT pg_sleep(0.002)"), encode.query(literal)]
+        case _:
+            return [prepared]
+
+
+async def live(
+    port: int, database: str, tenant: str, number: int, until: float, result: Result, gate: asyncio.Semaphore
+) -> None:
+    dice = random.Random(number)
+    async with gate:
+        client = await log_in(port, database, tenant)
+    count = 0
+    try:
+        while monotonic() < until:
+            count += 1
+            echo = f"{tenant}/{number}/{count}".encode()
+            kind = dice.randrange(4)
+            rows: list[tuple[bytes, ...]] = []
+            sqlstate = ""
+            for request in transaction(kind, echo):
+                if request.count(encode.SYNC) == 2:
+                    first, second = request.split(encode.SYNC, 1)
+                    rows, sqlstate = await client.ask(first + encode.SYNC)
+                    await client.ask(second)
+                else:
+                    rows, sqlstate = await client.ask(request)
+                if sqlstate:
+                    break
+            if kind == 2:
+                await client.ask(encode.query(b"COMMIT"))
+            if sqlstate:
+                result.error(sqlstate)
+            elif rows != [(tenant.encode(), echo)]:
+                result.wrong += 1
+                print(f"wrong: {tenant} {echo!r} got {rows!r}", file=sys.stderr)
+            else:
+                result.done += 1
+            await asyncio.sleep(dice.random() * 0.4)
+        client.writer.write(encode.TERMINATE)
+        await client.writer.drain()
+    except (OSError, EOFError, TimeoutError) as error:
+        result.lost += 1
+        print(f"lost: {tenant} client {number}: {error!r}", file=sys.stderr)
+    finally:
+        client.writer.close()
+
+
+async def run(port: int, database: str, seconds: float, clients: int, tenants: list[str]) -> Result:
+    result = Result()
+    gate = asyncio.Semaphore(LOGINS_AT_ONCE)
+    until = monotonic() + seconds
+    await asyncio.gather(
+        *(live(port, database, tenants[n % len(tenants)], n, until, result, gate) for n in range(clients))
+    )
+    return result
+
+
+def main() -> None:
+    port, database, seconds, clients, *tenants = sys.argv[1:]
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    result = uvloop.run(run(int(port), database, float(seconds), int(clients), tenants))
+    print(json.dumps(asdict(result)))
+
+
+if __name__ == "__main__":
+    main()
