@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -356,9 +357,9 @@ def run(seconds: float, seed: int) -> int:
     return tried
 
 
-def reached(data: bytes) -> set[tuple[str, int, int]]:
-    """The steps from line to line that the input takes through the readers."""
-    steps: set[tuple[str, int, int]] = set()
+def reached(data: bytes) -> set[tuple[str, int, int, int]]:
+    """The steps from line to line that the input takes through the readers, and how often, roughly."""
+    steps: Counter[tuple[str, int, int]] = Counter()
 
     def trace(frame: FrameType, event: str, _: object) -> object:
         name = frame.f_code.co_filename
@@ -369,7 +370,7 @@ def reached(data: bytes) -> set[tuple[str, int, int]]:
         def local(frame: FrameType, event: str, _: object) -> object:
             nonlocal last
             if event == "line":
-                steps.add((name, last, frame.f_lineno))
+                steps[name, last, frame.f_lineno] += 1
                 last = frame.f_lineno
             return local
 
@@ -381,17 +382,14 @@ def reached(data: bytes) -> set[tuple[str, int, int]]:
         check(data)
     finally:
         sys.settrace(before)
-    return steps
+    return {(*step, times.bit_length()) for step, times in steps.items()}
 
 
 def pack(directory: Path) -> int:
-    """Keeps, shortest first, what takes a step that nothing kept before takes. How many are kept."""
-    found = {
-        *read_corpus(),
-        *(path.read_bytes()[:MAX_INPUT] for path in directory.iterdir() if path.is_file()),
-    }
-    kept: list[bytes] = []
-    seen: set[tuple[str, int, int]] = set()
+    """Adds to the corpus, shortest first, what takes a step that nothing in it takes. How many it holds then."""
+    kept = read_corpus()
+    seen = set().union(*(reached(data) for data in kept))
+    found = {path.read_bytes()[:MAX_INPUT] for path in directory.iterdir() if path.is_file()}
     for data in sorted(found, key=lambda data: (len(data), data)):
         steps = reached(data)
         if not steps <= seen:
