@@ -20,7 +20,11 @@ def md5_hash(password: bytes, user: str) -> bytes:
 def fits(asking: Asking, password: bytes) -> bool:
     stored = asking.stored
     if stored.startswith(scram.MECHANISM + "$"):
-        return scram.matches(scram.read_verifier(stored), password.decode("utf-8", "surrogateescape"))
+        try:
+            verifier = scram.read_verifier(stored)
+        except ValueError:  # what is no verifier fits nobody
+            return False
+        return scram.matches(verifier, password.decode("utf-8", "surrogateescape"))
     if stored.startswith("md5") and len(stored) == 35:
         return hmac.compare_digest(md5_hash(password, asking.user), stored.encode())
     return bool(stored) and hmac.compare_digest(password, stored.encode())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import secrets
 
@@ -63,7 +64,8 @@ class Sasl:
     def _verifier(self) -> scram.Verifier:
         stored = self._asking.stored
         if self._asking.known and stored.startswith(scram.MECHANISM + "$"):
-            return scram.read_verifier(stored)
-        if self._asking.known and stored and not (stored.startswith("md5") and len(stored) == 35):
+            with contextlib.suppress(ValueError):  # what is no verifier fits nobody
+                return scram.read_verifier(stored)
+        elif self._asking.known and stored and not (stored.startswith("md5") and len(stored) == 35):
             return scram.make_verifier(stored, self._salt)
         return scram.Verifier(self._salt, scram.ITERATIONS, secrets.token_bytes(32), secrets.token_bytes(32))

@@ -14,12 +14,14 @@ import secrets
 from collections import OrderedDict
 from dataclasses import dataclass
 
+from scramp import ScramException
 from scramp.utils import saslprep
 
 MECHANISM = "SCRAM-SHA-256"
 ITERATIONS = 4096
 _MAX_ITERATIONS = 1_000_000
 _REMEMBERED = 10_000
+_KEY_LENGTH = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,24 +51,34 @@ def is_known(password: str, salt: bytes, iterations: int) -> bool:
 
 def salted_password(password: str, salt: bytes, iterations: int) -> bytes:
     """PBKDF2: milliseconds, unless it was done before."""
-    key = _key(password, salt, iterations)
-    salted = _salted.get(key)
+    salted = _salted.get(_key(password, salt, iterations))
     if salted is None:
-        try:
-            prepared = saslprep(password)
-        except ValueError:  # not Unicode that SASLprep takes: PostgreSQL uses it as it is
-            prepared = password
-        raw = prepared.encode("utf-8", "surrogateescape")
-        salted = hashlib.pbkdf2_hmac("sha256", raw, salt, iterations)
-        _salted[key] = salted
-        if len(_salted) > _REMEMBERED:
-            _salted.popitem(last=False)
+        salted = _derive(password, salt, iterations)
+        _remember(password, salt, iterations, salted)
     return salted
+
+
+def _derive(password: str, salt: bytes, iterations: int) -> bytes:
+    try:
+        prepared = saslprep(password) or password
+    except ScramException:  # no text that SASLprep takes: PostgreSQL uses it as it is
+        prepared = password
+    raw = prepared.encode("utf-8", "surrogateescape")
+    return hashlib.pbkdf2_hmac("sha256", raw, salt, iterations)
+
+
+def _remember(password: str, salt: bytes, iterations: int, salted: bytes) -> None:
+    _salted[_key(password, salt, iterations)] = salted
+    if len(_salted) > _REMEMBERED:
+        _salted.popitem(last=False)
 
 
 def make_verifier(password: str, salt: bytes | None = None, iterations: int = ITERATIONS) -> Verifier:
     salt = secrets.token_bytes(16) if salt is None else salt
-    salted = salted_password(password, salt, iterations)
+    return _verifier(salted_password(password, salt, iterations), salt, iterations)
+
+
+def _verifier(salted: bytes, salt: bytes, iterations: int) -> Verifier:
     client_key = _hmac(salted, b"Client Key")
     return Verifier(salt, iterations, hashlib.sha256(client_key).digest(), _hmac(salted, b"Server Key"))
 
@@ -78,18 +90,22 @@ def read_verifier(text: str) -> Verifier:
     stored, server = keys.split(":")
     if scheme != MECHANISM or not 1 <= int(iterations) <= _MAX_ITERATIONS:
         raise ValueError("not a SCRAM-SHA-256 verifier")
-    decode = base64.b64decode
-    return Verifier(
-        decode(salt, validate=True),
-        int(iterations),
-        decode(stored, validate=True),
-        decode(server, validate=True),
+    raw_salt, stored_key, server_key = (
+        base64.b64decode(part, validate=True) for part in (salt, stored, server)
     )
+    if not raw_salt or len(stored_key) != _KEY_LENGTH or len(server_key) != _KEY_LENGTH:
+        raise ValueError("not a SCRAM-SHA-256 verifier")
+    return Verifier(raw_salt, int(iterations), stored_key, server_key)
 
 
 def matches(verifier: Verifier, password: str) -> bool:
-    made = make_verifier(password, verifier.salt, verifier.iterations)
-    return hmac.compare_digest(made.stored_key, verifier.stored_key)
+    """Only what fits is remembered, so that guesses do not push out what is known."""
+    salt, iterations = verifier.salt, verifier.iterations
+    salted = _salted.get(_key(password, salt, iterations)) or _derive(password, salt, iterations)
+    fits = hmac.compare_digest(_verifier(salted, salt, iterations).stored_key, verifier.stored_key)
+    if fits:
+        _remember(password, salt, iterations, salted)
+    return fits
 
 
 def _hmac(key: bytes, data: bytes) -> bytes:
@@ -102,9 +118,11 @@ def _attributes(message: bytes) -> dict[str, str]:
             (name, value)
             for name, value in (part.split("=", 1) for part in message.decode("ascii").split(","))
         ]
-        return dict(parts)
     except ValueError:
         raise BadExchange("malformed SCRAM message") from None
+    if any(name == "m" for name, _ in parts):
+        raise BadExchange("an unsupported SCRAM extension is required")
+    return dict(parts)
 
 
 class ServerExchange:
@@ -125,7 +143,9 @@ class ServerExchange:
         parts = message.split(b",", 2)
         if len(parts) != 3:
             raise BadExchange("malformed SCRAM message")
-        flag, _authzid, bare = parts
+        flag, authzid, bare = parts
+        if authzid:
+            raise BadExchange("an authorization identity is not supported")
         if plus != flag.startswith(b"p="):
             raise BadExchange("channel binding does not fit the mechanism")
         if flag == b"y" and self._offered_binding:
@@ -194,6 +214,8 @@ class ClientExchange:
 
     def final(self, server_first: bytes) -> bytes:
         """The proof. Slow, unless `is_known(password, *parameters(server_first))`."""
+        if self._server_signature:
+            raise BadExchange("the proof was asked for twice")
         salt, iterations = self.parameters(server_first)
         salted = salted_password(self._password, salt, iterations)
         without_proof = f"c=biws,r={_attributes(server_first)['r']}"
@@ -206,5 +228,7 @@ class ClientExchange:
 
     def verify(self, server_final: bytes) -> None:
         said = _attributes(server_final).get("v", "")
+        if not self._server_signature:
+            raise BadExchange("the server's signature came before the proof")
         if not hmac.compare_digest(said.encode(), base64.b64encode(self._server_signature)):
             raise BadExchange("the server's signature is wrong")

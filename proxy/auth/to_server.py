@@ -40,6 +40,8 @@ class ToServer:
         if code == CLEARTEXT:
             return encode.password(self._usable().encode())
         if code == MD5:
+            if len(data) != 4:
+                raise ServerProtocolError(internal="an md5 salt that is not of four bytes")
             stored = self._password.encode()
             if not stored or stored.startswith(b"SCRAM-SHA-256$"):
                 self._usable()
