@@ -238,8 +238,12 @@ def _is_true(node: Node | None) -> bool | None:
     if "ival" in constant:
         return bool(constant["ival"].get("ival", 0))
     if "sval" in constant:
-        return guc(constant["sval"].get("sval", "")).strip() in _TRUE
+        return says_true(constant["sval"].get("sval", ""))
     return None
+
+
+def says_true(text: str) -> bool:
+    return guc(text).strip() in _TRUE
 
 
 # --- all other statements -----------------------------------------------------------------------

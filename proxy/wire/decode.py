@@ -10,7 +10,10 @@ from typing import NamedTuple
 
 from proxy.errors import ProtocolViolation
 
+_I16 = struct.Struct("!H")
 _I32 = struct.Struct("!I")
+_OID_COUNT = struct.Struct("!IH")
+_NULL = 0xFFFFFFFF
 
 
 def cstring(body: bytes, at: int = 0) -> tuple[bytes, int]:
@@ -58,6 +61,34 @@ def target(body: bytes) -> tuple[bytes, bytes]:
     if end != len(body):
         raise ProtocolViolation("invalid message format")
     return body[:1], name
+
+
+class FunctionCall(NamedTuple):
+    oid: int
+    arguments: tuple[bytes | None, ...]
+
+
+def function_call(body: bytes) -> FunctionCall:
+    """Arguments as they are on the wire, whatever their formats."""
+    try:
+        oid, formats = _OID_COUNT.unpack_from(body)
+        at = 6 + 2 * formats
+        (count,) = _I16.unpack_from(body, at)
+        at += 2
+        arguments: list[bytes | None] = []
+        for _ in range(count):
+            (size,) = _I32.unpack_from(body, at)
+            at += 4
+            if size == _NULL:
+                arguments.append(None)
+                continue
+            arguments.append(body[at : at + size])
+            at += size
+    except struct.error:
+        raise ProtocolViolation("insufficient data left in message") from None
+    if at + 2 != len(body):
+        raise ProtocolViolation("invalid message format")
+    return FunctionCall(oid, tuple(arguments))
 
 
 def parameter_status(body: bytes) -> tuple[str, str]:

@@ -25,6 +25,7 @@ from types import FrameType
 
 from proxy.errors import InvalidParameter, ProtocolViolation
 from proxy.sql import words
+from proxy.sql.calls import judge_call
 from proxy.sql.escapes import doubtful
 from proxy.sql.verdict import PLAIN, Judge, begins, inspect
 from proxy.wire import decode, encode
@@ -95,6 +96,12 @@ def _error_fields(body: bytes) -> None:
         encode.error(text, "XX000")
 
 
+def _call(body: bytes) -> None:
+    oid, arguments = decode.function_call(body)
+    verdict = judge_call(oid, arguments)
+    assert verdict.touches_tenant("x") in (True, False)
+
+
 _FIELDS: tuple[Callable[[bytes], None], ...] = (
     lambda body: _same(encode.query(decode.query(body)), body),
     lambda body: _same(encode.parse(*decode.parse(body)), body),
@@ -104,6 +111,7 @@ _FIELDS: tuple[Callable[[bytes], None], ...] = (
     lambda body: _same(encode.backend_key_data(*decode.backend_key_data(body)), body),
     _error_fields,
     lambda body: _same(encode.authentication(*decode.authentication(body)), body),
+    _call,
 )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from proxy.model import PinReason
+from proxy.sql import calls
 from proxy.sql.verdict import Judge, Verdict
 from tests.sql.test_verdict import PLAIN_TEXTS, TABLE
 
@@ -135,3 +136,15 @@ def test_nothing_is_left_behind_that_the_verdict_does_not_tell(victim: EmbeddedS
     assert wrong == []
     # The check would be worth nothing if little was left behind at all.
     assert seen >= {*OTHERS, "app.x", "app.tenant_id", "search_path", "work_mem", "timezone", "datestyle"}
+
+
+def test_functions_have_the_oids_that_are_known(shared: EmbeddedServer) -> None:
+    known = shared.sql(
+        """SELECT oid::int FROM pg_proc WHERE pronamespace = 'pg_catalog'::regnamespace AND proname ~
+        '^(pg_(try_)?advisory_lock(_shared)?|setseed|pg_backup_start|query_to_xml.*|ts_stat|ts_rewrite)$'
+        AND prosrc <> 'tsquery_rewrite'"""
+    )
+    assert {oid for (oid,) in known} == set(calls._VERDICTS)
+    assert shared.sql("SELECT 'set_config(text,text,boolean)'::regprocedure::oid::int") == [
+        (calls._SET_CONFIG,)
+    ]

@@ -52,6 +52,25 @@ def test_bind_names(portal, statement, values):
     assert decode.bind_names(raw[: found[2]]) == found
 
 
+def call(oid, formats, arguments):
+    values = [b"\xff\xff\xff\xff" if a is None else len(a).to_bytes(4, "big") + a for a in arguments]
+    head = oid.to_bytes(4, "big") + len(formats).to_bytes(2, "big") + b"".join(formats)
+    return head + len(values).to_bytes(2, "big") + b"".join(values) + b"\0\1"
+
+
+@given(
+    st.integers(0, 0xFFFFFFFF),
+    st.lists(st.sampled_from([b"\0\0", b"\0\1"]), max_size=3),
+    st.lists(st.none() | st.binary(max_size=9), max_size=4),
+)
+def test_function_call(oid, formats, arguments):
+    raw = call(oid, formats, arguments)
+    assert decode.function_call(raw) == (oid, tuple(arguments))
+    for wrong in (raw + b"x", *(raw[:n] for n in range(len(raw)))):
+        with pytest.raises(ProtocolViolation):
+            decode.function_call(wrong)
+
+
 @given(st.sampled_from([b"S", b"P"]), _NAME)
 def test_target(kind, name):
     assert decode.target(body(encode.describe(kind, name))) == (kind, name)
@@ -133,6 +152,7 @@ def test_what_is_not_the_protocol(read, raw):
         decode.backend_key_data,
         decode.error_fields,
         decode.authentication,
+        decode.function_call,
     ],
 )
 def test_any_bytes_are_read_or_refused(read):
