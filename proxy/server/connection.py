@@ -191,9 +191,9 @@ class ServerConnection(asyncio.Protocol):
                 link.replies(data[:stop])
             if not pipeline and self.link is link:
                 link.server_ready()
-        elif self._done is not None and not pipeline and self.status == IDLE:
+        elif self._done is not None and not pipeline:
             done, self._done = self._done, None
-            done(not self._job_failed)
+            done(not self._job_failed and self.status == IDLE)
 
     # --- what replies mean --------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from proxy.server.pools import Pools
 SWEEP = 0.05
 _CANCEL_AGAIN = 1.0  # a cancel that came too early for the server is sent again after this
 _CLOSING_TIMEOUT = 5.0
+_RESET_TIMEOUT = 30.0  # for a reset, a check or a rollback of ours
 
 
 def sweep(pools: Pools, now: float, *, thorough: bool) -> None:
@@ -24,6 +25,9 @@ def sweep(pools: Pools, now: float, *, thorough: bool) -> None:
             _enforce(pools, server, now)
         if thorough:
             _retire_idle(pool, now)
+            for server in list(pool.resetting):
+                if now - server.idle_since > _RESET_TIMEOUT:
+                    pool.drop(server)
             for server in list(pool.closing):
                 if now - server.idle_since > _CLOSING_TIMEOUT:
                     server.abort()

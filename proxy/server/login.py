@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,10 @@ class ServerLogin:
     key: bytes
 
 
+class _TlsFailed(ServerLost):
+    """The handshake failed; where TLS is only preferred, plain text may do."""
+
+
 async def connect(
     endpoint: Endpoint,
     *,
@@ -43,17 +48,18 @@ async def connect(
     """Raises ServerRefused with the server's own words, ServerLost, or ServerProtocolError."""
     wanted = {"user": user, "database": database, **parameters}
     attempts = [tls.first] if tls.context is None or tls.required else [tls.first, not tls.first]
+    if endpoint.host.startswith("/"):
+        attempts = [False]  # no TLS on unix sockets
     for last, secure in enumerate(attempts, start=1 - len(attempts)):
         try:
             stream = await _open(endpoint, tls, secure, options.server_connect_timeout or None)
             return await _log_in(endpoint, stream, wanted, password, options.server_login_timeout or None)
+        except _TlsFailed:
+            if last == 0:
+                raise
         except ServerRefused as error:
             # Other rules of pg_hba.conf may hold with or without TLS.
-            if (
-                last == 0
-                or error.sqlstate != "28000"
-                or (isinstance(endpoint.host, str) and endpoint.host[:1] == "/")
-            ):
+            if last == 0 or error.sqlstate != "28000":
                 raise
     raise AssertionError("the last attempt returns or raises")
 
@@ -71,7 +77,9 @@ async def _open(endpoint: Endpoint, tls: ServerTls, secure: bool, timeout: float
         raise ServerLost(
             "server_connect_timeout", internal=f"{endpoint} did not answer in {timeout} s"
         ) from None
-    except (OSError, PeerGone) as error:
+    except ssl.SSLError as error:
+        raise _TlsFailed("no TLS with the server", internal=f"{endpoint}: {error}") from None
+    except (OSError, UnicodeError) as error:  # UnicodeError: a host name that cannot be looked up
         raise ServerLost(
             "the server cannot be reached", internal=f"{endpoint}: {error.__class__.__name__} {error}"
         ) from None
@@ -80,36 +88,30 @@ async def _open(endpoint: Endpoint, tls: ServerTls, secure: bool, timeout: float
 async def open_socket(endpoint: Endpoint) -> socket.socket:
     loop = asyncio.get_running_loop()
     if endpoint.host.startswith("/"):
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        path = os.path.join(endpoint.host, f".s.PGSQL.{endpoint.port}")
+        return await _connected(socket.AF_UNIX, path)
+    failure = OSError("no address")
+    found = await loop.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
+    for family, _kind, _proto, _name, where in found:
+        try:
+            return await _connected(family, where)
+        except OSError as error:
+            failure = error
+    raise failure
+
+
+async def _connected(family: int, where: Any) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
         sock.setblocking(False)
-        addresses: list[tuple[socket.socket, Any]] = [
-            (sock, os.path.join(endpoint.host, f".s.PGSQL.{endpoint.port}"))
-        ]
-    else:
-        found = await loop.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
-        addresses = []
-        for family, kind, proto, _name, where in found:
-            sock = socket.socket(family, kind, proto)
-            sock.setblocking(False)
+        if family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            addresses.append((sock, where))
-    failure: OSError = OSError("no address")
-    connected: socket.socket | None = None
-    try:
-        for sock, where in addresses:
-            try:
-                await loop.sock_connect(sock, where)
-            except OSError as error:
-                failure = error
-                continue
-            connected = sock
-            return sock
-        raise failure
-    finally:
-        for sock, _ in addresses:
-            if sock is not connected:
-                sock.close()
+        await asyncio.get_running_loop().sock_connect(sock, where)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 async def _wrap(sock: socket.socket, endpoint: Endpoint, tls: ServerTls, secure: bool) -> LoginStream:
@@ -122,7 +124,10 @@ async def _wrap(sock: socket.socket, endpoint: Endpoint, tls: ServerTls, secure:
             context = tls.context
         elif not answer:
             raise PeerGone("the server hung up on SSLRequest")
-        elif answer not in (b"N", b"E"):
+        elif answer == b"E":
+            # Unencrypted and by whoever it may be: its words are not passed on.
+            raise ServerLost("the server cannot be reached", internal=f"{endpoint}: error for SSLRequest")
+        elif answer != b"N":
             raise ServerProtocolError(internal=f"{endpoint} answered SSLRequest with {answer!r}")
     if tls.required and context is None and not endpoint.host.startswith("/"):
         raise ServerLost("the server does not support TLS", internal=f"{endpoint}: sslmode {tls.sslmode}")

@@ -342,6 +342,7 @@ class Pool:
             case ServerState.ACTIVE:
                 self.active.add(server)
             case ServerState.RESETTING:
+                server.idle_since = monotonic()
                 self.resetting.add(server)
             case ServerState.GONE:
                 server.idle_since = monotonic()
