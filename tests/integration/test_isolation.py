@@ -100,7 +100,10 @@ TRACES = {
         "DECLARE mine CURSOR WITH HOLD FOR SELECT 1",
         "SELECT count(*) FROM pg_cursors WHERE name = 'mine'",
     ),
-    "setting inside DO": ("DO $$BEGIN SET work_mem = '8MB'; END$$", "SHOW work_mem"),
+    "lock inside DO": (
+        "DO $$BEGIN PERFORM pg_advisory_lock(4711); END$$",
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 4711",
+    ),
     "setting in a transaction": ("BEGIN; SET work_mem = '6MB'; COMMIT", "SHOW work_mem"),
     "setting with SET LOCAL": ("BEGIN; SET LOCAL work_mem = '6MB'; COMMIT", "SHOW work_mem"),
     "currval": ("SELECT setval('one_sequence', 42)", None),
@@ -284,7 +287,7 @@ def test_values_of_ten_kilobytes_follow(pooled: Proxy) -> None:
 
 
 def test_a_rolled_back_setting_is_gone(start_proxy: StartProxy, all_tiers: Tables) -> None:
-    proxy = start_proxy(small(all_tiers, size=2))
+    proxy = start_proxy(small(all_tiers, size=2))  # a SET of what no server reports pins
     first, second = proxy.raw(), proxy.raw("app@std_2")
     for name, value in (("application_name", "gone"), ("work_mem", "6MB"), ("TimeZone", "Asia/Tokyo")):
         before = setting(first, name)
