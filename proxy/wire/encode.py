@@ -150,20 +150,20 @@ def command_complete(tag: str) -> bytes:
     return frame(b"C", tag.encode() + b"\0")
 
 
-def row_description(columns: Sequence[tuple[str, int]]) -> bytes:
-    """Columns as (name, type oid), all in text format."""
+def row_description(columns: Sequence[tuple[str, int, int]]) -> bytes:
+    """Columns as (name, type oid, format)."""
     parts = [_SHORT.pack(len(columns))]
-    for name, oid in columns:
-        parts.append(name.encode() + b"\0" + struct.pack("!IhIhih", 0, 0, oid, -1, -1, 0))
+    for name, oid, form in columns:
+        parts.append(name.encode() + b"\0" + struct.pack("!IhIhih", 0, 0, oid, -1, -1, form))
     return frame(b"T", b"".join(parts))
 
 
-def data_row(values: Sequence[str | None]) -> bytes:
+def data_row(values: Sequence[str | bytes | None]) -> bytes:
     parts = [_SHORT.pack(len(values))]
     for value in values:
         if value is None:
             parts.append(b"\xff\xff\xff\xff")
         else:
-            raw = _utf8(value)
+            raw = value if isinstance(value, bytes) else _utf8(value)
             parts.append(_LENGTH.pack(len(raw)) + raw)
     return frame(b"D", b"".join(parts))

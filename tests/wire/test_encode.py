@@ -66,7 +66,7 @@ def test_every_message_byte_by_byte(frame, expected):
 
 
 def test_row_description():
-    frame = encode.row_description([("name", 25), ("n", 20)])
+    frame = encode.row_description([("name", 25, 0), ("n", 20, 1)])
     assert frame[:7] == b"T" + struct.pack("!IH", len(frame) - 1, 2)
     assert frame[7:30] == b"name\0" + struct.pack("!IhIhih", 0, 0, 25, -1, -1, 0)
     assert frame[30:] == b"n\0" + struct.pack("!IhIhih", 0, 0, 20, -1, -1, 0)

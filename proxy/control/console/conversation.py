@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from proxy import log
 from proxy.client.plane import Plane
 from proxy.control.actions import Operations
-from proxy.control.console import commands
-from proxy.control.views import Value, View
+from proxy.control.console import commands, rows
+from proxy.control.views import View
 from proxy.errors import ProtocolViolation, TiergateError
 from proxy.wire import decode, encode
 from proxy.wire.frames import FROM_CLIENT, HEAD, MORE, Scanner
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from proxy.net.stream import LoginStream
 
 _log = log.get("console")
-_TEXT, _INT8, _FLOAT8 = 25, 20, 701
 _MAX_STATEMENT = 65_536
 _PARAMETERS = (
     ("server_encoding", "UTF8"),
@@ -37,8 +36,15 @@ _PARAMETERS = (
 
 
 @dataclass(slots=True)
+class _Statement:
+    text: str
+    types: rows.Oids | None = None  # of its columns, once they were described
+
+
+@dataclass(slots=True)
 class _Portal:
-    statement: str
+    statement: _Statement
+    formats: tuple[int, ...] = ()
     view: View | None = None  # computed by Describe already
 
 
@@ -57,7 +63,7 @@ class Console(asyncio.Protocol):
         self._scanner = Scanner(FROM_CLIENT, max_read=_MAX_STATEMENT)
         self._waiting: deque[tuple[int, bytes]] = deque()
         self._task: asyncio.Task[None] | None = None
-        self._statements: dict[bytes, str] = {}
+        self._statements: dict[bytes, _Statement] = {}
         self._portals: dict[bytes, _Portal] = {}
         self._skipping = False
         self._closed = False
@@ -134,7 +140,8 @@ class Console(asyncio.Protocol):
             for statement in statements:
                 answer = await self._execute(statement)
                 if answer.view is not None:
-                    self._write(_describe(answer.view) + _rows(answer.view))
+                    types = rows.oids(answer.view)
+                    self._write(rows.description(answer.view, types) + rows.data(answer.view, types))
                 self._write(_complete(answer))
         except Exception as error:
             self._say(error)
@@ -147,11 +154,11 @@ class Console(asyncio.Protocol):
                 statements = commands.split(parse.text.decode("utf-8", "replace"))
                 if len(statements) > 1:
                     raise commands.CommandSyntax("cannot insert multiple commands into a prepared statement")
-                self._statements[parse.name] = statements[0] if statements else ""
+                self._statements[parse.name] = _Statement(statements[0] if statements else "")
                 self._write(encode.PARSE_COMPLETE)
             case "B":
                 portal, name, _ = decode.bind_names(body)
-                self._portals[portal] = _Portal(self._statement(name))
+                self._portals[portal] = _Portal(self._statement(name), rows.result_formats(body))
                 self._write(encode.BIND_COMPLETE)
             case "D":
                 await self._describe(*decode.target(body))
@@ -166,7 +173,7 @@ class Console(asyncio.Protocol):
             case _:
                 raise ProtocolViolation(f"message type {kind!r} is not understood by the console")
 
-    def _statement(self, name: bytes) -> str:
+    def _statement(self, name: bytes) -> _Statement:
         if name not in self._statements:
             error = commands.CommandSyntax(
                 f'prepared statement "{name.decode(errors="replace")}" does not exist'
@@ -176,28 +183,42 @@ class Console(asyncio.Protocol):
         return self._statements[name]
 
     async def _describe(self, what: bytes, name: bytes) -> None:
+        formats: tuple[int, ...] = ()
+        view = None
         if what == b"S":
             statement = self._statement(name)
             self._write(encode.frame(b"t", b"\0\0"))
-            view = (await self._execute(statement)).view if _is_show(statement) else None
+            if _is_show(statement.text):
+                view = (await self._execute(statement.text)).view
         else:
-            portal = self._portals.get(name) or _Portal("")
-            if _is_show(portal.statement):
-                portal.view = (await self._execute(portal.statement)).view
-            view = portal.view
-        self._write(_describe(view) if view is not None else encode.NO_DATA)
+            portal = self._portal(name)
+            statement, formats = portal.statement, portal.formats
+            if _is_show(statement.text):
+                view = portal.view = (await self._execute(statement.text)).view
+        if view is None:
+            self._write(encode.NO_DATA)
+            return
+        statement.types = statement.types or rows.oids(view)
+        self._write(rows.description(view, statement.types, formats))
+
+    def _portal(self, name: bytes) -> _Portal:
+        if name not in self._portals:
+            error = commands.CommandSyntax(f'portal "{name.decode(errors="replace")}" does not exist')
+            error.sqlstate = "34000"
+            raise error
+        return self._portals[name]
 
     async def _execute_portal(self, name: bytes) -> None:
-        portal = self._portals.get(name)
-        if portal is None:
-            raise commands.CommandSyntax(f'portal "{name.decode(errors="replace")}" does not exist')
-        if not portal.statement:
+        portal = self._portal(name)
+        statement = portal.statement
+        if not statement.text:
             self._write(encode.EMPTY_QUERY)
             return
         view, portal.view = portal.view, None
-        answer = commands.Answer("SHOW", view) if view is not None else await self._execute(portal.statement)
+        answer = commands.Answer("SHOW", view) if view is not None else await self._execute(statement.text)
         if answer.view is not None:
-            self._write(_rows(answer.view))
+            types = statement.types or rows.oids(answer.view)
+            self._write(rows.data(answer.view, types, portal.formats))
         self._write(_complete(answer))
 
     async def _execute(self, statement: str) -> commands.Answer:
@@ -215,25 +236,6 @@ class Console(asyncio.Protocol):
 
 def _is_show(statement: str) -> bool:
     return statement[:4].lower() == "show"
-
-
-def _oid(view: View, at: int) -> int:
-    kinds = {type(row[at]) for row in view.rows if row[at] is not None}
-    if kinds == {int}:
-        return _INT8
-    return _FLOAT8 if kinds and kinds <= {int, float} else _TEXT
-
-
-def _describe(view: View) -> bytes:
-    return encode.row_description([(name, _oid(view, at)) for at, name in enumerate(view.columns)])
-
-
-def _text(value: Value) -> str | None:
-    return None if value is None else str(value)
-
-
-def _rows(view: View) -> bytes:
-    return b"".join(encode.data_row([_text(value) for value in row]) for row in view.rows)
 
 
 def _complete(answer: commands.Answer) -> bytes:

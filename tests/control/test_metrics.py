@@ -1,0 +1,128 @@
+"""The names that dashboards know, text that Prometheus can read, and a bound on how much of it there is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from proxy.admission.accounts import Account, TierAccount
+from proxy.control import metrics
+from proxy.model import Limits, Tenant, Tier
+from proxy.stats import DURATION_BOUNDS
+
+if TYPE_CHECKING:
+    from tests.conftest import StartProxy
+    from tests.integration.running import Proxy
+
+Tables = dict[str, dict[str, Any]]
+Samples = dict[tuple[str, str], float]
+
+
+@pytest.fixture
+def proxy(start_proxy: StartProxy, all_tiers: Tables) -> Proxy:
+    return start_proxy(all_tiers)
+
+
+def scrape(proxy: Proxy) -> str:
+    return proxy.call(lambda: metrics.exposition(proxy.worker.plane)).decode()
+
+
+def one(text: str, name: str, **labels: str) -> float:
+    found = [
+        sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == name and labels.items() <= sample.labels.items()
+    ]
+    assert len(found) == 1, (name, labels, found)
+    return float(found[0])
+
+
+def test_the_fixed_names_stand_in_the_text_as_they_are(proxy: Proxy) -> None:
+    client = proxy.raw()
+    client.query("SELECT 1")
+    client.query("SELECT 1/0")
+    text = scrape(proxy)
+    for name in (
+        "db_query_count", "db_query_duration_seconds_bucket", "db_query_duration_seconds_sum",
+        "db_query_duration_seconds_count", "db_query_errors", "tenant_active_connections",
+    ):  # fmt: skip
+        assert re.search(rf'^{name}{{.*tenant_id="std_1".*}} ', text, re.MULTILINE), name
+    assert not re.search(r"^(db_query|tenant)\w*_(total|created)\b", text, re.MULTILINE)
+
+
+def test_values(proxy: Proxy) -> None:
+    client, other = proxy.raw(), proxy.raw("app@vip_1")
+    client.query("SELECT 1")
+    client.query("SELECT pg_sleep(0.03)")
+    client.query("SELECT 1/0")
+    other.query("SELECT 1")
+    text = scrape(proxy)
+    assert one(text, "db_query_count", tenant_id="std_1", tier="standard") == 3
+    assert one(text, "db_query_count", tenant_id="vip_1", tier="vip") == 1
+    assert one(text, "db_query_errors", tenant_id="std_1", sqlstate="22012") == 1
+    assert one(text, "tenant_active_connections", tenant_id="std_1") == 1
+    assert one(text, "db_query_duration_seconds_count", tenant_id="std_1") == 3
+    assert one(text, "db_query_duration_seconds_bucket", tenant_id="std_1", le="+Inf") == 3
+    assert one(text, "db_query_duration_seconds_bucket", tenant_id="std_1", le="0.025") <= 2
+    assert 0.03 <= one(text, "db_query_duration_seconds_sum", tenant_id="std_1") < 5
+    assert one(text, "tiergate_servers", cluster="shared", state="idle") == 1
+    assert one(text, "tiergate_clients", state="idle") == 2
+    client.close()
+    other.close()
+
+
+def test_buckets_are_cumulative_and_in_order(proxy: Proxy) -> None:
+    client = proxy.raw()
+    for _ in range(5):
+        client.query("SELECT 1")
+    text = scrape(proxy)
+    found = [
+        float(value)
+        for value in re.findall(r'^db_query_duration_seconds_bucket{.*tenant_id="std_1".*} (\S+)', text, re.M)
+    ]
+    assert found == sorted(found)
+    assert len(found) == len(DURATION_BOUNDS) + 1
+
+
+def _accounts(count: int, tier: str = "free") -> list[Account]:
+    shared = TierAccount(Tier(tier))
+    found = []
+    for number in range(count):
+        account = Account(Tenant(f"{tier}_{number}", tier, "shared"), shared, Limits())
+        account.stats.queries = number
+        account.stats.durations.add(0.001)
+        account.stats.error("57014")
+        account.clients.take()
+        found.append(account)
+    return found
+
+
+@pytest.mark.parametrize("many", [0, 1, metrics.EXACT_TENANTS, metrics.EXACT_TENANTS + 1, 10_000])
+def test_the_busiest_tenants_are_told_and_the_others_summed(many: int) -> None:
+    accounts = _accounts(many) + _accounts(min(many, 3), "vip")
+    found = metrics.groups(accounts)
+    assert len(found) <= metrics.EXACT_TENANTS + 2
+    for total in (
+        lambda g: g.stats.queries, lambda g: g.stats.durations.count, lambda g: g.connections,
+        lambda g: g.stats.errors.get("57014", 0),
+    ):  # fmt: skip
+        check: Callable[[Any], int] = total
+        whole = metrics.groups(accounts, exact=len(accounts))
+        assert sum(map(check, found)) == sum(map(check, whole))
+    names = [group.labels["tenant_id"] for group in found]
+    assert len({tuple(group.labels.items()) for group in found}) == len(found)
+    if many > metrics.EXACT_TENANTS:
+        assert f"free_{many - 1}" in names
+        assert "free_0" not in names
+        assert {"tenant_id": "other", "tier": "free"} in [group.labels for group in found]
+
+
+def test_storage_limits_are_bounded_too(start_proxy: StartProxy, all_tiers: Tables) -> None:
+    proxy = start_proxy(all_tiers | {"tenant.std_1.limits": {"max_storage_gb": 5}})
+    proxy.raw().query("SELECT 1")
+    assert one(scrape(proxy), "tenant_storage_max_gb", tenant_id="std_1") == 5
