@@ -69,7 +69,7 @@ def test_row_description():
     frame = encode.row_description([("name", 25, 0), ("n", 20, 1)])
     assert frame[:7] == b"T" + struct.pack("!IH", len(frame) - 1, 2)
     assert frame[7:30] == b"name\0" + struct.pack("!IhIhih", 0, 0, 25, -1, -1, 0)
-    assert frame[30:] == b"n\0" + struct.pack("!IhIhih", 0, 0, 20, -1, -1, 0)
+    assert frame[30:] == b"n\0" + struct.pack("!IhIhih", 0, 0, 20, -1, -1, 1)
 
 
 def test_what_a_peer_sent_as_no_utf_8_can_be_said():
