@@ -8,6 +8,7 @@ not make ten thousand histograms.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from time import monotonic
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
@@ -40,8 +41,12 @@ class _Group:
             self.stats.errors[sqlstate] = self.stats.errors.get(sqlstate, 0) + count
 
 
+def _busiest_first(accounts: Iterable[Account]) -> list[Account]:
+    return sorted(accounts, key=lambda account: account.stats.queries, reverse=True)
+
+
 def groups(accounts: Iterable[Account], exact: int = EXACT_TENANTS) -> list[_Group]:
-    ranked = sorted(accounts, key=lambda account: account.stats.queries, reverse=True)
+    ranked = _busiest_first(accounts)
     found = []
     for account in ranked[:exact]:
         group = _Group(account.tenant.name, account.tenant.tier)
@@ -62,6 +67,7 @@ class PlaneCollector(Collector):
         yield from self._tenants()
         yield from self._storage()
         yield from self._pools()
+        yield self._endpoints()
         yield from self._process()
 
     def _tenants(self) -> Iterator[Metric]:
@@ -86,7 +92,7 @@ class PlaneCollector(Collector):
 
     def _storage(self) -> Iterator[Metric]:
         allowed = Metric("tenant_storage_max_gb", "Storage that the tenant may use.", "gauge")
-        for account in self._plane.accounts:
+        for account in _busiest_first(self._plane.accounts)[:EXACT_TENANTS]:
             limit = account.limits.max_storage_gb
             if limit:
                 allowed.add_sample("tenant_storage_max_gb", {"tenant_id": account.tenant.name}, limit)
@@ -116,6 +122,14 @@ class PlaneCollector(Collector):
             sent.add_sample("tiergate_sent_bytes_total", labels, pool.stats.bytes_sent)
             transactions.add_sample("tiergate_transactions_total", labels, pool.stats.transactions)
         yield from (servers, waiting, seconds, received, sent, transactions)
+
+    def _endpoints(self) -> Metric:
+        ejected = Metric("tiergate_endpoints_ejected", "Endpoints set aside for now.", "gauge")
+        now, health = monotonic(), self._plane.pools.health
+        for cluster in self._plane.registry.clusters():
+            count = sum(not health.healthy(endpoint, now) for endpoint in cluster.endpoints)
+            ejected.add_sample("tiergate_endpoints_ejected", {"cluster": cluster.name}, count)
+        return ejected
 
     def _process(self) -> Iterator[Metric]:
         plane, process = self._plane, self._plane.process

@@ -75,14 +75,15 @@ def test_kill_ends_a_tenants_sessions_only(proxy: Proxy) -> None:
     assert proxy.raw("app@std_1").value("SELECT 1") == "1"
 
 
-def test_kill_by_cluster_and_by_pointer(proxy: Proxy) -> None:
+@pytest.mark.parametrize("command", ["KILL_CLIENT", "kill client"])
+def test_kill_by_cluster_and_by_pointer(proxy: Proxy, command: str) -> None:
     vip, shared = proxy.raw("app@vip_1"), proxy.raw()
     proxy.console("KILL vip-1")
     assert sqlstates(vip.read_to_eof()) == ["57P01"]
     (row,) = proxy.console("SHOW CLIENTS")
-    proxy.console(f"KILL_CLIENT {row['ptr']}")
+    proxy.console(f"{command} {row['ptr']}")
     assert sqlstates(shared.read_to_eof()) == ["57P01"]
-    assert failure(proxy, f"KILL_CLIENT {row['ptr']}") == "22023"
+    assert failure(proxy, f"{command} {row['ptr']}") == "22023"
 
 
 @pytest.mark.parametrize("name", ["std_1", "shared"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -122,7 +123,28 @@ def test_the_busiest_tenants_are_told_and_the_others_summed(many: int) -> None:
         assert {"tenant_id": "other", "tier": "free"} in [group.labels for group in found]
 
 
-def test_storage_limits_are_bounded_too(start_proxy: StartProxy, all_tiers: Tables) -> None:
-    proxy = start_proxy(all_tiers | {"tenant.std_1.limits": {"max_storage_gb": 5}})
-    proxy.raw().query("SELECT 1")
-    assert one(scrape(proxy), "tenant_storage_max_gb", tenant_id="std_1") == 5
+def test_storage_limits_are_bounded_too(
+    start_proxy: StartProxy, all_tiers: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = {f"tenant.{name}.limits": {"max_storage_gb": 5} for name in ("std_1", "std_2")}
+    proxy = start_proxy(all_tiers | limits)
+    proxy.raw("app@std_2").query("SELECT 1")
+    for _ in range(2):
+        proxy.raw("app@std_1").query("SELECT 1")
+    text = scrape(proxy)
+    assert one(text, "tenant_storage_max_gb", tenant_id="std_1") == 5
+    assert one(text, "tenant_storage_max_gb", tenant_id="std_2") == 5
+    monkeypatch.setattr(metrics, "EXACT_TENANTS", 1)
+    assert one(scrape(proxy), "tenant_storage_max_gb") == 5
+
+
+def test_ejected_endpoints_are_counted(proxy: Proxy) -> None:
+    def eject() -> None:
+        cluster = proxy.worker.registry.cluster("shared")
+        assert cluster is not None
+        proxy.worker.pools.health.eject(cluster.endpoints[0], monotonic() + 60, "for this test")
+
+    assert one(scrape(proxy), "tiergate_endpoints_ejected", cluster="shared") == 0
+    proxy.call(eject)
+    assert one(scrape(proxy), "tiergate_endpoints_ejected", cluster="shared") == 1
+    assert one(scrape(proxy), "tiergate_endpoints_ejected", cluster="vip-1") == 0

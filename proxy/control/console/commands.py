@@ -13,7 +13,7 @@ from proxy.client.plane import Plane
 from proxy.control import actions, views
 from proxy.control.actions import Operations
 from proxy.control.views import Value, View
-from proxy.errors import ClientError, TiergateError
+from proxy.errors import ClientError
 
 HELP = (
     "SHOW VERSION|CONFIG|POOLS|CLIENTS|SERVERS|DATABASES|STATS|TENANTS|TIERS|CLUSTERS|USERS|LISTS",
@@ -27,7 +27,7 @@ HELP = (
     "DISABLE tenant|cluster",
     "ENABLE tenant|cluster",
     "KILL tenant|cluster",
-    "KILL_CLIENT ptr",
+    "KILL CLIENT ptr (also KILL_CLIENT)",
     "SHUTDOWN [WAIT_FOR_CLIENTS]",
 )
 _WORD = re.compile(r"""\s*(?:"((?:[^"]|"")*)"|'((?:[^']|'')*)'|(=)|([^\s;='"]+))""")
@@ -73,10 +73,6 @@ def split(text: str) -> list[str]:
     return [part.strip() for part in parts if part.strip()]
 
 
-def shows_rows(statement: str) -> bool:
-    return words(statement)[:1] != [] and words(statement)[0].lower() == "show"
-
-
 async def execute(plane: Plane, operations: Operations, statement: str, *, may_write: bool) -> Answer:
     parts = words(statement)
     verb, rest = parts[0].lower(), parts[1:]
@@ -110,6 +106,9 @@ async def execute(plane: Plane, operations: Operations, statement: str, *, may_w
         case "kill_client", 1:
             actions.kill_client(plane, name)
             return Answer("KILL_CLIENT")
+        case "kill", 2 if name.lower() == "client":
+            actions.kill_client(plane, rest[1])
+            return Answer("KILL CLIENT")
         case "shutdown", 0 | 1 if not rest or name.lower() in ("wait_for_clients", "wait_for_servers"):
             operations.shutdown(wait=bool(rest))
             return Answer("SHUTDOWN")
@@ -145,7 +144,3 @@ def _route(plane: Plane, rest: list[str]) -> View:
     if len(rest) % 2 == 0 or options.keys() - {"user", "database"}:
         raise CommandSyntax("SHOW ROUTE tenant [USER user] [DATABASE database]")
     return views.route(plane, rest[0], options.get("user", ""), options.get("database", ""))
-
-
-def public(error: Exception) -> TiergateError:
-    return error if isinstance(error, TiergateError) else TiergateError()
