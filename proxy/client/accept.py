@@ -9,6 +9,7 @@ connections that have not logged in yet are counted, all together and by address
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
@@ -22,11 +23,12 @@ from proxy.net.stream import LoginStream, PeerGone
 from proxy.net.tls import ALPN, ClientTls
 from proxy.registry.memory import Registry
 from proxy.stats import ProcessStats
-from proxy.wire import startup
+from proxy.wire import encode, startup
 from proxy.wire.startup import CancelRequest
 
 _log = log.get("accept")
 _TLS_HANDSHAKE = 0x16
+_TOO_MANY = encode.error("too many clients are logging in", "53300", severity="FATAL", hint="Try again.")
 
 
 class Acceptor:
@@ -47,46 +49,46 @@ class Acceptor:
         self._logged_in = logged_in
         self._on_cancel = on_cancel
         self._process = process
+        self._arriving: set[_Arrival] = set()
         self._by_address: dict[str, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def pending(self) -> int:
-        """Connections that have not logged in yet."""
-        return len(self._tasks)
+        """Connections that have not authenticated yet."""
+        return len(self._arriving)
 
     def reload(self, options: ClientOptions, tls: ClientTls | None) -> None:
         self._options = options
         self._tls = tls
 
     def accept(self, sock: socket.socket) -> None:
-        try:
-            peer = sock.getpeername() if sock.family != socket.AF_UNIX else ""
-        except OSError:
-            sock.close()
-            return
-        host = peer[0] if peer else "unix"
+        arrival = _Arrival(sock)
         options = self._options
         if (
-            len(self._tasks) >= options.max_logins
-            or self._by_address.get(host, 0) >= options.max_logins_per_address
+            len(self._arriving) >= options.max_logins
+            or self._by_address.get(arrival.host, 0) >= options.max_logins_per_address
         ):
             self._process.rejected_connections += 1
-            sock.close()
+            arrival.refuse()
             return
-        self._by_address[host] = self._by_address.get(host, 0) + 1
+        if arrival.host:
+            self._by_address[arrival.host] = self._by_address.get(arrival.host, 0) + 1
+        self._arriving.add(arrival)
         self._process.client_connections += 1
-        address = f"{host}:{peer[1]}" if peer else "unix"
-        task = asyncio.get_running_loop().create_task(self._serve(sock, address))
+        task = asyncio.get_running_loop().create_task(self._serve(arrival))
         self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
-        def over(task: asyncio.Task[None]) -> None:
-            self._tasks.discard(task)
-            self._by_address[host] -= 1
-            if not self._by_address[host]:
-                del self._by_address[host]
-
-        task.add_done_callback(over)
+    def _has_arrived(self, arrival: _Arrival) -> None:
+        """It has authenticated or is gone: others may try."""
+        if arrival not in self._arriving:
+            return
+        self._arriving.remove(arrival)
+        if arrival.host:
+            self._by_address[arrival.host] -= 1
+            if not self._by_address[arrival.host]:
+                del self._by_address[arrival.host]
 
     async def close(self) -> None:
         """Ends all logins under way."""
@@ -95,62 +97,62 @@ class Acceptor:
         if self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _serve(self, sock: socket.socket, address: str) -> None:
-        stream: LoginStream | None = None
+    async def _serve(self, arrival: _Arrival) -> None:
+        error: TiergateError | None = None
         try:
             async with asyncio.timeout(self._options.client_login_timeout or None):
-                greeting = await self._greet(sock, address)
-                if greeting is None:
-                    return
-                stream = greeting.stream
-                login = await log_in(greeting, self._options, self._registry)
-                await self._logged_in(login, stream)
+                greeting = await self._greet(arrival)
+                if greeting is not None:
+                    login = await log_in(greeting, self._options, self._registry)
+                    self._has_arrived(arrival)
+                    await self._logged_in(login, greeting.stream)
         except TimeoutError:
-            await self._give_up(sock, stream, LoginTimeout("client_login_timeout"))
-        except TiergateError as error:
-            self._process.login_failures += 1
-            _log.log(
-                error.level, "login failed", address=address, error=error.message, internal=error.internal
-            )
-            await self._give_up(sock, stream, error)
-        except (OSError, PeerGone) as error:
-            _log.debug("client left during its login", address=address, error=str(error))
-            self._drop(sock, stream)
+            error = LoginTimeout("client_login_timeout")
+        except TiergateError as refusal:
+            error = refusal
+        except OSError as gone:
+            _log.debug("client left during its login", address=arrival.address, error=str(gone))
+            arrival.drop()
         except asyncio.CancelledError:
-            self._drop(sock, stream)
+            arrival.drop()
             raise
-        except Exception as error:
-            _log.exception("login broke", error, address=address)
-            await self._give_up(sock, stream, TiergateError())
-
-    async def _give_up(self, sock: socket.socket, stream: LoginStream | None, error: TiergateError) -> None:
-        if stream is None:
-            stream = await self._plain_stream(sock)
-        if stream is not None:
-            await fail(stream, error)
-
-    async def _plain_stream(self, sock: socket.socket) -> LoginStream | None:
-        """For an error before the socket had a transport; None where it is closed or TLS's already."""
-        if sock.fileno() < 0:
-            return None
+        except Exception as bug:
+            _log.exception("login broke", bug, address=arrival.address)
+            error = TiergateError()
         try:
-            _, stream = await asyncio.get_running_loop().connect_accepted_socket(LoginStream, sock)
-        except (OSError, RuntimeError):
-            sock.close()
-            return None
-        return stream
+            if error is not None:
+                await self._give_up(arrival, error)
+        finally:
+            self._has_arrived(arrival)
 
-    def _drop(self, sock: socket.socket, stream: LoginStream | None) -> None:
-        if stream is not None:
-            stream.transport.abort()
-        else:
-            sock.close()
+    async def _give_up(self, arrival: _Arrival, error: TiergateError) -> None:
+        self._process.login_failures += 1
+        if type(error) is not TiergateError:
+            _log.log(
+                error.level, "login failed", address=arrival.address, error=error.message, sqlstate=error.sqlstate,
+                internal=error.internal,
+            )  # fmt: skip
+        try:
+            if not arrival.handed_on:
+                await arrival.become_stream()
+            if arrival.stream is not None:
+                await fail(arrival.stream, error)
+        except OSError as gone:
+            _log.debug("client left before its error", address=arrival.address, error=str(gone))
+        finally:
+            arrival.drop()
 
-    async def _greet(self, sock: socket.socket, address: str) -> Greeting | None:
+    async def _greet(self, arrival: _Arrival) -> Greeting | None:
+        """None where the client only wanted to cancel something."""
         loop = asyncio.get_running_loop()
-        local = sock.family == socket.AF_UNIX
-        if not local and await _first_byte(sock) == _TLS_HANDSHAKE:
-            return await self._direct_tls(sock, address)
+        sock, tls = arrival.sock, self._tls if arrival.host else None
+        if arrival.host and await _first_byte(sock) == _TLS_HANDSHAKE:
+            if tls is None:
+                raise ConnectionResetError("direct TLS, which is disabled")
+            stream = await self._start_tls(arrival, tls)
+            if _ssl_object(stream).selected_alpn_protocol() != ALPN:
+                raise ConnectionResetError("direct TLS without ALPN")
+            return await self._read_startup(arrival, stream, tls)
         refused: set[int] = set()
         while True:
             header = await _exactly(loop, sock, 8)
@@ -161,72 +163,80 @@ class Acceptor:
                 break
             if length != 8 or code in refused:
                 raise ProtocolViolation(
-                    "invalid length of startup packet" if length != 8 else "repeated request"
+                    "invalid length of startup packet" if length != 8 else "encryption was requested twice"
                 )
             refused.add(code)
-            if code == startup.SSL and self._tls is not None and not local:
+            if code == startup.SSL and tls is not None:
                 await loop.sock_sendall(sock, b"S")
-                stream = await self._start_tls(sock, self._tls)
-                return await self._read_startup(stream, address, under_tls=True)
+                return await self._read_startup(arrival, await self._start_tls(arrival, tls), tls)
             await loop.sock_sendall(sock, b"N")
         if code == startup.CANCEL:
-            body = header[4:] + await _exactly(loop, sock, length - 8)
-            self._on_cancel(startup.decode_cancel(body))
+            self._on_cancel(startup.decode_cancel(header[4:] + await _exactly(loop, sock, length - 8)))
             sock.close()
             return None
-        _, stream = await loop.connect_accepted_socket(LoginStream, sock)
-        try:
-            body = header[4:] + await stream.read_exactly(length - 8)
-            greeting = Greeting(stream, startup.decode_startup(body), address, None)
-            if self._tls is not None and self._tls.required and not local:
-                raise NotAuthorized("SSL required")
-        except TiergateError as error:
-            await fail(stream, error)
-            return None
-        except BaseException:
-            stream.transport.abort()
-            raise
-        return greeting
+        stream = await arrival.become_stream()
+        said = startup.decode_startup(header[4:] + await stream.read_exactly(length - 8))
+        if tls is not None and tls.required:
+            raise NotAuthorized("SSL required")
+        return Greeting(stream, said, arrival.address, None)
 
-    async def _direct_tls(self, sock: socket.socket, address: str) -> Greeting | None:
-        if self._tls is None:
-            raise ConnectionResetError("direct TLS, which is disabled")
-        stream = await self._start_tls(sock, self._tls)
-        if _ssl_object(stream).selected_alpn_protocol() != ALPN:
-            stream.transport.abort()
-            raise ConnectionResetError("direct TLS without ALPN")
-        return await self._read_startup(stream, address, under_tls=True)
-
-    async def _start_tls(self, sock: socket.socket, tls: ClientTls) -> LoginStream:
-        loop = asyncio.get_running_loop()
+    async def _start_tls(self, arrival: _Arrival, tls: ClientTls) -> LoginStream:
         try:
-            _, stream = await loop.connect_accepted_socket(LoginStream, sock, ssl=tls.context)
+            return await arrival.become_stream(tls.context)
         except ssl.SSLError as error:
-            raise ConnectionResetError(f"TLS handshake failed: {error.reason}") from None
-        return stream
+            _log.info("TLS handshake failed", address=arrival.address, error=error.reason or str(error))
+            raise ConnectionResetError("TLS handshake failed") from None
 
-    async def _read_startup(self, stream: LoginStream, address: str, *, under_tls: bool) -> Greeting | None:
-        try:
-            length = int.from_bytes(await stream.read_exactly(4), "big")
-            if not 8 <= length <= startup.MAX_STARTUP_LENGTH:
-                raise ProtocolViolation("invalid length of startup packet")
-            body = await stream.read_exactly(length - 4)
-            code = int.from_bytes(body[:4], "big")
-            if code == startup.CANCEL:
-                self._on_cancel(startup.decode_cancel(body))
-                stream.close()
-                return None
-            if code in (startup.SSL, startup.GSSENC):
-                raise ProtocolViolation("encryption was requested twice")
-            return Greeting(
-                stream, startup.decode_startup(body), address, _ssl_object(stream) if under_tls else None
-            )
-        except TiergateError as error:
-            await fail(stream, error)
+    async def _read_startup(self, arrival: _Arrival, stream: LoginStream, tls: ClientTls) -> Greeting | None:
+        length = int.from_bytes(await stream.read_exactly(4), "big")
+        if not 8 <= length <= startup.MAX_STARTUP_LENGTH:
+            raise ProtocolViolation("invalid length of startup packet")
+        body = await stream.read_exactly(length - 4)
+        code = int.from_bytes(body[:4], "big")
+        if code == startup.CANCEL:
+            self._on_cancel(startup.decode_cancel(body))
+            await stream.close()
             return None
-        except BaseException:
-            stream.transport.abort()
-            raise
+        if code in (startup.SSL, startup.GSSENC):
+            raise ProtocolViolation("encryption was requested twice")
+        said = startup.decode_startup(body)
+        return Greeting(stream, said, arrival.address, _ssl_object(stream), tls.binding)
+
+
+class _Arrival:
+    """A socket on its way: bare at first, then a transport's. `host` is "" for one that is local."""
+
+    __slots__ = ("address", "handed_on", "host", "sock", "stream")
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.stream: LoginStream | None = None
+        self.handed_on = False
+        self.host, self.address = "", "unix"
+        if sock.family != socket.AF_UNIX:
+            try:
+                self.host, port = sock.getpeername()[:2]
+            except OSError:
+                self.host, port = "?", 0  # it has left already, as its reader will see
+            self.address = f"{self.host}:{port}"
+
+    async def become_stream(self, context: ssl.SSLContext | None = None) -> LoginStream:
+        self.handed_on = True
+        loop = asyncio.get_running_loop()
+        _, self.stream = await loop.connect_accepted_socket(LoginStream, self.sock, ssl=context)
+        return self.stream
+
+    def refuse(self) -> None:
+        """Says so where that costs nothing, as PostgreSQL does when it cannot fork."""
+        with contextlib.suppress(OSError):
+            self.sock.send(_TOO_MANY)
+        self.sock.close()
+
+    def drop(self) -> None:
+        if self.stream is not None:
+            self.stream.transport.abort()
+        else:
+            self.sock.close()
 
 
 def _ssl_object(stream: LoginStream) -> ssl.SSLObject:

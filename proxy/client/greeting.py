@@ -13,12 +13,13 @@ from proxy.wire.startup import Startup
 
 @dataclass(frozen=True, slots=True)
 class Greeting:
-    """A client whose startup packet has been read."""
+    """A client whose startup packet has been read. `binding` is what SCRAM can bind to, b"" without TLS."""
 
     stream: LoginStream
     startup: Startup
     address: str
     tls: ssl.SSLObject | None
+    binding: bytes = b""
 
     @property
     def server_name(self) -> str:

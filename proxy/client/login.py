@@ -99,6 +99,7 @@ async def _authenticate(greeting: Greeting, options: ClientOptions, name: str, u
         known=user is not None,
         stored=user.password if user is not None else "",
         certificate_name=greeting.certificate_name if method == "cert" else "",
+        binding=greeting.binding,
     )
     talk = exchange(method, asking)
     step = talk.start()
@@ -146,4 +147,4 @@ async def fail(stream: LoginStream, error: TiergateError) -> None:
                 error.message, error.sqlstate, severity="FATAL", hint=error.hint, detail=error.detail
             )
         )
-    stream.close()
+    await stream.close()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 import stat
 from collections.abc import Callable
+from typing import Any
 
 from proxy import log
 from proxy.errors import ConfigError
@@ -30,6 +32,7 @@ class Listener:
         self.family = sock.family
         self.port: int = 0 if sock.family == socket.AF_UNIX else sock.getsockname()[1]
         self._path: str = sock.getsockname() if sock.family == socket.AF_UNIX else ""
+        self._inode = _inode(self._path)
         loop.add_reader(sock.fileno(), self._readable)
 
     def _readable(self) -> None:
@@ -39,6 +42,8 @@ class Listener:
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
+                if self._sock.fileno() < 0:
+                    return  # closed by whoever was told of the last one
                 # Out of descriptors: look again a little later, or this would be called without end.
                 _log.error("accept failed", error=str(error))
                 self._loop.remove_reader(self._sock.fileno())
@@ -46,8 +51,9 @@ class Listener:
                 return
             client.setblocking(False)
             if self.family != socket.AF_UNIX:
-                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                with contextlib.suppress(OSError):  # gone already: its reader will see
+                    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             self._accepted(client)
 
     def _listen_again(self) -> None:
@@ -55,11 +61,13 @@ class Listener:
         self._loop.add_reader(self._sock.fileno(), self._readable)
 
     def close(self) -> None:
+        if self._sock.fileno() < 0:
+            return
         if self._again is not None:
             self._again.cancel()
         self._loop.remove_reader(self._sock.fileno())
         self._sock.close()
-        if self._path:
+        if self._path and _inode(self._path) == self._inode:  # not one that has replaced it
             with contextlib.suppress(OSError):
                 os.unlink(self._path)
 
@@ -67,28 +75,47 @@ class Listener:
 def tcp_sockets(address: str, port: int, backlog: int) -> list[socket.socket]:
     """One socket for each address that `address` means ("*": all, IPv4 and IPv6). Raises ConfigError."""
     sockets: list[socket.socket] = []
-    host = None if address == "*" else address
+    failure: OSError | None = None
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        for family, kind, proto, _name, where in found:
-            try:
-                sock = socket.socket(family, kind, proto)
-            except OSError:
-                continue  # a family that this kernel does not have
-            sockets.append(sock)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            if not port and len(sockets) > 1:
+        for family, kind, proto, _name, where in socket.getaddrinfo(
+            None if address == "*" else address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        ):
+            if not port and sockets:
                 where = (where[0], sockets[0].getsockname()[1], *where[2:])
-            sock.bind(where)
-            sock.listen(backlog)
-            sock.setblocking(False)
+            try:
+                sockets.append(_bound(socket.socket(family, kind, proto), where, backlog))
+            except OSError as error:
+                if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+                    raise
+                failure = error  # this machine does not have it; the others will do
+        if not sockets:
+            raise failure or OSError("no such address")
     except OSError as error:
         for sock in sockets:
             sock.close()
         raise ConfigError(f"cannot listen on {address}:{port}: {error.strerror or error}") from None
     return sockets
+
+
+def _bound(sock: socket.socket, where: Any, backlog: int) -> socket.socket:
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if sock.family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(where)
+        sock.listen(backlog)
+        sock.setblocking(False)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _inode(path: str) -> int:
+    try:
+        return os.stat(path).st_ino if path else 0
+    except OSError:
+        return 0
 
 
 def unix_socket(directory: str, port: int, mode: int, backlog: int) -> socket.socket:

@@ -8,6 +8,8 @@ from typing import cast
 from proxy.errors import ProtocolViolation
 
 MAX_LOGIN_MESSAGE = 65_536
+_LINGER = 2.0
+_ENOUGH = 4 * MAX_LOGIN_MESSAGE  # more is read only for someone who waits for more
 
 
 class PeerGone(ConnectionError):
@@ -21,8 +23,9 @@ class LoginStream(asyncio.Protocol):
         self.transport: asyncio.Transport
         self._buffer = bytearray()
         self._waiter: asyncio.Future[None] | None = None
+        self._paused = False
         self._over = False
-        self._handed_on = False
+        self._lost = False
         self._closed: asyncio.Future[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -30,7 +33,8 @@ class LoginStream(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
-        if len(self._buffer) > 4 * MAX_LOGIN_MESSAGE:
+        if len(self._buffer) > _ENOUGH and not self._paused and not self.transport.is_closing():
+            self._paused = True
             self.transport.pause_reading()
         self._wake()
 
@@ -40,7 +44,7 @@ class LoginStream(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._over = True
+        self._over = self._lost = True
         self._wake()
         if self._closed is not None and not self._closed.done():
             self._closed.set_result(None)
@@ -49,14 +53,16 @@ class LoginStream(asyncio.Protocol):
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    @property
-    def over(self) -> bool:
-        return self._over
+    def _read_on(self) -> None:
+        if self._paused and not self.transport.is_closing():
+            self.transport.resume_reading()
+        self._paused = False
 
     async def read_exactly(self, count: int) -> bytes:
         while len(self._buffer) < count:
             if self._over:
                 raise PeerGone("the connection was closed during the login")
+            self._read_on()
             self._waiter = asyncio.get_running_loop().create_future()
             try:
                 await self._waiter
@@ -79,22 +85,27 @@ class LoginStream(asyncio.Protocol):
             self.transport.write(data)
 
     def take_over(self, protocol: asyncio.Protocol) -> bytes:
-        """Hands the socket on; returns what has been read of it but not been used."""
+        """Hands the socket on; returns what has been read of it but not been used.
+
+        Between this and the loop's next turn nothing is read, so the caller can feed the rest first. A socket
+        that was lost before is told so to its new owner; one that has only ended is told by the transport.
+        """
         rest = bytes(self._buffer)
         self._buffer.clear()
         self.transport.set_protocol(protocol)
-        self.transport.resume_reading()
-        if self._over:
+        self._read_on()
+        if self._lost:
             asyncio.get_running_loop().call_soon(protocol.connection_lost, None)
         return rest
 
-    def close(self) -> None:
-        """Closes after what was written has been flushed."""
-        if not self.transport.is_closing():
-            self.transport.close()
-
-    async def wait_closed(self) -> None:
-        """Until the socket is closed on this side."""
-        if not self._over:
-            self._closed = asyncio.get_running_loop().create_future()
-            await self._closed
+    async def close(self) -> None:
+        """Closes when what was written has been flushed, and TLS taken leave of; at once if the peer lets us wait."""
+        self.transport.close()
+        if self._lost:
+            return
+        self._closed = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(_LINGER):
+                await self._closed
+        except TimeoutError:
+            self.transport.abort()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from weakref import WeakKeyDictionary
 
+from proxy.auth.binding import server_end_point
 from proxy.errors import ConfigError
 
 ALPN = "postgresql"
@@ -36,10 +39,11 @@ class ServerTls:
 
 @dataclass(frozen=True, slots=True)
 class ClientTls:
-    """How clients are spoken to; `required` means that plain text is refused."""
+    """How clients are spoken to; `required` means that plain text is refused. `binding` is what SCRAM can bind to."""
 
     sslmode: str
     context: ssl.SSLContext
+    binding: bytes = b""
 
     @property
     def required(self) -> bool:
@@ -84,7 +88,19 @@ def client_tls(
     context.set_alpn_protocols([ALPN])
     _load(context, ca_file, cert_file, key_file, protocols, ciphers, system_ca=False)
     context.sni_callback = _remember_name
-    return ClientTls(sslmode, context)
+    context.num_tickets = 0  # clients of PostgreSQL resume no sessions
+    context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION
+    return ClientTls(sslmode, context, _binding(cert_file))
+
+
+def _binding(cert_file: str) -> bytes:
+    """Of the first certificate in the file, which is the one that clients see."""
+    first = re.search("-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", _text(cert_file), re.DOTALL)
+    return server_end_point(ssl.PEM_cert_to_DER_cert(first.group())) if first is not None else b""
+
+
+def _text(path: str) -> str:
+    return Path(path).read_text("utf-8", "replace") if path else ""
 
 
 def _remember_name(sock: ssl.SSLObject | ssl.SSLSocket, name: str | None, context: ssl.SSLContext) -> None:
@@ -107,18 +123,28 @@ def _load(
     *,
     system_ca: bool,
 ) -> None:
+    what = "certificate"
     try:
         if cert_file:
-            context.load_cert_chain(cert_file, key_file or None)
+            what = f"{cert_file} (with its key {key_file or 'in the same file'})"
+            context.load_cert_chain(cert_file, key_file or None, password=_refuse_password)
         if ca_file:
+            what = ca_file
             context.load_verify_locations(ca_file)
         elif system_ca:
             context.load_default_certs()
+        what = "ciphers"
         versions = [_VERSIONS[name.lower()] for name in protocols if name.lower() in _VERSIONS]
         context.minimum_version = min(versions, default=ssl.TLSVersion.TLSv1_2)
         if versions:
             context.maximum_version = max(versions)
         if ciphers not in ("", "default", "secure", "normal", "fast"):
             context.set_ciphers(ciphers)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"TLS files cannot be used: {error}") from None
+    except OSError as error:  # ssl.SSLError is one
+        reason = error.strerror if not isinstance(error, ssl.SSLError) else error.reason
+        raise ConfigError(f"TLS files cannot be used: {what}: {reason or error}") from None
+
+
+def _refuse_password() -> str:
+    """OpenSSL would ask at the terminal, and nobody is there."""
+    raise ConfigError("TLS files cannot be used: the private key is encrypted")
