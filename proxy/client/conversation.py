@@ -27,7 +27,7 @@ class Conversation(asyncio.Protocol):
         "_permits",
         "account",
         "acquiring",
-        "answer",
+        "answer", "cancel_wanted",
         "connected_at",
         "epoch",
         "evicted",
@@ -103,6 +103,7 @@ class Conversation(asyncio.Protocol):
         self.parked: list[bytes] = []
         self.parked_size = 0
         self.holding = False  # linked, but the batch waits until the server has our state
+        self.cancel_wanted = False  # a CancelRequest that came while our state was being applied
         self.skipping = False  # after an error of ours, up to the Sync
         self.answer: bytes = b""  # an error of ours that the next frame gets
         self.pending: dict[str, str] | None = None  # to be set again behind the next Sync

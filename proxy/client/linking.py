@@ -99,8 +99,13 @@ class Linking(Conversation):
             server.transport.pause_reading()
 
     def _take_state(self, server: ServerConnection, out: list[bytes]) -> bool:
-        """Whether requests may follow at once. A state that no server of the pool has taken yet, or a
-        connection whose timeouts could cut the change short, must have answered first."""
+        """Whether requests may follow at once.
+
+        The change must have been confirmed first where the requests would otherwise run in somebody else's
+        state if it failed: on a connection that speaks for another tenant (a cancel or a timeout that strikes
+        the change would let them run as that tenant), with a state that no server of the pool has taken
+        yet, and on a connection whose timeouts could cut the change short.
+        """
         needs = self.state_needed
         if server.values is needs:
             if self.told is not server.reported:
@@ -111,7 +116,9 @@ class Linking(Conversation):
         if not ahead:
             self._tell(server)
             return True
-        if needs in self.pool.accepted and not any(name in before for name in _RISKY):
+        guc = self.plane.options.tenant_guc.lower()
+        other_tenant = before.get(guc, needs.parameters.get(guc)) != needs.parameters.get(guc)
+        if not other_tenant and needs in self.pool.accepted and not any(name in before for name in _RISKY):
             out.append(ahead)
             return True
         self.holding = True
@@ -183,23 +190,36 @@ class Linking(Conversation):
         if server is None:
             return
         if error:
-            held, self.holding = self.holding, False
-            self.server = None
-            self.step("unlink")
-            self.pool.drop(server)
-            if not held:
-                self.write(encode.with_severity(error, "FATAL"))
-                self._close()
-                return
-            self.answer = encode.with_severity(error, "ERROR")
-            self._resume()
+            self._state_refused(server, encode.with_severity(error, "ERROR"))
             return
         self.pool.accepted.add(server.values)
         if self.told is not server.reported:
             self._tell(server)
+        wanted, self.cancel_wanted = self.cancel_wanted, False
         if self.holding:
             self.holding = False
+            if wanted:
+                self.answer = encode.error("canceling statement due to user request", "57014")
             self._resume()
+        elif wanted and server.pipeline:
+            self.pool.cancel(server)
+
+    def _state_refused(self, server: ServerConnection, error: bytes) -> None:
+        """The connection is not to be used; what was asked of it has not been answered and gets the error."""
+        held, self.holding = self.holding, False
+        owed_to_client = server.pipeline.ready_for_query_owed
+        self.server = None
+        self.step("unlink")
+        self.pool.drop(server)
+        if held:
+            self.answer = error
+            self._resume()
+            return
+        self.write((error + encode.ready_for_query()) * owed_to_client)
+        if self.unsynced:
+            self.write(error)
+            self.unsynced = False
+            self.skipping = True
 
     def server_ready(self) -> None:
         server = self.server

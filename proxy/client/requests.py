@@ -18,6 +18,7 @@ from proxy.protocol import pipeline as owed
 from proxy.protocol.pipeline import INJECT, Expect
 from proxy.protocol.statements import PREFIX, Statement
 from proxy.server.connection import FAILED, ServerConnection
+from proxy.sql.calls import judge_call
 from proxy.sql.verdict import PLAIN, Verdict, begins
 from proxy.wire import decode, encode
 from proxy.wire.frames import HEAD
@@ -110,7 +111,7 @@ def _evict(session: Conversation, verdict: Verdict) -> None:
 
 def _deallocate(session: Conversation, server: ServerConnection, verdict: Verdict) -> bytes | None:
     """`DEALLOCATE name` of a statement that was prepared by message: the server knows it by another name."""
-    name = verdict.deallocates[0].encode()
+    name = verdict.deallocates[0].encode("utf-8", "surrogateescape")
     statement = session.statements.get(name)
     if statement is None or verdict.statements != 1 or server.status == FAILED:
         return None
@@ -312,7 +313,16 @@ def on_function_call(
     session: Conversation, server: ServerConnection, data: bytes, start: int, stop: int, told: int
 ) -> bytes | None:
     _end_batch(session, server)
+    if told != HEAD:
+        verdict = judge_call(*decode.function_call(data[start + 5 : stop]))
+    else:
+        verdict = Verdict(pins=frozenset({PinReason.UNINSPECTED}), sets_unknown=True)
+    refused = refusal(session, b"", verdict)
+    if refused is not None:
+        server.expect(Expect(owed.QUERY, error=_error_frame(refused)))
+        return encode.query(_REFUSED)
     server.expect(owed.FORWARD_QUERY)
+    effects.obey(session, verdict)
     return None
 
 
@@ -332,6 +342,7 @@ MALFORMED: dict[int, Expect] = {
     ord("B"): owed.FORWARD_BIND,
     ord("D"): owed.FORWARD_DESCRIBE,
     ord("C"): owed.FORWARD_CLOSE,
+    ord("F"): owed.FORWARD_QUERY,
 }
 
 HANDLERS: dict[int, Handler] = {

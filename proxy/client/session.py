@@ -161,6 +161,9 @@ class Session(Linking):
         if self.state is SessionState.WAITING:
             self.pool.leave(self)
             self.refused(QueryCanceled("canceling statement due to user request"))
+        elif self.server is not None and self.server.pipeline.settling:
+            # It must not strike the change of state, or what follows would run without it.
+            self.cancel_wanted = True
         elif self.server is not None and self.server.pipeline:
             self.pool.cancel(self.server)
 

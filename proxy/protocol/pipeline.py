@@ -127,6 +127,16 @@ class Pipeline:
         return self.entries[0] if self.entries else None
 
     @property
+    def settling(self) -> bool:
+        """A batch of our own is under way."""
+        return any(entry.kind == SYNC and entry.action == DROP for entry in self.entries)
+
+    @property
+    def ready_for_query_owed(self) -> int:
+        """How many ReadyForQuery the client waits for."""
+        return sum(entry.kind in (SYNC, QUERY) and entry.action == FORWARD for entry in self.entries)
+
+    @property
     def dropping(self) -> bool:
         return bool(self.entries) and self.entries[0].action == DROP
 

@@ -85,7 +85,7 @@ def _too_long(server: ServerConnection, limits: Limits, now: float) -> bool:
 
 
 def _cancel(pools: Pools, server: ServerConnection, limit: str, now: float) -> None:
-    if server.struck and now - server.struck_at < _CANCEL_AGAIN:
+    if server.pipeline.settling or (server.struck and now - server.struck_at < _CANCEL_AGAIN):
         return
     if not server.struck:
         pools.process.timeout(limit)
