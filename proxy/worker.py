@@ -155,6 +155,10 @@ class Worker:
         needing = settings.restart_needed(self.settings, fresh)
         self.settings = fresh
         self.registry.replace(fresh.directory, fresh.client)
+        for account in list(self.plane.accounts):  # who waits at a cap that was raised waits no longer
+            tenant = self.registry.known(account.tenant.name)
+            if tenant is not None:
+                self.plane.accounts.account(tenant)
         self.pools.reload(fresh.server, _server_tls(fresh), fresh.directory.clusters)
         self.plane.options = fresh.client
         self.plane.clients.limit = fresh.client.max_client_conn

@@ -37,6 +37,10 @@ class Counter:
     def full(self) -> bool:
         return 0 < self.limit <= self.used
 
+    @property
+    def waited_for(self) -> bool:
+        return bool(self._waiting)
+
     def take(self) -> None:
         self.used += 1
 

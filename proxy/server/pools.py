@@ -252,6 +252,12 @@ class Pools:
             oldest = min(others, key=lambda pool: pool.idle[0].idle_since)
             oldest.close_idle(oldest.idle[0])
 
+    def came_idle(self, pool: Pool) -> None:
+        """Nobody of `pool` wants its idle connections: another pool that waits for room may have it now."""
+        for counter in (self.servers, self.cluster_counter(pool.cluster.name)):
+            if counter.waited_for:
+                counter.wake()
+
     def _eject(self, endpoint: Endpoint, error: TiergateError) -> None:
         self.health.eject(endpoint, monotonic() + self.options.server_login_retry, error.message)
         _log.warning(
