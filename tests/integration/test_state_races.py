@@ -2,46 +2,73 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from proxy.wire import encode
-from tests.integration import servers
-from tests.rawclient import send_cancel
+from tests.integration.relays import Conversation, FakeServer
 
 if TYPE_CHECKING:
-    from proxy.cli.embedded import EmbeddedServer
     from tests.integration.running import Proxy
 
+_ACCEPTED = (
+    encode.PARSE_COMPLETE + encode.BIND_COMPLETE + encode.command_complete("SELECT 1") + encode.CLOSE_COMPLETE
+)
 
-def test_a_cancel_that_comes_at_once_never_lets_a_statement_run_as_the_tenant_before(
-    shared: EmbeddedServer, start_proxy: Callable[..., Proxy]
+
+class Refusing:
+    """A server that takes `changes` changes of state, then has the next one cancelled."""
+
+    def __init__(self, changes: int) -> None:
+        self._left = changes
+        self.queries: list[bytes] = []
+        self._lock = threading.Lock()
+
+    def __call__(self, talk: Conversation) -> None:
+        talk.log_in()
+        while True:
+            frame = talk.read()
+            if frame.kind == "S":
+                with self._lock:
+                    refused = self._left == 0
+                    self._left -= 1
+                if refused:
+                    talk.say(
+                        encode.error("canceling statement due to user request", "57014"),
+                        encode.ready_for_query(),
+                    )
+                else:
+                    talk.say(_ACCEPTED, encode.ready_for_query())
+            elif frame.kind == "Q":
+                self.queries.append(frame.body)
+                talk.say(encode.command_complete("SELECT 0"), encode.ready_for_query())
+            elif frame.kind == "X":
+                return
+
+
+def tables(port: int) -> dict[str, dict[str, object]]:
+    return {
+        "cluster.shared": {"kind": "shared", "coordinators": [f"127.0.0.1:{port}"], "pool_size": 1},
+        "tenant.std_1": {"tier": "standard"},
+        "tenant.std_2": {"tier": "standard"},
+        "user.app": {"password": "app-secret", "tenants": "*"},
+    }
+
+
+def test_nothing_runs_on_a_connection_of_another_tenant_before_the_change_is_confirmed(
+    start_proxy: Callable[..., Proxy],
 ) -> None:
-    proxy = start_proxy(
-        {
-            "cluster.shared": {"kind": "shared", "coordinators": [f"{shared.host}:{shared.port}"], "pool_size": 1},
-            "tenant.std_1": {"tier": "standard"},
-            "tenant.std_2": {"tier": "standard"},
-            "user.app": {"password": servers.APP_PASSWORD, "auth_type": "trust", "tenants": "*"},
-        }
-    )
-    with servers.connect(shared) as direct:
-        direct.execute("CREATE TABLE marks (tenant text, said_by text)")
-        direct.execute("GRANT ALL ON marks TO app")
-    try:
-        victim = proxy.raw(user="app", database=servers.DATABASE, parameters={"app.tenant_id": "std_1"})
-        attacker = proxy.raw(user="app", database=servers.DATABASE, parameters={"app.tenant_id": "std_2"})
-        insert = encode.query(b"INSERT INTO marks VALUES (current_setting('app.tenant_id'), 'std_2')")
-        for _ in range(150):
-            victim.send(encode.query(b"SELECT 1"))
-            victim.read_ready()
-            attacker.send(insert)
-            send_cancel(proxy.port, attacker.pid, attacker.key)
-            attacker.read_ready()
-        with servers.connect(shared) as direct:
-            rows = dict(direct.execute("SELECT tenant, count(*) FROM marks GROUP BY 1").fetchall())
-        assert rows.keys() == {"std_2"}
-        assert rows["std_2"] > 0
-    finally:
-        with servers.connect(shared) as direct:
-            direct.execute("DROP TABLE marks")
+    server = Refusing(changes=3)  # the two logins, and the first session's return to its own tenant
+    with FakeServer(server) as fake:
+        proxy = start_proxy(tables(fake.port), auth_type="trust", server_tls_sslmode="disable")
+        one = proxy.raw(user="app@std_1")
+        two = proxy.raw(user="app@std_2")
+        one.send(encode.query(b"SELECT 'one'"))
+        assert [frame.kind for frame in one.read_ready()] == ["C", "Z"]
+        two.send(encode.query(b"DELETE FROM orders"))
+        answer = two.read_ready()
+        assert [frame.kind for frame in answer] == ["E", "Z"], "the session goes on"
+        assert b"57014" in answer[0].body
+        assert server.queries == [b"SELECT 'one'\0"]
+        assert all(not pool.active for pool in proxy.worker.pools), "the connection was given up"
