@@ -17,14 +17,16 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """`stored` is the user's secret as configured: plain, md5... or a SCRAM verifier. `binding` is the
-    channel binding data of the TLS connection (tls-server-end-point), b"" without one."""
+    """`stored` is the user's secret as configured: plain, md5... or a SCRAM verifier. `binding` is the channel
+    binding data of the TLS connection (tls-server-end-point), b"" without one. `said_name` is the user as the
+    client named it, with a tenant perhaps: what md5 digests on that side; "" is as `user`."""
 
     user: str
     known: bool
     stored: str = field(repr=False)
     certificate_name: str = ""
     binding: bytes = b""
+    said_name: str = ""
 
 
 class Exchange(Protocol):

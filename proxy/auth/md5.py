@@ -29,7 +29,10 @@ class Md5:
     def respond(self, body: bytes) -> Step:
         asking = self._asking
         stored = asking.stored.encode()
-        hashed = stored if stored.startswith(b"md5") and len(stored) == 35 else md5_hash(stored, asking.user)
+        if stored.startswith(b"md5") and len(stored) == 35:
+            hashed = stored
+        else:
+            hashed = md5_hash(stored, asking.said_name or asking.user)
         right = hmac.compare_digest(body.removesuffix(b"\0"), salted(hashed, self._salt))
         if not (right and asking.known and stored):
             raise failed(asking.user)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from proxy.auth.exchange import Asking, Exchange, Step
 from proxy.auth.methods import exchange
 from proxy.client.greeting import Greeting
 from proxy.errors import NotAuthorized, ProtocolViolation, ServerRefused, TiergateError, UnknownTenant
-from proxy.model import ClientOptions, Tenant, User
+from proxy.model import NO_PARAMETERS, ClientOptions, Tenant, User
 from proxy.net.stream import LoginStream
 from proxy.registry.memory import Registry
-from proxy.routing.identify import LoginFacts, authorize, identify
+from proxy.routing.identify import LoginFacts, authorize, identify, not_allowed
 from proxy.wire import encode
 from proxy.wire.startup import Startup, parse_options
 
@@ -56,12 +56,15 @@ async def log_in(greeting: Greeting, options: ClientOptions, registry: Registry)
         tenant_guc=options.tenant_guc,
         default_tenant=options.default_tenant,
     )
-    claim = identify(facts, options.identify, lambda user: registry.user(user) is not None, registry.known)
-    database = facts.database or claim.user
-    user = registry.user(claim.user)
-    await _authenticate(greeting, options, claim.user, user)
+    # Whose tenants agree, and which exist, is told only to those who have authenticated.
+    alone = replace(facts, parameters=NO_PARAMETERS, sni="", default_tenant="")
+    own_name = identify(alone, options.identify, lambda user: registry.user(user) is not None).user
+    user = registry.user(own_name)
+    await _authenticate(greeting, options, own_name, user)
     if user is None:
         raise AssertionError("an unknown user has authenticated")
+    claim = identify(facts, options.identify, lambda user: registry.user(user) is not None, registry.known)
+    database = facts.database or claim.user
     is_console = database in CONSOLE_DATABASES
     tenant = None
     if is_console:
@@ -97,6 +100,7 @@ async def _authenticate(greeting: Greeting, options: ClientOptions, name: str, u
     asking = Asking(
         user=name,
         known=user is not None,
+        said_name=greeting.startup.parameters["user"],
         stored=user.password if user is not None else "",
         certificate_name=greeting.certificate_name if method == "cert" else "",
         binding=greeting.binding,
@@ -130,6 +134,8 @@ async def _tenant(registry: Registry, user: User, claimed: str) -> Tenant:
         )
     tenant = await registry.find(claimed)
     if tenant is None:
+        if user.tenants is not None and claimed not in user.tenants:
+            raise not_allowed(user, claimed)  # it is not told which others exist
         raise UnknownTenant(f'tenant "{claimed}" does not exist')
     authorize(user, tenant)
     if registry.is_disabled("tenant", tenant.name):

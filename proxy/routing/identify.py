@@ -109,6 +109,10 @@ def _agree(one: str, other: str, known: KnownTenant | None) -> None:
 def authorize(user: User, tenant: Tenant) -> None:
     """Raise NotAuthorized unless `user` may act for `tenant` and the tenant is active."""
     if not user.may_act_for(tenant):
-        raise NotAuthorized(f'user "{user.name}" may not act for tenant "{tenant.name}"')
+        raise not_allowed(user, tenant.name)
     if not tenant.active:
         raise NotAuthorized(f'tenant "{tenant.name}" is not active')
+
+
+def not_allowed(user: User, tenant: str) -> NotAuthorized:
+    return NotAuthorized(f'user "{user.name}" may not act for tenant "{tenant}"')
