@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
+import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
 
 import typer
@@ -39,12 +40,21 @@ def run(port: int, directory: Path | None, *, check: bool) -> int:
         log.configure("console", "warning" if check else "info")
         _refuse_taken(port)
         with _home(directory) as home:
-            return uvloop.run(_demo(port, home, check))
+            return uvloop.run(_interruptible(_demo(port, home, check)))
     except ConfigError as error:
         complain(error)
     except EmbeddedError as error:
         typer.echo(f"tiergate: {error}", err=True)
+    except asyncio.CancelledError:
+        return 128 + signal.SIGTERM
     return 1
+
+
+async def _interruptible(work: Coroutine[None, None, int]) -> int:
+    """SIGTERM ends it in order while no proxy runs yet that would take the signal; SIGINT does so by itself."""
+    task = asyncio.ensure_future(work)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await task
 
 
 async def _demo(port: int, home: Path, check: bool) -> int:

@@ -46,31 +46,32 @@ class Servers:
 @contextlib.asynccontextmanager
 async def running_servers(home: Path) -> AsyncIterator[Servers]:
     """Started side by side. A replica is made anew: an old one looks for its primary where that was."""
-    started: list[EmbeddedServer] = []
+    started: dict[str, EmbeddedServer] = {}
 
     def primary(name: str, *, shared: bool) -> EmbeddedServer:
         server = EmbeddedServer(home / name, settings=_SERVER_SETTINGS, hba=_HBA)
-        started.append(server)
-        server.start()
+        started[name] = server.start()
         _seed(server, name, shared=shared)
         return server
 
-    def acme_with_replica() -> tuple[EmbeddedServer, EmbeddedServer]:
+    def acme_with_replica() -> None:
         acme = primary("acme", shared=False)
         shutil.rmtree(home / "acme-replica", ignore_errors=True)
-        replica = acme.base_backup(home / "acme-replica")
-        started.append(replica)
-        return acme, replica
+        started["acme-replica"] = acme.base_backup(home / "acme-replica")
 
+    starting = [
+        asyncio.ensure_future(asyncio.to_thread(acme_with_replica)),
+        asyncio.ensure_future(asyncio.to_thread(primary, "vip-1", shared=True)),
+        asyncio.ensure_future(asyncio.to_thread(primary, "shared", shared=True)),
+    ]
     try:
-        (acme, replica), vip, shared = await asyncio.gather(
-            asyncio.to_thread(acme_with_replica),
-            asyncio.to_thread(primary, "vip-1", shared=True),
-            asyncio.to_thread(primary, "shared", shared=True),
-        )
+        await asyncio.shield(asyncio.gather(*starting))
+        acme, replica, vip, shared = (started[name] for name in ("acme", "acme-replica", "vip-1", "shared"))
         yield Servers(acme, replica, vip, shared)
     finally:
-        for server in reversed(started):
+        # Interrupted or failed: a thread that is starting a server cannot be stopped, so it ends first.
+        await asyncio.wait(starting)
+        for server in reversed(started.values()):
             await asyncio.to_thread(server.stop)
 
 

@@ -93,3 +93,19 @@ def test_runs_until_it_is_told_to_end(server_root: Path) -> None:
             wait_until(lambda: not any(alive(pid) for pid in servers), what="the servers end")
         finally:
             process.kill()
+
+
+def test_ended_while_its_servers_start(server_root: Path) -> None:
+    directory = Path(tempfile.mkdtemp(dir=server_root))
+    with subprocess.Popen(
+        [*COMMAND, "demo", "--port", "0", "--dir", str(directory)],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, cwd=ROOT,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline().startswith("Starting")
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == 128 + signal.SIGTERM
+            assert servers_of(directory) == []
+        finally:
+            process.kill()
