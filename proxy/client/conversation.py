@@ -13,6 +13,7 @@ from proxy.protocol.lifecycle import SessionState, session_step
 from proxy.protocol.state import EMPTY, State
 from proxy.protocol.statements import Statement
 from proxy.server.connection import IDLE, ServerConnection
+from proxy.sql.watch import Watch
 from proxy.wire.frames import FROM_CLIENT, Scanner
 
 if TYPE_CHECKING:
@@ -24,47 +25,11 @@ class Conversation(asyncio.Protocol):
     """The fields of a session, and the small steps that need nothing else."""
 
     __slots__ = (
-        "_permits",
-        "account",
-        "acquiring",
-        "answer", "cancel_wanted",
-        "connected_at",
-        "epoch",
-        "evicted",
-        "gone",
-        "holding",
-        "idle_since",
-        "key",
-        "leaving",
-        "limits",
-        "login",
-        "maps_statements",
-        "minor",
-        "mode",
-        "parked",
-        "parked_size",
-        "pending",
-        "pid",
-        "pins",
-        "plane",
-        "pool",
-        "queries",
-        "scanner",
-        "server",
-        "skipping",
-        "startup",
-        "state",
-        "state_needed",
-        "statements",
-        "tenant",
-        "told",
-        "transport",
-        "unnamed",
-        "unsynced",
-        "user",
-        "wait_limit",
-        "waiting_since",
-        "write_paused",
+        "_permits", "account", "acquiring", "answer", "cancel_wanted", "connected_at", "epoch", "evicted",
+        "gone", "holding", "idle_since", "key", "leaving", "limits", "login", "maps_statements", "minor",
+        "mode", "parked", "parked_size", "pending", "pid", "pins", "plane", "pool", "queries", "scanner",
+        "server", "skipping", "startup", "state", "state_needed", "statements", "temp_first", "tenant", "told",
+        "transport", "unnamed", "unsynced", "user", "wait_limit", "waiting_since", "watch", "write_paused",
     )  # fmt: skip
 
     def __init__(
@@ -94,6 +59,8 @@ class Conversation(asyncio.Protocol):
         self.unsynced = False  # within an extended batch whose Sync has not been sent
         self.pins: set[PinReason] = set()
         self.evicted = False
+        self.watch: Watch | None = None  # of a text that passes in pieces
+        self.temp_first = False  # its search_path makes temporary tables that no statement tells of
         self.pid = 0
         self.key = b""
         self.queries = 0

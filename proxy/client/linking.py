@@ -8,10 +8,11 @@ from __future__ import annotations
 from abc import abstractmethod
 from time import monotonic
 
+from proxy.client import effects
 from proxy.client.conversation import Conversation
 from proxy.client.placing import follow_registry
 from proxy.errors import ServerRefused, ShuttingDown, TiergateError
-from proxy.model import PoolMode
+from proxy.model import PinReason, PoolMode
 from proxy.protocol.state import with_parameter
 from proxy.server.connection import IDLE, READ_ONLY_PARAMETERS, ServerConnection, display_names
 from proxy.wire import encode
@@ -97,6 +98,8 @@ class Linking(Conversation):
         server.link = self
         if self.write_paused:
             server.transport.pause_reading()
+        if self.temp_first:
+            effects.pin(self, PinReason.TEMP_TABLE)
 
     def _take_state(self, server: ServerConnection, out: list[bytes]) -> bool:
         """Whether requests may follow at once.

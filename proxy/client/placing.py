@@ -36,6 +36,7 @@ def place(session: Conversation) -> None:
         parameters["application_name"] = f"{name} - {session.login.address}"
     parameters[plane.options.tenant_guc.lower()] = tenant.name
     session.startup = session.state_needed = intern(parameters)
+    session.temp_first = "pg_temp" in parameters.get("search_path", "").lower()
 
 
 def follow_registry(session: Conversation) -> None:

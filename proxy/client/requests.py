@@ -20,6 +20,7 @@ from proxy.protocol.statements import PREFIX, Statement
 from proxy.server.connection import FAILED, ServerConnection
 from proxy.sql.calls import judge_call
 from proxy.sql.verdict import PLAIN, Verdict, begins
+from proxy.sql.watch import Watch
 from proxy.wire import decode, encode
 from proxy.wire.frames import HEAD
 
@@ -60,6 +61,26 @@ def refusal(session: Conversation, text: bytes, verdict: Verdict) -> TiergateErr
     return None
 
 
+class TooLong(TenantChangeRefused):
+    """A text beyond what can be inspected that may change the tenant. It is not whole yet, so it ends the session."""
+
+
+def watch(session: Conversation, head: bytes) -> None:
+    """Begins to look at a text that passes in pieces."""
+    if session.pool.cluster.kind is ClusterKind.DEDICATED:
+        return
+    session.watch = Watch(session.plane.options.tenant_guc)
+    look(session, head)
+
+
+def look(session: Conversation, piece: bytes) -> None:
+    if session.watch is not None and session.watch.suspicious(piece):
+        raise TooLong(
+            "a statement that is too long to inspect names the tenant or computes a parameter's name",
+            hint="Send it in smaller pieces, or the values as parameters.",
+        )
+
+
 def _error_frame(error: TiergateError) -> bytes:
     return encode.error(error.message, error.sqlstate, hint=error.hint, detail=error.detail)
 
@@ -70,6 +91,7 @@ def on_query(
     session.unnamed = server.unnamed = None
     _end_batch(session, server)
     if told == HEAD:
+        watch(session, data[start + 5 : stop])
         server.expect(owed.FORWARD_QUERY)
         effects.pin(session, PinReason.UNINSPECTED)
         return None
@@ -126,6 +148,7 @@ def on_parse(
 ) -> bytes | None:
     session.unsynced = True
     if told == HEAD:
+        watch(session, data[start + 5 : stop])
         server.expect(owed.FORWARD_PARSE)
         effects.pin(session, PinReason.UNINSPECTED)
         session.unnamed = server.unnamed = None

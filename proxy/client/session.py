@@ -11,7 +11,7 @@ from time import monotonic
 
 from proxy import log
 from proxy.client.linking import Linking
-from proxy.client.requests import HANDLERS, MALFORMED, EvictFirst
+from proxy.client.requests import HANDLERS, MALFORMED, EvictFirst, TooLong, look
 from proxy.errors import ProtocolViolation, QueryCanceled, TiergateError
 from proxy.protocol.lifecycle import SessionState
 from proxy.server.connection import IDLE, ServerConnection
@@ -57,12 +57,16 @@ class Session(Linking):
     def _process(self, data: bytes) -> None:
         try:
             self._read(data)
-        except ProtocolViolation as error:
+        except (ProtocolViolation, TooLong) as error:
             self.end(error)
 
     def _read(self, data: bytes) -> None:
         scanner = self.scanner
         scanner.feed(data)
+        if self.watch is not None:
+            look(self, scanner.data[: scanner.pos])
+            if not scanner.inside_frame:
+                self.watch = None
         server = self.server
         out: list[bytes] = []
         sent = 0
