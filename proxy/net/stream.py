@@ -99,7 +99,7 @@ class LoginStream(asyncio.Protocol):
         return rest
 
     async def close(self) -> None:
-        """Closes when what was written has been flushed, and TLS taken leave of; at once if the peer lets us wait."""
+        """Closes when the peer has taken what was written (and TLS its leave), but does not wait long for that."""
         self.transport.close()
         if self._lost:
             return
