@@ -28,7 +28,7 @@ def demo(*arguments: str) -> subprocess.CompletedProcess[str]:
 def check_what_is_printed(text: str) -> None:
     """The commands to try do what they say. Run as they stand, with shorter waits."""
     script = text.split("In another terminal:", 1)[1].split("The configuration is", 1)[0]
-    script = script.replace("-T 5", "-T 1").replace("pg_sleep(3)", "pg_sleep(0.2)")
+    script = script.replace("-T 5", "-t 10").replace("pg_sleep(3)", "pg_sleep(0.2)")
     result = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60)
     seen = result.stdout
     for wanted in (
