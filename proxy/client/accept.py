@@ -223,7 +223,10 @@ class _Arrival:
     async def become_stream(self, context: ssl.SSLContext | None = None) -> LoginStream:
         self.handed_on = True
         loop = asyncio.get_running_loop()
-        _, self.stream = await loop.connect_accepted_socket(LoginStream, self.sock, ssl=context)
+        stream = LoginStream()
+        # Under TLS uvloop returns its own protocol here, not ours.
+        await loop.connect_accepted_socket(lambda: stream, self.sock, ssl=context)
+        self.stream = stream
         return self.stream
 
     def refuse(self) -> None:
