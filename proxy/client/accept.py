@@ -184,7 +184,8 @@ class Acceptor:
         try:
             return await arrival.become_stream(tls.context)
         except ssl.SSLError as error:
-            _log.info("TLS handshake failed", address=arrival.address, error=error.reason or str(error))
+            reason = getattr(error, "reason", None) or str(error)  # not all have one
+            _log.info("TLS handshake failed", address=arrival.address, error=reason)
             raise ConnectionResetError("TLS handshake failed") from None
 
     async def _read_startup(self, arrival: _Arrival, stream: LoginStream, tls: ClientTls) -> Greeting | None:

@@ -141,7 +141,8 @@ def _load(
         if ciphers not in ("", "default", "secure", "normal", "fast"):
             context.set_ciphers(ciphers)
     except OSError as error:  # ssl.SSLError is one
-        reason = error.strerror if not isinstance(error, ssl.SSLError) else error.reason
+        # OpenSSL's errors have a reason or a text, and their strerror is long; those of the system have a strerror.
+        reason = getattr(error, "reason", None) or (not isinstance(error, ssl.SSLError) and error.strerror)
         raise ConfigError(f"TLS files cannot be used: {what}: {reason or error}") from None
 
 
