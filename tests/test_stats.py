@@ -1,0 +1,56 @@
+"""Counters add up, and buckets hold what belongs into them."""
+
+from __future__ import annotations
+
+import pytest
+
+from proxy.stats import DURATION_BOUNDS, Histogram, PoolStats, ProcessStats, TenantStats
+
+
+@pytest.mark.parametrize(("at", "bound"), list(enumerate(DURATION_BOUNDS)))
+def test_a_bound_belongs_to_its_bucket(at: int, bound: float) -> None:
+    histogram = Histogram()
+    histogram.add(bound)
+    histogram.add(bound * 1.0001)
+    assert histogram.buckets[at] == histogram.buckets[at + 1] == 1
+    assert histogram.count == 2
+
+
+def test_bounds_grow() -> None:
+    assert list(DURATION_BOUNDS) == sorted(set(DURATION_BOUNDS))
+
+
+def test_the_last_bucket_is_open() -> None:
+    histogram = Histogram()
+    histogram.add(1e9)
+    assert histogram.buckets[-1] == 1
+
+
+def test_merged_histograms_hold_both() -> None:
+    one, other = Histogram(), Histogram()
+    one.add(0.001)
+    other.add(0.001)
+    other.add(20)
+    one.merge(other)
+    assert (one.count, other.count) == (3, 2)
+    assert one.total == pytest.approx(20.002)
+
+
+def test_errors_timeouts_and_pins_are_counted_by_name() -> None:
+    tenant, process = TenantStats(), ProcessStats()
+    for sqlstate in ("57014", "57014", "53300"):
+        tenant.error(sqlstate)
+    process.timeout("query_timeout")
+    process.timeout("query_timeout")
+    process.pin("LISTEN")
+    assert tenant.errors == {"57014": 2, "53300": 1}
+    assert process.timeouts == {"query_timeout": 2}
+    assert process.pins == {"LISTEN": 1}
+
+
+def test_a_query_within_a_transaction_ends_none() -> None:
+    pool = PoolStats()
+    pool.add_query(0.5, 0.0)
+    pool.add_query(0.25, 2.0)
+    assert (pool.queries, pool.query_seconds) == (2, 0.75)
+    assert (pool.transactions, pool.xact_seconds) == (1, 2.0)
