@@ -115,6 +115,7 @@ class Acceptor:
             arrival.drop()
         except asyncio.CancelledError:
             arrival.drop()
+            self._has_arrived(arrival)
             raise
         except Exception as bug:
             _log.exception("login broke", bug, address=arrival.address)

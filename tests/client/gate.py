@@ -8,8 +8,8 @@ import hashlib
 import io
 import struct
 import threading
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, ClassVar, TypeVar
 
 import uvloop
 
@@ -84,6 +84,8 @@ class Gate:
     """`logins` and `cancels` are what came through; `port` is where to knock."""
 
     host = "127.0.0.1"
+    _alive: ClassVar[int] = 0  # sockets are counted from the start of the first to the end of the last
+    _before: ClassVar[dict[str, str]] = {}
 
     def __init__(self, options: ClientOptions, tls: ClientTls | None) -> None:
         self.registry = Registry(DIRECTORY, options)
@@ -98,7 +100,9 @@ class Gate:
         log.configure("json", "error", io.StringIO())
         self._clients: list[RawClient] = []
         self._left: list[str] = []
-        self._before = open_sockets()
+        if not Gate._alive:
+            Gate._before = open_sockets()
+        Gate._alive += 1
         self._thread = threading.Thread(target=self._main, name="gate", daemon=True)
         self._thread.start()
         assert self._ready.wait(10)
@@ -158,8 +162,14 @@ class Gate:
         self.client().log_in(user, database, password, parameters=parameters, protocol=protocol)
         return self.logins[-1]
 
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10)
+
     def nobody_pending(self) -> None:
-        wait_until(lambda: not self.acceptor.pending, what="the end of all logins")
+        self.nobody_pending_but(0)
+
+    def nobody_pending_but(self, count: int) -> None:
+        wait_until(lambda: self.acceptor.pending == count, what="the end of all logins")
 
     def stop(self) -> None:
         for client in self._clients:
@@ -171,14 +181,14 @@ class Gate:
         assert not self._thread.is_alive()
         assert not self._left
         assert not self._unheard
-        new = {inode: text for inode, text in open_sockets().items() if inode not in self._before}
-        assert not new, f"sockets are left: {new}"
+        Gate._alive -= 1
+        if not Gate._alive:
+            new = {inode: text for inode, text in open_sockets().items() if inode not in Gate._before}
+            assert not new, f"sockets are left: {new}"
 
 
 @contextlib.contextmanager
-def gate(
-    options: ClientOptions = OPTIONS, tls: ClientTls | None = None, *, check: bool = True
-) -> Iterator[Gate]:
+def gate(options: ClientOptions = OPTIONS, tls: ClientTls | None = None) -> Iterator[Gate]:
     running = Gate(options, tls)
     try:
         yield running
