@@ -34,7 +34,7 @@ from tests.rawclient import (
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from proxy.cli.embedded import EmbeddedServer
     from tests.conftest import StartProxy
