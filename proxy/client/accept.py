@@ -78,7 +78,15 @@ class Acceptor:
         self._process.client_connections += 1
         task = asyncio.get_running_loop().create_task(self._serve(arrival))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+
+        def over(task: asyncio.Task[None]) -> None:
+            # Not in the task itself: one that is cancelled before its first step never runs.
+            self._tasks.discard(task)
+            self._has_arrived(arrival)
+            if task.cancelled():
+                arrival.drop()
+
+        task.add_done_callback(over)
 
     def _has_arrived(self, arrival: _Arrival) -> None:
         """It has authenticated or is gone: others may try."""
@@ -113,18 +121,11 @@ class Acceptor:
         except OSError as gone:
             _log.debug("client left during its login", address=arrival.address, error=str(gone))
             arrival.drop()
-        except asyncio.CancelledError:
-            arrival.drop()
-            self._has_arrived(arrival)
-            raise
         except Exception as bug:
             _log.exception("login broke", bug, address=arrival.address)
             error = TiergateError()
-        try:
-            if error is not None:
-                await self._give_up(arrival, error)
-        finally:
-            self._has_arrived(arrival)
+        if error is not None:
+            await self._give_up(arrival, error)
 
     async def _give_up(self, arrival: _Arrival, error: TiergateError) -> None:
         self._process.login_failures += 1

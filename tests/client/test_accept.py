@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -262,11 +263,11 @@ def test_without_a_certificate_nobody_is_let_in_by_one(
 # --- real clients -------------------------------------------------------------------------------------
 
 
-def connect(door: Gate, certificates: Certificates, **more: str) -> str:
+def connect(door: Gate, certificates: Certificates, **more: Any) -> str:
     with psycopg.connect(
         host="localhost", hostaddr="127.0.0.1", port=door.port, user="app@acme", password="app-secret", dbname="db",
         sslrootcert=certificates.ca, connect_timeout=10, autocommit=True, **more,
-    ) as connection:  # type: ignore[call-overload, misc, unused-ignore]  # fmt: skip
+    ) as connection:  # fmt: skip
         answer = connection.pgconn.exec_(b"who").get_value(0, 0)
     assert answer is not None
     return str(answer.decode())
@@ -471,3 +472,24 @@ def test_the_end_of_the_acceptor_ends_the_logins() -> None:
         door.run(door.acceptor.close())
         for client in clients:
             closed_without_a_word(client)
+
+
+def test_a_login_that_was_ended_before_its_first_step_is_forgotten() -> None:
+    with gate() as door:
+        ours, theirs = socket.socketpair()
+        theirs.settimeout(5)
+        tcp = socket.create_connection((door.host, door.port))
+        door.nobody_pending_but(1)
+
+        async def accept_and_close() -> int:
+            ours.setblocking(False)
+            door.acceptor.accept(ours)
+            pending = door.acceptor.pending
+            await door.acceptor.close()
+            return pending
+
+        assert door.run(accept_and_close()) == 2
+        assert ours.fileno() < 0
+        assert theirs.recv(1) == b""
+        theirs.close()
+        tcp.close()

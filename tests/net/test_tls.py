@@ -127,9 +127,9 @@ def test_old_versions_are_not_spoken(certificates: Certificates) -> None:
 
 
 def test_the_protocol_is_named(certificates: Certificates) -> None:
-    ours, theirs = handshake(
-        for_clients(certificates).context, server_tls("require").context or pytest.fail()
-    )
+    towards_servers = server_tls("require").context
+    assert towards_servers is not None
+    ours, theirs = handshake(for_clients(certificates).context, towards_servers)
     assert ours.selected_alpn_protocol() == theirs.selected_alpn_protocol() == ALPN
     ours, _ = handshake(for_clients(certificates).context, a_client(certificates), "localhost")
     assert ours.selected_alpn_protocol() is None
