@@ -155,11 +155,9 @@ class Gate:
         self._clients.append(client)
         return client
 
-    def log_in(
-        self, user: str, password: str = "", database: str = "", *, protocol: int = 0x30000, **parameters: str
-    ) -> Login:
+    def log_in(self, user: str, password: str = "", database: str = "", **parameters: str) -> Login:
         """What the proxy has understood of a login with these."""
-        self.client().log_in(user, database, password, parameters=parameters, protocol=protocol)
+        self.client().log_in(user, database, password, parameters=parameters)
         return self.logins[-1]
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
