@@ -237,15 +237,15 @@ def workloads(clients: list[int], modes: list[str]) -> list[Work]:
 
 
 def measure(work: Work, targets: list[Target], arguments: argparse.Namespace, directory: Path) -> str:
-    runs: dict[str, list[Run]] = {target.name: [] for target in targets}
+    runs: dict[str, list[Run | None]] = {target.name: [] for target in targets}
     for _ in range(arguments.repetitions):
         for target in targets:
             if set(work.tiers) <= target.ports.keys():
-                run = pgbench(work, target, arguments.seconds, directory)
-                if run is not None:
-                    runs[target.name].append(run)
+                runs[target.name].append(pgbench(work, target, arguments.seconds, directory))
+    # What fails once cannot be relied on: no numbers for it, and none that compare with it.
+    whole = {name: [run for run in tried if run] if all(tried) else [] for name, tried in runs.items()}
     rows = []
-    for name, found in runs.items():
+    for name, found in whole.items():
         if not found:
             rows.append(f"| {work.title} | {name} | - | - | - | - | - | - | - |")
             continue
@@ -254,8 +254,8 @@ def measure(work: Work, targets: list[Target], arguments: argparse.Namespace, di
             for key in ("tps", "cpu_us", "p50_ms", "p99_ms")
         ]
         cpu = f"{middle[1]:.1f}" if middle[1] else "-"
-        against_direct = _ratio(found, runs.get("direct", []), "tps")
-        bouncer = runs.get("PgBouncer", [])
+        against_direct = _ratio(found, whole.get("direct", []), "tps")
+        bouncer = whole.get("PgBouncer", [])
         rows.append(
             f"| {work.title} | {name} | {middle[0]:,.0f} | {cpu} | {middle[2]:.2f} | {middle[3]:.2f} |"
             f" {against_direct} | {_ratio(found, bouncer, 'tps')} | {_ratio(found, bouncer, 'cpu_us')} |"
