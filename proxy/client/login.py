@@ -12,7 +12,7 @@ from proxy.errors import NotAuthorized, ProtocolViolation, ServerRefused, Tierga
 from proxy.model import NO_PARAMETERS, ClientOptions, Tenant, User
 from proxy.net.stream import LoginStream
 from proxy.registry.memory import Registry
-from proxy.routing.identify import LoginFacts, authorize, identify, not_allowed
+from proxy.routing.identify import Claim, LoginFacts, authorize, identify, not_allowed
 from proxy.wire import encode
 from proxy.wire.startup import Startup, parse_options
 
@@ -71,7 +71,7 @@ async def log_in(greeting: Greeting, options: ClientOptions, registry: Registry)
         if user.name not in options.admin_users and user.name not in options.stats_users:
             raise NotAuthorized(f'user "{user.name}" may not open the console')
     else:
-        tenant = await _tenant(registry, user, claim.tenant)
+        tenant = await _tenant(registry, user, claim)
     guc = options.tenant_guc.lower()
     replication = said.get("replication", "")
     return Login(
@@ -124,9 +124,10 @@ async def _respond(talk: Exchange, body: bytes) -> Step:
     return talk.respond(body)
 
 
-async def _tenant(registry: Registry, user: User, claimed: str) -> Tenant:
-    if not claimed and user.tenants is not None and len(user.tenants) == 1:
-        claimed = next(iter(user.tenants))
+async def _tenant(registry: Registry, user: User, claim: Claim) -> Tenant:
+    claimed = claim.tenant
+    if claim.source in ("", "default") and user.tenants is not None and len(user.tenants) == 1:
+        claimed = next(iter(user.tenants))  # the client named none, and the user has only this one
     if not claimed:
         raise NotAuthorized(
             "no tenant was named",

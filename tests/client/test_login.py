@@ -179,8 +179,12 @@ def test_a_tenant_that_is_suspended(door: Gate) -> None:
 
 def test_the_default_tenant_is_for_those_who_name_none() -> None:
     with gate(replace(OPTIONS, default_tenant="beta")) as door:
-        for user, tenant in (("app", "beta"), ("app@acme", "acme")):
-            login = door.log_in(user, "app-secret")
+        for user, password, tenant in (
+            ("app", "app-secret", "beta"),
+            ("app@acme", "app-secret", "acme"),
+            ("bound", "bound-secret", "acme"),  # may act for this one only
+        ):
+            login = door.log_in(user, password)
             assert login.tenant is not None
             assert login.tenant.name == tenant
 
