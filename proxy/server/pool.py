@@ -271,9 +271,9 @@ class Pool:
     # --- opening ------------------------------------------------------------------------------------
 
     def _grow(self) -> None:
-        if self.paused or not self.queue:
-            return
         room = self.cluster.pool_size - self.size - len(self.closing)
+        if self.paused or not self.queue or room <= 0:  # counting waiters looks at every tenant
+            return
         wanted = min(self.queue.grantable() - self.opening - len(self.idle) - len(self.resetting), room)
         while wanted > 0:
             full = self._begin_opening()
