@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 import struct
 from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, settings
@@ -16,7 +17,11 @@ from hypothesis import strategies as st
 from proxy.errors import ProtocolViolation
 from proxy.net import stream as streams
 from proxy.net.stream import LoginStream, PeerGone
+from proxy.net.tls import client_tls
 from tests.server.fakes import run
+
+if TYPE_CHECKING:
+    from tests.integration.servers import Certificates
 
 Both = Callable[[Coroutine[Any, Any, None]], None]
 
@@ -37,7 +42,7 @@ async def pair() -> AsyncIterator[tuple[LoginStream, socket.socket]]:
         yield stream, theirs
     finally:
         theirs.close()
-        await stream.close()
+        stream.transport.abort()
 
 
 def message(kind: bytes, body: bytes) -> bytes:
@@ -262,5 +267,77 @@ def test_closing_does_not_wait_for_ever(loop_runs: Both, monkeypatch: pytest.Mon
             assert stream._lost or stream.transport.is_closing()
             await until(lambda: stream._lost)
             del theirs
+
+    loop_runs(main())
+
+
+def test_under_tls_a_hand_over_loses_nothing_and_closing_says_the_last_words(
+    loop_runs: Both, certificates: Certificates
+) -> None:
+    tls = client_tls("require", cert_file=certificates.server_cert, key_file=certificates.server_key)
+    assert tls is not None
+
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        stream = LoginStream()
+        client = ssl.create_default_context(cafile=certificates.ca)
+        (reader, writer), _ = await asyncio.gather(
+            asyncio.open_connection(sock=theirs, ssl=client, server_hostname="localhost"),
+            asyncio.get_running_loop().connect_accepted_socket(lambda: stream, ours, ssl=tls.context),
+        )
+        writer.write(b"0123456789")
+        assert await stream.read_exactly(3) == b"012"
+        owner = Owner()
+        writer.write(b"more")
+        owner.data_received(stream.take_over(owner))
+        await until(lambda: owner.data.endswith(b"more"))
+        assert owner.data == b"3456789more"
+        stream.transport.set_protocol(stream)  # back, to end it as a failed login ends
+        stream.write(b"goodbye")
+        closing = asyncio.ensure_future(stream.close())
+        assert await reader.read() == b"goodbye"
+        writer.close()
+        await closing
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+    loop_runs(main())
+
+
+def test_under_tls_a_peer_that_takes_no_leave_is_cut_off(
+    loop_runs: Both, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "_LINGER", 0.05)
+    tls = client_tls("require", cert_file=certificates.server_cert, key_file=certificates.server_key)
+    assert tls is not None
+
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        stream = LoginStream()
+        to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
+        context = ssl.create_default_context(cafile=certificates.ca)
+        client = context.wrap_bio(to_client, to_server, server_hostname="localhost")
+        loop = asyncio.get_running_loop()
+        theirs.setblocking(False)
+
+        async def shake_hands() -> None:
+            while True:
+                try:
+                    client.do_handshake()
+                except ssl.SSLWantReadError:
+                    await loop.sock_sendall(theirs, to_server.read())
+                    to_client.write(await loop.sock_recv(theirs, 65_536))
+                else:
+                    return await loop.sock_sendall(theirs, to_server.read())
+
+        await asyncio.gather(
+            shake_hands(), loop.connect_accepted_socket(lambda: stream, ours, ssl=tls.context)
+        )
+        async with asyncio.timeout(5):
+            await stream.close()
+            await until(lambda: stream._lost)
+        theirs.close()
 
     loop_runs(main())
