@@ -16,7 +16,7 @@ from proxy.client.placing import place
 from proxy.client.session import Session
 from proxy.errors import CapReached, NotAuthorized, ServerRefused, ShuttingDown, TiergateError
 from proxy.model import Limits, PoolMode
-from proxy.protocol.state import State, intern
+from proxy.protocol.state import State, intern, with_parameter
 from proxy.server.connection import ServerConnection, display_names
 from proxy.wire import decode, encode
 
@@ -111,16 +111,21 @@ class Introduction:
         self._server: ServerConnection | None = None
         self._queued = False
         self._asked = session.startup
+        self._guc = session.plane.options.tenant_guc.lower()
         self._done: asyncio.Future[None] | None = None
+
+    def _without_tenant(self, state: State) -> State:
+        return intern({name: value for name, value in state.parameters.items() if name != self._guc})
 
     async def server_if_needed(self) -> ServerConnection | None:
         """None where all is known already; in session mode always the connection, the session's from now on."""
         session, pool = self.session, self.pool
-        known = pool.introductions.get(self._asked)
+        asked = self._without_tenant(self._asked)
+        known = pool.introductions.get(asked)
         if known is not None and session.mode is not PoolMode.SESSION:
-            pool.introductions.move_to_end(self._asked)
-            session.startup, session.told = known
-            session.state_needed = session.startup
+            pool.introductions.move_to_end(asked)
+            startup, session.told = known
+            session.startup = session.state_needed = with_parameter(startup, self._guc, session.tenant.name)
             return None
         self._done = asyncio.get_running_loop().create_future()
         server = pool.acquire(self, monotonic())
@@ -142,7 +147,11 @@ class Introduction:
         session.told = server.reported
         server.values = startup
         pool.accepted.add(startup)
-        pool.introductions[self._asked] = (startup, server.reported)
+        # The tenant's name is taken by every server: it is no reason to try the others again.
+        pool.introductions[self._without_tenant(self._asked)] = (
+            self._without_tenant(startup),
+            server.reported,
+        )
         if len(pool.introductions) > _REMEMBERED:
             pool.introductions.popitem(last=False)
         self._server = None

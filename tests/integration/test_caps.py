@@ -364,3 +364,29 @@ def test_permits_go_back_after_trouble(start_proxy: StartProxy, all_tiers: Table
     all_back(proxy)
     assert all(row["clients"] == "0" for row in proxy.console("SHOW TENANTS"))
     assert proxy.raw().value("SELECT 1") == "1"
+
+
+def test_the_first_login_of_a_tenant_does_not_wait_for_a_pool_that_others_fill(
+    shared: EmbeddedServer, start_proxy: StartProxy
+) -> None:
+    proxy = start_proxy(
+        {
+            "cluster.shared": {
+                "kind": "shared",
+                "coordinators": [f"{shared.host}:{shared.port}"],
+                "pool_size": 1,
+            },
+            "tenant.std_1": {"tier": "standard"},
+            "tenant.std_2": {"tier": "standard"},
+            "user.app": {"password": "app-secret", "tenants": "*"},
+        },
+        query_wait_timeout="3s",
+    )
+    holder = proxy.raw(user="app@std_1")
+    holder.send(query("BEGIN"))
+    holder.read_ready()
+    newcomer = proxy.raw(user="app@std_2")
+    holder.send(query("COMMIT"))
+    holder.read_ready()
+    newcomer.send(query("SHOW app.tenant_id"))
+    assert b"std_2" in newcomer.read_ready()[1].body
