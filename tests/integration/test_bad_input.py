@@ -258,7 +258,6 @@ def test_a_hostile_frame_ends_its_session_or_its_query(proxy: Proxy, witness: Ra
     assert sqlstates(frames) == ["08P01"]
     client.close()
     settled(proxy, 1)
-    assert proxy.raw().value("SELECT 1") == "1"
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -294,7 +293,6 @@ def test_a_reset_while_a_result_comes(proxy: Proxy, shared: EmbeddedServer) -> N
         client.reset()
     settled(proxy, 0)
     wait_until(lambda: servers.backends(shared, "state = 'active'") == 0)
-    assert proxy.raw().value("SELECT 1") == "1"
 
 
 # --- big frames -------------------------------------------------------------------------------------
