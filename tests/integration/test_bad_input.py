@@ -243,7 +243,6 @@ HOSTILE_FRAMES = {
     "empty bind": frame("B", b""),
     "describe of nothing": frame("D", b"X\0"),
     "close of nothing": frame("C", b""),
-    "sync with a body": frame("S", b"body"),
 }
 
 
