@@ -79,7 +79,7 @@ def test_drain_ends_the_idle_and_waits_for_the_busy(start_proxy: StartProxy, all
     over = asyncio.run_coroutine_threadsafe(proxy.worker.drain(20), proxy._loop)
     assert sqlstates(idle.read_to_eof()) == ["57P01"]
     with pytest.raises(ConnectionRefusedError):
-        proxy.unnamed()
+        socket.create_connection((proxy.host, proxy.port), 5).close()
     assert busy.value("SELECT 1") == "1"
     assert not over.done()
     busy.send(rawclient.query("COMMIT"))
