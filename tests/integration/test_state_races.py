@@ -59,16 +59,17 @@ def tables(port: int) -> dict[str, dict[str, object]]:
 def test_nothing_runs_on_a_connection_of_another_tenant_before_the_change_is_confirmed(
     start_proxy: Callable[..., Proxy],
 ) -> None:
-    server = Refusing(changes=1)  # the first login's
+    server = Refusing(changes=3)  # the first login's, and one to each tenant that is taken
     with FakeServer(server) as fake:
         proxy = start_proxy(tables(fake.port), auth_type="trust", server_tls_sslmode="disable")
         one = proxy.raw(user="app@std_1")
         two = proxy.raw(user="app@std_2")
-        one.send(encode.query(b"SELECT 'one'"))
-        assert [frame.kind for frame in one.read_ready()] == ["C", "Z"]
+        for client, text in ((two, b"SELECT 'two'"), (one, b"SELECT 'one'")):
+            client.send(encode.query(text))
+            assert [frame.kind for frame in client.read_ready()] == ["C", "Z"]
         two.send(encode.query(b"DELETE FROM orders"))
         answer = two.read_ready()
         assert [frame.kind for frame in answer] == ["E", "Z"], "the session goes on"
         assert b"57014" in answer[0].body
-        assert server.queries == [b"SELECT 'one'\0"]
+        assert server.queries == [b"SELECT 'two'\0", b"SELECT 'one'\0"]
         assert all(not pool.active for pool in proxy.worker.pools), "the connection was given up"
