@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -23,6 +25,7 @@ class Refusing:
     def __init__(self, changes: int) -> None:
         self._left = changes
         self.queries: list[bytes] = []
+        self.followed = b""
         self._lock = threading.Lock()
 
     def __call__(self, talk: Conversation) -> None:
@@ -34,6 +37,9 @@ class Refusing:
                     refused = self._left == 0
                     self._left -= 1
                 if refused:
+                    # What was written together with the change has come with it.
+                    with contextlib.suppress(BlockingIOError):
+                        self.followed = talk.sock.recv(64, socket.MSG_PEEK | socket.MSG_DONTWAIT)
                     talk.say(
                         encode.error("canceling statement due to user request", "57014"),
                         encode.ready_for_query(),
@@ -71,5 +77,6 @@ def test_nothing_runs_on_a_connection_of_another_tenant_before_the_change_is_con
         answer = two.read_ready()
         assert [frame.kind for frame in answer] == ["E", "Z"], "the session goes on"
         assert b"57014" in answer[0].body
+        assert server.followed == b""
         assert server.queries == [b"SELECT 'two'\0", b"SELECT 'one'\0"]
         assert all(not pool.active for pool in proxy.worker.pools), "the connection was given up"
