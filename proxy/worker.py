@@ -31,6 +31,8 @@ from proxy.stats import ProcessStats
 _log = log.get("worker")
 _VERDICTS = 10_000
 _THOROUGH_EVERY = 20  # sweeps
+# uvloop closes sockets in later turns, and a loop that is closed while one of TLS is half closed may hang.
+_LAST_TURNS = 0.05  # seconds
 
 
 class Worker:
@@ -210,6 +212,7 @@ class Worker:
             self._timer.cancel()
         await self.pools.close()
         await self._close_faces()
+        await asyncio.sleep(_LAST_TURNS)
         self.stopped.set()
         _log.info("stopped")
 

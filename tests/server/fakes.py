@@ -21,8 +21,12 @@ Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]
 SSL_REQUEST = struct.pack("!II", 8, 80877103)
 
 
-def run(main: Coroutine[Any, Any, T], *, stdlib: bool = False) -> T:
-    """On uvloop unless told otherwise. Fails if a socket, a task or an unheard error is left."""
+def run(main: Coroutine[Any, Any, T], *, stdlib: bool = True) -> T:
+    """Fails if a socket, a task or an unheard error is left.
+
+    On asyncio's own loop unless told otherwise: closing a uvloop right behind a TLS connection that was aborted
+    may wait for ever. The integration tests run on uvloop.
+    """
     unheard: list[str] = []
 
     async def watched() -> T:
