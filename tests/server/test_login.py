@@ -219,10 +219,16 @@ def test_our_certificate_is_shown_to_the_server(tls_server: DebianServer, certif
         )
         states = []
         for tls in (shown, server_tls("require")):
-            with pytest.raises(ServerRefused) as caught:
-                await log_in(of(tls_server), "app", "", "certdb", tls=tls)
-            states.append(caught.value.sqlstate)
-        assert states == ["3D000", "28000"]
+            try:
+                login = await log_in(of(tls_server), "app", "", "certdb", tls=tls)
+            except ServerRefused as refused:
+                states.append(refused.sqlstate)
+            else:
+                login.stream.transport.abort()
+                states.append("let in")
+        # The database exists if other tests on this server have made it; the certificate is asked for first.
+        assert states[0] in ("3D000", "let in")
+        assert states[1] == "28000"
 
     run(main())
 
