@@ -27,7 +27,7 @@ class Conversation(asyncio.Protocol):
     __slots__ = (
         "_permits", "account", "acquiring", "answer", "cancel_wanted", "connected_at", "epoch", "evicted",
         "gone", "holding", "idle_since", "key", "leaving", "limits", "login", "maps_statements", "minor",
-        "mode", "parked", "parked_size", "pending", "pid", "pins", "plane", "pool", "queries", "scanner",
+        "mode", "parked", "parked_size", "pending", "pid", "pins", "plane", "pool", "scanner",
         "server", "skipping", "startup", "state", "state_needed", "statements", "temp_first", "tenant", "told",
         "transport", "unnamed", "unsynced", "user", "wait_limit", "waiting_since", "watch", "write_paused",
     )  # fmt: skip
@@ -40,7 +40,6 @@ class Conversation(asyncio.Protocol):
         self.user: User = login.user
         self.tenant = tenant
         self.account = account
-        self.minor = login.protocol_minor
         self.limits: Limits = plane.registry.limits(tenant, login.user)
         self.wait_limit = self.limits.query_wait_timeout or 0.0
         self.epoch = plane.registry.epoch
@@ -63,7 +62,6 @@ class Conversation(asyncio.Protocol):
         self.temp_first = False  # its search_path makes temporary tables that no statement tells of
         self.pid = 0
         self.key = b""
-        self.queries = 0
         self.connected_at = self.idle_since = monotonic()
         self.waiting_since = 0.0
         self._permits = permits
