@@ -26,7 +26,7 @@ class Conversation(asyncio.Protocol):
 
     __slots__ = (
         "_permits", "account", "acquiring", "answer", "cancel_wanted", "connected_at", "epoch", "evicted",
-        "gone", "holding", "idle_since", "key", "leaving", "limits", "login", "maps_statements", "minor",
+        "gone", "holding", "idle_since", "key", "leaving", "limits", "login", "maps_statements",
         "mode", "parked", "parked_size", "pending", "pid", "pins", "plane", "pool", "scanner",
         "server", "skipping", "startup", "state", "state_needed", "statements", "temp_first", "tenant", "told",
         "transport", "unnamed", "unsynced", "user", "wait_limit", "waiting_since", "watch", "write_paused",
