@@ -45,9 +45,12 @@ class PinReason(Enum):
 
 
 class PoolKey(NamedTuple):
+    """`at_start`: parameters (lower case) that a server takes only while a connection begins, sorted."""
+
     cluster: str
     database: str
     user: str
+    at_start: tuple[tuple[str, str], ...] = ()
 
 
 class Endpoint(NamedTuple):

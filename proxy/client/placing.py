@@ -27,13 +27,14 @@ def place(session: Conversation) -> None:
         password = user.server_password
     else:
         password = user.password
-    session.use_pool(pools.pool(way.pool_key, cluster, way.pool_mode, password))
     parameters = {name.lower(): value for name, value in tier.parameters.items()}
     parameters |= {name.lower(): value for name, value in tenant.parameters.items()}
     parameters |= {name.lower(): value for name, value in session.login.parameters.items()}
     if pools.options.application_name_add_host:
         name = parameters.get("application_name", "app")
         parameters["application_name"] = f"{name} - {session.login.address}"
+    at_start = tuple(sorted((name, parameters.pop(name)) for name in pools.only_at_start & parameters.keys()))
+    session.use_pool(pools.pool(way.pool_key._replace(at_start=at_start), cluster, way.pool_mode, password))
     parameters[plane.options.tenant_guc.lower()] = tenant.name
     session.startup = session.state_needed = intern(parameters)
     session.temp_first = "pg_temp" in parameters.get("search_path", "").lower()

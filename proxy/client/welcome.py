@@ -8,6 +8,7 @@ PostgreSQL itself refuses what it refuses; in session mode the session keeps tha
 from __future__ import annotations
 
 import asyncio
+import re
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -27,18 +28,18 @@ if TYPE_CHECKING:
     from proxy.server.pool import Pool
 
 _REMEMBERED = 1_000
+_CANT_CHANGE_RUNTIME_PARAM = "55P02"
+_QUOTED = re.compile(r"[\"«„»]\s?([\w.]+)\s?[\"»“”«]")
 
 
 async def welcome(plane: Plane, login: Login, stream: LoginStream) -> Session:
     """Admits the client, says welcome, hands its socket to the session. Raises what the client is to read."""
     session = admit(plane, login)
-    introduction = Introduction(session)
     try:
-        server = await introduction.server_if_needed()
+        server = await _introduce(session)
         if session.mode is PoolMode.SESSION and server is None:
             raise AssertionError("session mode without a server connection")
     except BaseException:
-        introduction.give_up()
         session.release_permits()
         raise
     session.pid = server.pid if server is not None else plane.new_pid()
@@ -54,6 +55,28 @@ async def welcome(plane: Plane, login: Login, stream: LoginStream) -> Session:
     if rest:
         session.data_received(rest)
     return session
+
+
+async def _introduce(session: Session) -> ServerConnection | None:
+    """Lets a server judge the startup parameters; those that it takes only at a connection's start choose the pool."""
+    while True:
+        introduction = Introduction(session)
+        try:
+            return await introduction.server_if_needed()
+        except ServerRefused as error:
+            name = _only_at_start(error)
+            if name not in session.startup.parameters:
+                raise
+            session.plane.pools.only_at_start.add(name)
+        finally:
+            introduction.give_up()
+        place(session)
+
+
+def _only_at_start(error: ServerRefused) -> str:
+    """The parameter of 'parameter "x" cannot be set after connection start', in whatever language; else ""."""
+    quoted = _QUOTED.search(error.message) if error.sqlstate == _CANT_CHANGE_RUNTIME_PARAM else None
+    return quoted[1].lower() if quoted is not None else ""
 
 
 def admit(plane: Plane, login: Login) -> Session:

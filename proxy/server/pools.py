@@ -22,12 +22,14 @@ from proxy.server.pool import Pool
 from proxy.stats import ProcessStats
 
 _log = log.get("server")
+# Libraries are loaded when a connection begins; setting these later does nothing, without an error.
+_ONLY_AT_START = ("local_preload_libraries", "session_preload_libraries")
 
 
 class Pools:
     __slots__ = (
-        "_clusters", "_held", "_paused", "_pools", "_tasks", "catalog", "health", "options", "process", "servers",
-        "tls",
+        "_clusters", "_held", "_paused", "_pools", "_tasks", "catalog", "health", "only_at_start", "options", "process",
+        "servers", "tls",
     )  # fmt: skip
 
     def __init__(self, options: ServerOptions, tls: ServerTls, process: ProcessStats) -> None:
@@ -36,6 +38,8 @@ class Pools:
         self.process = process
         self.catalog = Catalog()
         self.health = Health()
+        # Names of parameters that servers take only while a connection begins, as far as they have said so.
+        self.only_at_start = set(_ONLY_AT_START)
         self.servers = Counter("max_server_connections", options.max_server_connections)
         self._pools: dict[tuple[PoolKey, PoolMode], Pool] = {}
         self._clusters: dict[str, Counter] = {}
@@ -218,7 +222,7 @@ class Pools:
             password=password,
             options=self.options,
             tls=self.tls,
-            parameters={},
+            parameters=dict(pool.key.at_start),
         )
         server = ServerConnection(
             pool,

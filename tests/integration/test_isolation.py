@@ -260,6 +260,20 @@ def test_startup_parameters_follow(pooled: Proxy) -> None:
     assert first.value(PID) == second.value(PID)
 
 
+def test_parameters_that_only_a_beginning_connection_takes(
+    start_proxy: StartProxy, all_tiers: Tables
+) -> None:
+    proxy = start_proxy(small(all_tiers, size=2))
+    plain = proxy.raw()
+    for spelling in ("ignore_system_indexes", "IGNORE_SYSTEM_INDEXES"):
+        other = proxy.raw("app@std_2", parameters={spelling: "on", "options": "-c work_mem=5MB"})
+        assert setting(other, "ignore_system_indexes") == "on"
+        assert setting(other, "work_mem") == "5MB"
+        assert setting(plain, "ignore_system_indexes") == "off"
+        assert setting(other, "app.tenant_id") == "std_2"
+    assert other.value(PID) != plain.value(PID)
+
+
 @pytest.mark.parametrize("reset", ["RESET work_mem", "SET work_mem TO DEFAULT", "RESET ALL", "DISCARD ALL"])
 def test_reset_goes_back_to_the_startup_value(proxy: Proxy, reset: str) -> None:
     client = proxy.raw(

@@ -259,6 +259,11 @@ SCRIPTS = (
     login("options_with_dashes", parameters={"options": "--work-mem=6MB -cstatement_timeout=70s"}),
     login("long_startup_parameter", parameters={"some.var": "w" * 9000}),
     login("encoding_names", parameters={"client_encoding": "'utf-8'"}),
+    login(
+        "parameter_of_the_start", parameters={"options": "-c ignore_system_indexes=on", "DateStyle": "German"}
+    ),
+    login("start_parameter_of_superusers", parameters={"log_connections": "on"}, own_words=True),
+    login("bad_start_parameter", parameters={"ignore_system_indexes": "perhaps"}, own_words=True),
     login("bad_value", parameters={"options": "-c work_mem=nonsense"}, own_words=True),
     login("bad_date_style", parameters={"DateStyle": "nonsense"}, own_words=True),
     login("bad_encoding", parameters={"client_encoding": "nonsense"}, own_words=True),
