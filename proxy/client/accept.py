@@ -19,7 +19,7 @@ from proxy.client.greeting import Greeting
 from proxy.client.login import Login, fail, log_in
 from proxy.errors import LoginTimeout, NotAuthorized, ProtocolViolation, TiergateError
 from proxy.model import ClientOptions
-from proxy.net.stream import LoginStream, PeerGone
+from proxy.net.stream import LoginStream, PeerGone, accepted
 from proxy.net.tls import ALPN, ClientTls
 from proxy.registry.memory import Registry
 from proxy.stats import ProcessStats
@@ -225,11 +225,7 @@ class _Arrival:
 
     async def become_stream(self, context: ssl.SSLContext | None = None) -> LoginStream:
         self.handed_on = True
-        loop = asyncio.get_running_loop()
-        stream = LoginStream()
-        # Under TLS uvloop returns its own protocol here, not ours.
-        await loop.connect_accepted_socket(lambda: stream, self.sock, ssl=context)
-        self.stream = stream
+        self.stream = await accepted(self.sock, context)
         return self.stream
 
     def refuse(self) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from proxy.admission.accounts import Account, Counter, give_all
 from proxy.client.plane import Plane
 from proxy.model import Limits, PinReason, PoolMode, Tenant, User
+from proxy.net.transport import Transport
 from proxy.protocol.lifecycle import SessionState, session_step
 from proxy.protocol.state import EMPTY, State
 from proxy.protocol.statements import Statement
@@ -46,7 +47,7 @@ class Conversation(asyncio.Protocol):
         self.pool: Pool
         self.mode = PoolMode.TRANSACTION
         self.maps_statements = True
-        self.transport: asyncio.Transport
+        self.transport: Transport
         self.scanner = Scanner(FROM_CLIENT)
         self.state = SessionState.LOGIN
         self.server: ServerConnection | None = None

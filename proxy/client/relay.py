@@ -15,6 +15,7 @@ from proxy.client.session import Session
 from proxy.client.welcome import admit
 from proxy.errors import CapReached, NoHealthyEndpoint, ServerLost
 from proxy.model import Role
+from proxy.net.transport import Transport
 from proxy.server import login as server_login
 from proxy.wire import encode
 
@@ -29,7 +30,7 @@ class _Side(asyncio.Protocol):
 
     def __init__(self, relay: Relay) -> None:
         self.relay = relay
-        self.transport: asyncio.Transport
+        self.transport: Transport
         self.other: _Side
 
     def data_received(self, data: bytes) -> None:

@@ -6,7 +6,6 @@ None; faces translate them.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from time import monotonic
@@ -16,6 +15,7 @@ from proxy.client.plane import Plane
 from proxy.client.session import Session
 from proxy.errors import InvalidParameter
 from proxy.model import Limits, Role
+from proxy.net.transport import Transport
 from proxy.protocol.lifecycle import ServerState, SessionState
 from proxy.routing.route import explain
 from proxy.server.connection import ServerConnection
@@ -82,7 +82,7 @@ def _when(moment: float, now: float) -> str:
     return (datetime.now(UTC) - timedelta(seconds=now - moment)).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
-def _local(transport: asyncio.Transport) -> tuple[str, int]:
+def _local(transport: Transport) -> tuple[str, int]:
     name = transport.get_extra_info("sockname")
     return (name[0], name[1]) if isinstance(name, tuple) else ("unix", 0)
 

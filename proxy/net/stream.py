@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import cast
+import socket
+import ssl
+from typing import Any
 
 from proxy.errors import ProtocolViolation
+from proxy.net.transport import SocketTransport, Transport, Wire
 
 MAX_LOGIN_MESSAGE = 65_536
 _LINGER = 2.0
@@ -20,7 +23,7 @@ class LoginStream(asyncio.Protocol):
     """Reads are bounded by what the caller allows; a caller reads one thing at a time."""
 
     def __init__(self) -> None:
-        self.transport: asyncio.Transport
+        self.transport: Transport
         self._buffer = bytearray()
         self._waiter: asyncio.Future[None] | None = None
         self._paused = False
@@ -28,8 +31,8 @@ class LoginStream(asyncio.Protocol):
         self._lost = False
         self._closed: asyncio.Future[None] | None = None
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass of it
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
@@ -84,7 +87,7 @@ class LoginStream(asyncio.Protocol):
         if not self.transport.is_closing():
             self.transport.write(data)
 
-    def take_over(self, protocol: asyncio.Protocol) -> bytes:
+    def take_over(self, protocol: Wire) -> bytes:
         """Hands the socket on; returns what has been read of it but not been used.
 
         Between this and the loop's next turn nothing is read, so the caller can feed the rest first. A socket
@@ -109,3 +112,26 @@ class LoginStream(asyncio.Protocol):
                 await self._closed
         except TimeoutError:
             self.transport.abort()
+
+
+async def accepted(sock: socket.socket, context: ssl.SSLContext | None) -> LoginStream:
+    """The stream of a client's socket, behind TLS where there is a context."""
+    loop = asyncio.get_running_loop()
+    stream = LoginStream()
+    if context is None:
+        SocketTransport(loop, sock, stream)
+    else:
+        # Under TLS uvloop returns its own protocol here, not ours.
+        await loop.connect_accepted_socket(lambda: stream, sock, ssl=context)
+    return stream
+
+
+async def connected(sock: socket.socket, context: ssl.SSLContext | None, host: str) -> LoginStream:
+    """The stream of a socket that is connected to a server; `host` is whose certificate TLS expects."""
+    loop = asyncio.get_running_loop()
+    stream = LoginStream()
+    if context is None:
+        SocketTransport(loop, sock, stream)
+    else:
+        await loop.create_connection(lambda: stream, sock=sock, ssl=context, server_hostname=host)
+    return stream

@@ -13,6 +13,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from proxy.errors import ProtocolViolation, ServerLost, ServerProtocolError, TiergateError
+from proxy.net.transport import Transport
 from proxy.protocol import pipeline as owed
 from proxy.protocol.lifecycle import ServerState, server_step
 from proxy.protocol.pipeline import DROP, FORWARD, Expect, Pipeline
@@ -103,12 +104,12 @@ class ServerConnection(asyncio.Protocol):
         self.query_since = self.xact_since = 0.0
         self._done: Callable[[bool], None] | None = None
         self._job_failed = False
-        self.transport: asyncio.Transport
+        self.transport: Transport
         self.address = str(endpoint)
 
     # --- asyncio ------------------------------------------------------------------------------------
 
-    def take_transport(self, transport: asyncio.Transport) -> None:
+    def take_transport(self, transport: Transport) -> None:
         self.transport = transport
 
     def pause_writing(self) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from proxy.auth.to_server import ToServer
 from proxy.errors import ProtocolViolation, ServerLost, ServerProtocolError, ServerRefused
 from proxy.model import Endpoint, ServerOptions
-from proxy.net.stream import LoginStream, PeerGone
+from proxy.net.stream import LoginStream, PeerGone, connected
 from proxy.net.tls import ServerTls
 from proxy.wire import decode, encode
 
@@ -131,10 +131,7 @@ async def _wrap(sock: socket.socket, endpoint: Endpoint, tls: ServerTls, secure:
             raise ServerProtocolError(internal=f"{endpoint} answered SSLRequest with {answer!r}")
     if tls.required and context is None and not endpoint.host.startswith("/"):
         raise ServerLost("the server does not support TLS", internal=f"{endpoint}: sslmode {tls.sslmode}")
-    _transport, stream = await loop.create_connection(
-        LoginStream, sock=sock, ssl=context, server_hostname=endpoint.host if context is not None else None
-    )
-    return stream
+    return await connected(sock, context, endpoint.host)
 
 
 async def _log_in(

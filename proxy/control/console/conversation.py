@@ -15,6 +15,7 @@ from proxy.control.actions import Operations
 from proxy.control.console import commands, rows
 from proxy.control.views import View
 from proxy.errors import ProtocolViolation, TiergateError
+from proxy.net.transport import Transport
 from proxy.wire import decode, encode
 from proxy.wire.frames import FROM_CLIENT, HEAD, MORE, Scanner
 
@@ -51,9 +52,7 @@ class _Portal:
 class Console(asyncio.Protocol):
     """Messages queue up and are done one after the other by one task, since PAUSE may take its time."""
 
-    def __init__(
-        self, plane: Plane, operations: Operations, login: Login, transport: asyncio.Transport
-    ) -> None:
+    def __init__(self, plane: Plane, operations: Operations, login: Login, transport: Transport) -> None:
         self.on_close: Callable[[Console], None] = lambda _: None
         self._plane = plane
         self._operations = operations
