@@ -62,7 +62,7 @@ def refusal(session: Conversation, text: bytes, verdict: Verdict) -> TiergateErr
 
 
 class TooLong(TenantChangeRefused):
-    """A text beyond what can be inspected that may change the tenant. It is not whole yet, so it ends the session."""
+    """A request beyond what can be inspected that may change the tenant. It is not whole yet, so it ends the session."""
 
 
 def watch(session: Conversation, head: bytes) -> None:
@@ -342,6 +342,8 @@ def on_function_call(
         verdict = Verdict(pins=frozenset({PinReason.UNINSPECTED}), sets_unknown=True)
     refused = refusal(session, b"", verdict)
     if refused is not None:
+        if told == HEAD:
+            raise TooLong("a function call that is too long to inspect", hint="Call it in a query.")
         server.expect(Expect(owed.QUERY, error=_error_frame(refused)))
         return encode.query(_REFUSED)
     server.expect(owed.FORWARD_QUERY)

@@ -16,10 +16,10 @@ from proxy.errors import ProtocolViolation, QueryCanceled, TiergateError
 from proxy.protocol.lifecycle import SessionState
 from proxy.server.connection import IDLE, ServerConnection
 from proxy.wire import encode
-from proxy.wire.frames import MORE
+from proxy.wire.frames import HEAD, MORE
 
 _log = log.get("session")
-_QUERY, _FUNCTION, _SYNC, _TERMINATE, _FLUSH = b"QFSXH"
+_QUERY, _FUNCTION, _SYNC, _TERMINATE, _FLUSH, _BIND = b"QFSXHB"
 _COPY_ENDS = b"cf"
 
 
@@ -97,6 +97,9 @@ class Session(Linking):
                 self._evict(wanted.databases)
                 return
             if instead is not None:
+                if told == HEAD and kind != _BIND:
+                    # What is still to come of it would be read as frames that nobody has looked at.
+                    raise ProtocolViolation("invalid message length")
                 out.append(scanner.data[sent:start])
                 out.append(instead)
                 sent = scanner.stop
