@@ -109,6 +109,15 @@ class Gate:
             yield
 
 
+class _Turn:
+    def __await__(self) -> Generator[None]:
+        yield
+
+
+async def _next_step(_: float) -> None:
+    await _Turn()
+
+
 class Network:
     """All servers there are. What is asked of them is kept; they answer at once while their gates are open."""
 
@@ -123,6 +132,7 @@ class Network:
         self.cancel_fails: TiergateError | None = None
         self.reported: Mapping[str, str] = REPORTED
         self.born_dead = False
+        monkeypatch.setattr(asyncio, "sleep", _next_step)
         monkeypatch.setattr(login, "connect", self._connect)
         monkeypatch.setattr(cancel, "cancel", self._cancel)
 

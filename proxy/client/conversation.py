@@ -26,7 +26,7 @@ class Conversation(asyncio.Protocol):
     """The fields of a session, and the small steps that need nothing else."""
 
     __slots__ = (
-        "_permits", "account", "acquiring", "answer", "cancel_wanted", "connected_at", "epoch", "evicted",
+        "_permits", "account", "acquiring", "answer", "cancel_wanted", "connected_at", "epoch", "evicted", "evicting",
         "gone", "holding", "idle_since", "key", "leaving", "limits", "login", "maps_statements",
         "mode", "parked", "parked_size", "pending", "pid", "pins", "plane", "pool", "scanner",
         "server", "skipping", "startup", "state", "state_needed", "statements", "temp_first", "tenant", "told",
@@ -58,6 +58,7 @@ class Conversation(asyncio.Protocol):
         self.unnamed: Statement | None = None
         self.unsynced = False  # within an extended batch whose Sync has not been sent
         self.pins: set[PinReason] = set()
+        self.evicting: object | None = None  # the wait until databases have no idle connection
         self.evicted = False
         self.watch: Watch | None = None  # of a text that passes in pieces
         self.temp_first = False  # its search_path makes temporary tables that no statement tells of

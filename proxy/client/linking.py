@@ -64,7 +64,7 @@ class Linking(Conversation):
 
     def _link(self, out: list[bytes]) -> ServerConnection | None:
         """A linked connection whose state is ours or is made so by what is put into `out`; None: the batch is
-        parked, or has been refused."""
+        parked, or is to get `answer`, or the session has ended."""
         if self.epoch != self.plane.registry.epoch and not self.reroute():
             return None
         now = monotonic()
@@ -72,9 +72,7 @@ class Linking(Conversation):
         try:
             server = self.pool.acquire(self, now)
         except TiergateError as error:
-            rest = self.scanner.rewind()
             self._refuse(error)
-            self._process(rest)
             return None
         finally:
             self.acquiring = False
@@ -98,6 +96,8 @@ class Linking(Conversation):
         server.link = self
         if self.write_paused:
             server.transport.pause_reading()
+        if server.write_paused:
+            self.pause_client()
         if self.temp_first:
             effects.pin(self, PinReason.TEMP_TABLE)
 
@@ -199,7 +199,7 @@ class Linking(Conversation):
         if self.told is not server.reported:
             self._tell(server)
         wanted, self.cancel_wanted = self.cancel_wanted, False
-        if self.holding:
+        if self.holding and self.evicting is None:
             self.holding = False
             if wanted:
                 self.answer = encode.error("canceling statement due to user request", "57014")
@@ -210,10 +210,14 @@ class Linking(Conversation):
     def _state_refused(self, server: ServerConnection, error: bytes) -> None:
         """The connection is not to be used; what was asked of it has not been answered and gets the error."""
         held, self.holding = self.holding, False
+        self.evicting = None
+        self.cancel_wanted = False
         owed_to_client = server.pipeline.ready_for_query_owed
         self.server = None
         self.step("unlink")
         self.pool.drop(server)
+        if server.write_paused:
+            self.resume_client()
         if held:
             self.answer = error
             self._resume()
@@ -231,7 +235,7 @@ class Linking(Conversation):
         if self.leaving:
             self._close()
             return
-        if self.unsynced or self.holding or self.scanner.inside_frame:
+        if server.pipeline or self.unsynced or self.holding or self.scanner.inside_frame:
             return
         if server.status != IDLE:
             return
@@ -247,8 +251,14 @@ class Linking(Conversation):
         self.step("unlink")
         if self.write_paused:
             server.transport.resume_reading()
+        if server.write_paused:  # a copy failed before all that was sent for it had been taken
+            self.resume_client()
         self.idle_since = server.query_since
         self.pool.checkin(server)
+
+    def copy_began(self) -> None:
+        if self.leaving:
+            self._close()
 
     def reset_by_client(self, *, everything: bool, unpin: bool) -> None:
         self.statements.clear()

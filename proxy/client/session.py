@@ -84,6 +84,8 @@ class Session(Linking):
                     continue
                 server = self._link(out)
                 if server is None:
+                    if self.answer and self._answered(kind):  # refused at once
+                        continue
                     return
                 sent = start
             try:
@@ -145,6 +147,7 @@ class Session(Linking):
     def _evict(self, databases: tuple[str, ...]) -> None:
         """Parks the batch until no idle connection of ours is in the way of a statement about databases."""
         self.holding = True
+        wait = self.evicting = object()
         rest = self.scanner.rewind()
         self.parked.insert(0, rest)
         self.parked_size += len(rest)
@@ -154,9 +157,10 @@ class Session(Linking):
                 for database in databases:
                     await self.plane.pools.evict_database(self.pool.cluster.name, database)
             finally:
-                self.evicted = True
-                self.holding = False
-                if self.state is not SessionState.CLOSED:
+                if self.evicting is wait and self.state is not SessionState.CLOSED:
+                    self.evicting = None
+                    self.evicted = True
+                    self.holding = False
                     self._resume()
 
         self.plane.pools.spawn(evict())
@@ -177,7 +181,7 @@ class Session(Linking):
     def _terminate(self) -> None:
         """The client said goodbye; what it asked before is still done, as PostgreSQL does."""
         server = self.server
-        if server is not None and server.pipeline and not server.copy_in:
+        if server is not None and server.pipeline.entries and not server.copy_in:
             self.leaving = True
             if self.unsynced:
                 server.send(encode.FLUSH)

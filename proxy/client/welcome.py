@@ -242,6 +242,9 @@ class Introduction:
     def server_ready(self) -> None:
         """The state's own answer says when it is ready."""
 
+    def copy_began(self) -> None:
+        """Nothing is asked on the client's behalf."""
+
     def reset_by_client(self, *, everything: bool, unpin: bool) -> None:
         """No client yet."""
 

@@ -37,16 +37,9 @@ if TYPE_CHECKING:
 
 IDLE, IN_TRANSACTION, FAILED = ord("I"), ord("T"), ord("E")
 _READY, _ERROR, _STATUS, _COMPLETE, _COPY_IN, _COPY_BOTH = b"ZESCGW"
-READ_ONLY_PARAMETERS = frozenset(
-    (
-        "server_version",
-        "server_encoding",
-        "integer_datetimes",
-        "in_hot_standby",
-        "is_superuser",
-        "session_authorization",
-    )
-)
+READ_ONLY_PARAMETERS = frozenset((
+    "server_version", "server_encoding", "integer_datetimes", "in_hot_standby", "is_superuser", "session_authorization",
+))  # fmt: skip
 # As servers spell the names of the parameters that they report.
 display_names: dict[str, str] = {}
 
@@ -56,7 +49,8 @@ class ServerConnection(asyncio.Protocol):
         "_done", "_job_failed", "account", "address", "cancels", "closing", "copy_in", "dirty", "endpoint",
         "generation", "idle_since", "key", "last_error", "link", "login_parameters", "opened_at", "owner",
         "permits", "pid", "pipeline", "prepared", "query_since", "reported", "scanner", "state", "state_error",
-        "status", "struck", "struck_at", "to_close", "transport", "unnamed", "uses", "values", "xact_since",
+        "status", "struck", "struck_at", "to_close", "transport", "unnamed", "uses", "values", "write_paused",
+        "xact_since",
     )  # fmt: skip
 
     def __init__(
@@ -91,6 +85,7 @@ class ServerConnection(asyncio.Protocol):
         self.dirty = False  # holds something that only a reset clears
         self.cancels = 0  # cancel requests under way
         self.closing = False
+        self.write_paused = False
         self.link: Link | None = None
         self.account: Account | None = None
         self.permits: tuple[Counter, ...] = ()
@@ -113,10 +108,12 @@ class ServerConnection(asyncio.Protocol):
         self.transport = transport
 
     def pause_writing(self) -> None:
+        self.write_paused = True
         if self.link is not None:
             self.link.pause_client()
 
     def resume_writing(self) -> None:
+        self.write_paused = False
         if self.link is not None:
             self.link.resume_client()
 
@@ -156,6 +153,8 @@ class ServerConnection(asyncio.Protocol):
                     action, replacement = self._reported(data[start + 5 : stop], head, action)
                 elif kind in (_COPY_IN, _COPY_BOTH):
                     self.copy_in = pipeline.copy_in_began()
+                    if self.copy_in and self.link is not None:
+                        self.link.copy_began()
                 elif told == HEAD and kind in b"ZCS":
                     raise ServerProtocolError(internal=f"a frame of type {chr(kind)} too long to be true")
                 if action == DROP or replacement:
@@ -190,7 +189,7 @@ class ServerConnection(asyncio.Protocol):
                 link.replies(data)
             elif stop:
                 link.replies(data[:stop])
-            if not pipeline and self.link is link:
+            if not pipeline.entries and self.link is link:
                 link.server_ready()
         elif self._done is not None and not pipeline:
             done, self._done = self._done, None

@@ -31,7 +31,10 @@ class Link(Protocol):
         """The session's state has been applied, or could not be (the server's ErrorResponse)."""
 
     def server_ready(self) -> None:
-        """Nothing is owed any more."""
+        """Nothing more is said before something more is asked."""
+
+    def copy_began(self) -> None:
+        """The server waits for the data of a COPY that has not been sent whole."""
 
     def reset_by_client(self, *, everything: bool, unpin: bool) -> None:
         """DISCARD ALL (everything) or DEALLOCATE ALL is done; `unpin`: nothing was asked after it."""

@@ -160,10 +160,14 @@ class Stage:
         client = self.client(tenant, **parameters)
         client.says(BEGIN)
         self.pools.step()
-        server = self.network.servers[-1]
-        server.take()
-        server.say(settings_taken())
-        assert server.take() == BEGIN
+        assert client.session.server is not None
+        server = client.session.server.transport
+        assert isinstance(server, Transport)
+        asked = server.take()
+        if asked != BEGIN:
+            own = client.session.startup.parameters.items()
+            server.say(settings_taken(*((n, v) for n, v in own if n in client.session.told.parameters)))
+        assert (asked + server.take()).endswith(BEGIN)
         server.say(done("BEGIN", b"T"))
         assert client.kinds() == "CZ"
         return client, server
