@@ -203,6 +203,7 @@ class Linking(Conversation):
             self.holding = False
             if wanted:
                 self.answer = encode.error("canceling statement due to user request", "57014")
+                self._unlink(server)
             self._resume()
         elif wanted and server.pipeline:
             self.pool.cancel(server)
@@ -214,6 +215,7 @@ class Linking(Conversation):
         self.cancel_wanted = False
         owed_to_client = server.pipeline.ready_for_query_owed
         self.server = None
+        self.pins.clear()
         self.step("unlink")
         self.pool.drop(server)
         if server.write_paused:
@@ -248,6 +250,7 @@ class Linking(Conversation):
 
     def _unlink(self, server: ServerConnection) -> None:
         self.server = None
+        self.pins.clear()
         self.step("unlink")
         if self.write_paused:
             server.transport.resume_reading()

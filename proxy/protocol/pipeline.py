@@ -57,7 +57,7 @@ _BELONGS: dict[int, frozenset[int]] = {
     QUERY: frozenset(b"TDCIdcGHWV"),
 }
 _ANY_TIME = frozenset(b"NAS")
-_ERROR = ord("E")
+_ERROR, _NOTIFICATION = b"EA"
 
 
 class Expect:
@@ -157,7 +157,7 @@ class Pipeline:
     def reply(self, kind: int) -> int:
         """FORWARD or DROP for a reply of type `kind`; moves the queue on if the reply completes its head."""
         if kind in _ANY_TIME:
-            return DROP if self.dropping else FORWARD
+            return DROP if self.dropping and kind != _NOTIFICATION else FORWARD
         entries = self.entries
         if not entries:
             if kind == _ERROR:  # the server's last word, which no request caused

@@ -144,7 +144,7 @@ def test_notices_notifications_and_parameters_come_any_time(kind: str) -> None:
     pipeline = Pipeline()
     assert pipeline.reply(ord(kind)) == FORWARD
     pipeline.expect(owed.DROP_PARSE)
-    assert pipeline.reply(ord(kind)) == DROP
+    assert pipeline.reply(ord(kind)) == (FORWARD if kind == "A" else DROP), "nobody's request causes an A"
     assert len(pipeline.entries) == 1
 
 
