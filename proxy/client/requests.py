@@ -16,7 +16,7 @@ from proxy.errors import FeatureNotSupported, TenantChangeRefused, TiergateError
 from proxy.model import ClusterKind, PinReason, PoolMode
 from proxy.protocol import pipeline as owed
 from proxy.protocol.pipeline import INJECT, Expect
-from proxy.protocol.statements import PREFIX, Statement
+from proxy.protocol.statements import PREFIX, STRANGE, Statement
 from proxy.server.connection import FAILED, ServerConnection
 from proxy.sql.calls import judge_call
 from proxy.sql.verdict import PLAIN, Verdict, begins
@@ -123,6 +123,7 @@ def _end_batch(session: Conversation, server: ServerConnection) -> None:
     if session.unsynced:
         session.unsynced = False
         server.generation = -1
+        server.unnamed = STRANGE  # the server may have skipped the query
 
 
 def _evict(session: Conversation, verdict: Verdict) -> None:
@@ -202,13 +203,21 @@ def on_parse(
     return closing + encode.parse(statement.name, text, oids)
 
 
-def _parse_unnamed(session: Conversation, server: ServerConnection, statement: Statement) -> None:
-    before = session.unnamed
+def _unnamed_again(
+    session: Conversation, server: ServerConnection, *, fresh: bool = False
+) -> Callable[[bool], None]:
+    """Takes back what a request does to the unnamed statement; a Parse that fails (`fresh`: the client's) ends it."""
+    before, there = session.unnamed, server.unnamed
 
     def undo(failed: bool) -> None:
-        server.unnamed = None
-        session.unnamed = None if failed else before
+        session.unnamed = None if failed and fresh else before
+        server.unnamed = None if failed else there
 
+    return undo
+
+
+def _parse_unnamed(session: Conversation, server: ServerConnection, statement: Statement) -> None:
+    undo = _unnamed_again(session, server, fresh=True)
     session.unnamed = server.unnamed = statement
     server.expect(Expect(owed.PARSE, undo=undo))
 
@@ -228,18 +237,13 @@ def _statement_for_use(
             return b"", _foreign(name), None
         return server.prepare(statement), statement.name, statement
     statement = session.unnamed
-    if statement is None:
-        if server.unnamed is None:
-            return b"", name, None
-        server.unnamed = None
-        server.expect(owed.DROP_CLOSE)
-        return encode.close(b"S", b""), name, None
-    if server.unnamed is statement:
+    if statement is server.unnamed:
         return b"", name, statement
-
-    def undo(_: bool) -> None:
+    undo = _unnamed_again(session, server)
+    if statement is None:
         server.unnamed = None
-
+        server.expect(Expect(owed.CLOSE, owed.DROP, undo=undo))
+        return encode.close(b"S", b""), name, None
     server.unnamed = statement
     server.expect(Expect(owed.PARSE, owed.DROP, statement=statement, undo=undo))
     return encode.parse(b"", statement.text, statement.oids), name, statement
@@ -291,8 +295,10 @@ def on_close(
     statement = session.statements.get(name) if kind == b"S" else None
     if statement is None:
         if kind == b"S" and not name:
+            server.expect(Expect(owed.CLOSE, undo=_unnamed_again(session, server)))
             session.unnamed = server.unnamed = None
-        server.expect(owed.FORWARD_CLOSE)
+        else:
+            server.expect(owed.FORWARD_CLOSE)
         foreign = _foreign(name) if kind == b"S" and session.maps_statements else name
         return None if foreign == name else encode.close(kind, foreign)
 

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from itertools import count
 from weakref import WeakValueDictionary
 
-from proxy.sql.verdict import Verdict
+from proxy.sql.verdict import PLAIN, Verdict
 
 PREFIX = b"tiergate_"
 
@@ -26,6 +26,10 @@ class Statement:
         self.text = text
         self.oids = oids
         self.verdict = verdict
+
+
+# The unnamed statement of a server that has one which nobody knows.
+STRANGE = Statement(b"", b"", b"\0\0", PLAIN)
 
 
 class Catalog:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -17,16 +18,8 @@ from proxy.net.transport import Transport
 from proxy.protocol import pipeline as owed
 from proxy.protocol.lifecycle import ServerState, server_step
 from proxy.protocol.pipeline import DROP, FORWARD, Expect, Pipeline
-from proxy.protocol.state import (
-    EMPTY,
-    State,
-    batches,
-    difference,
-    intern,
-    set_config,
-    with_parameter,
-)
-from proxy.protocol.statements import PREFIX, Prepared, Statement
+from proxy.protocol.state import EMPTY, State, batches, difference, intern, set_config, with_parameter
+from proxy.protocol.statements import PREFIX, STRANGE, Prepared, Statement
 from proxy.server.link import Link, Owner
 from proxy.wire import decode, encode
 from proxy.wire.frames import FROM_SERVER, FROM_SERVER_DROPPING, HEAD, MORE, Scanner
@@ -334,10 +327,13 @@ class ServerConnection(asyncio.Protocol):
                 self.expect(Expect(kind, DROP, tolerant=tolerant))
         # Nobody is to find our statement as the unnamed one.
         out.append(encode.close(b"S", b"") + encode.SYNC)
-        self.expect(Expect(owed.CLOSE, DROP, tolerant=tolerant))
+        self.expect(Expect(owed.CLOSE, DROP, tolerant=tolerant, undo=self._unnamed_stays))
         self.expect(Expect(owed.SYNC, DROP, tolerant=tolerant))
         self.unnamed = None
         return b"".join(out)
+
+    def _unnamed_stays(self, failed: bool) -> None:
+        self.unnamed = STRANGE
 
     def prepare(self, statement: Statement) -> bytes:
         """The messages that make `statement` known here ahead of its use; b"" if it is."""
@@ -359,9 +355,12 @@ class ServerConnection(asyncio.Protocol):
         if not self.to_close:
             return b""
         names, self.to_close = self.to_close, []
-        for _ in names:
-            self.expect(owed.DROP_CLOSE)
+        for name in names:
+            self.expect(Expect(owed.CLOSE, DROP, undo=partial(self._not_closed, name)))
         return b"".join(encode.close(b"S", name) for name in names)
+
+    def _not_closed(self, name: bytes, failed: bool) -> None:
+        self.to_close.append(name)
 
     def run(self, text: str, done: Callable[[bool], None]) -> None:
         """Runs a query of our own on an unlinked connection; `done` learns whether it succeeded."""

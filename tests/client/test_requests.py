@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from proxy.wire import encode
-from tests.client.stage import Stage
+from tests.client.stage import Stage, settings_taken
 
 HUGE = 2_000_000  # beyond what is held until it is whole
 SMUGGLED = encode.query(b"SET app.tenant_id = 'beta'")
@@ -47,4 +47,222 @@ def test_the_body_of_a_sync_behind_a_reset_never_reaches_the_server(stage: Stage
     if not client.transport.closed:
         client.says(SMUGGLED)
     assert SMUGGLED not in server.take()
+    stage.leave()
+
+
+# --- statements -------------------------------------------------------------------------------------
+
+PARSED, BOUND, CLOSED = encode.PARSE_COMPLETE, encode.BIND_COMPLETE, encode.CLOSE_COMPLETE
+READY = encode.ready_for_query()
+SELECTED = encode.command_complete("SELECT 1")
+ERROR = encode.error("no", "42601")
+
+
+def use(name: bytes = b"") -> bytes:
+    return encode.bind(b"", name, []) + encode.execute() + encode.SYNC
+
+
+def last_name(asked: bytes) -> bytes:
+    """The name in the last Parse that was sent."""
+    at = asked.rindex(b"tiergate_")
+    return asked[at : asked.index(b"\0", at)]
+
+
+def test_a_named_statement_has_a_name_of_ours_on_the_server(stage: Stage) -> None:
+    client, server = stage.unlinked()
+    client.says(encode.parse(b"s", b"SELECT 1") + use(b"s"))
+    asked = server.take()
+    name = last_name(asked)
+    assert asked == encode.parse(name, b"SELECT 1") + use(name)
+    server.say(PARSED, BOUND, SELECTED, READY)
+    assert client.kinds() == "12CZ"
+    stage.leave()
+
+
+def test_another_client_with_the_same_text_finds_it_prepared(stage: Stage) -> None:
+    client, server = stage.unlinked()
+    client.says(encode.parse(b"s", b"SELECT 1") + encode.SYNC)
+    name = last_name(server.take())
+    server.say(PARSED, READY)
+    other = stage.client()
+    other.says(encode.parse(b"mine", b"SELECT 1") + encode.describe(b"S", b"mine") + use(b"mine"))
+    assert server.take() == encode.describe(b"S", name) + use(name)
+    server.say(encode.NO_DATA, BOUND, SELECTED, READY)
+    assert other.kinds() == "1n2CZ"
+    stage.leave()
+
+
+def test_a_statement_that_this_server_lacks_is_prepared_again_unheard(stage: Stage) -> None:
+    client, server = stage.unlinked()
+    client.says(encode.parse(b"s", b"SELECT 1") + encode.SYNC)
+    name = last_name(server.take())
+    server.say(PARSED, READY)
+    assert client.kinds() == "1Z"
+    stage.pools.reconnect()
+    stage.network.hang_ups()
+    client.says(use(b"s"))
+    stage.pools.step()
+    server = stage.server(1)
+    server.say(settings_taken())
+    assert server.take().endswith(encode.parse(name, b"SELECT 1") + use(name))
+    server.say(PARSED, BOUND, SELECTED, READY)
+    assert client.kinds() == "2CZ"
+    stage.leave()
+
+
+def test_a_name_the_client_never_prepared_means_none_of_ours(stage: Stage) -> None:
+    client, server = stage.unlinked()
+    client.says(encode.parse(b"s", b"SELECT 1") + encode.SYNC)
+    name = last_name(server.take())
+    server.say(PARSED, READY)
+    stranger = stage.client()
+    for request in (
+        use(name),
+        encode.describe(b"S", name) + encode.SYNC,
+        encode.close(b"S", name) + encode.SYNC,
+    ):
+        stranger.says(request)
+        asked = server.take()
+        assert b"\0" + name + b"\0" not in asked
+        assert b"S" + name + b"\0" not in asked
+        server.say(ERROR, READY)
+    stage.leave()
+
+
+def test_a_closed_statement_stays_on_the_server_and_the_client_may_use_the_name_again(stage: Stage) -> None:
+    client, server = stage.unlinked()
+    client.says(encode.parse(b"s", b"SELECT 1") + encode.SYNC)
+    server.take()
+    server.say(PARSED, READY)
+    client.says(encode.close(b"S", b"s") + encode.parse(b"s", b"SELECT 2") + encode.SYNC)
+    asked = server.take()
+    assert asked == encode.parse(last_name(asked), b"SELECT 2") + encode.SYNC
+    server.say(PARSED, READY)
+    assert client.kinds() == "1Z31Z"
+    stage.leave()
+
+
+def test_a_close_that_was_skipped_after_an_error_has_not_closed(stage: Stage) -> None:
+    client, server = stage.unlinked()
+    client.says(encode.parse(b"s", b"SELECT 1") + encode.SYNC)
+    name = last_name(server.take())
+    server.say(PARSED, READY)
+    client.says(encode.bind(b"", b"other", []) + encode.close(b"S", b"s") + encode.SYNC)
+    server.take()
+    server.say(ERROR, READY)
+    client.says(use(b"s"))
+    assert server.take() == use(name)
+    stage.leave()
+
+
+def test_a_parse_that_fails_leaves_no_statement(stage: Stage) -> None:
+    client, server = stage.unlinked()
+    for _ in range(2):
+        client.says(encode.parse(b"s", b"SELEC 1") + encode.SYNC)
+        assert b"SELEC 1" in server.take()
+        server.say(ERROR, READY)
+    client.says(use(b"s"))
+    assert server.take() == use(b"s"), "the server itself says that there is none"
+    stage.leave()
+
+
+def test_the_same_name_twice_is_the_servers_error_under_the_clients_name(stage: Stage) -> None:
+    client, server = stage.unlinked()
+    client.says(encode.parse(b"s", b"SELECT 1") + encode.SYNC)
+    name = last_name(server.take())
+    server.say(PARSED, READY)
+    client.says(encode.parse(b"s", b"SELECT 2") + encode.SYNC)
+    assert server.take() == encode.parse(name, b"SELECT 2") + encode.SYNC
+    server.say(encode.error(f'prepared statement "{name.decode()}" already exists', "42P05"), READY)
+    said = client.reads()
+    assert b'"s" already exists' in said[2].body
+    stage.leave()
+
+
+# --- the unnamed statement --------------------------------------------------------------------------
+
+
+def test_the_unnamed_statement_follows_the_client_to_another_server(stage: Stage) -> None:
+    client, server = stage.unlinked()
+    client.says(encode.parse(b"", b"SELECT 1") + encode.SYNC)
+    assert server.take() == encode.parse(b"", b"SELECT 1") + encode.SYNC
+    server.say(PARSED, READY)
+    other = stage.client()
+    other.says(encode.parse(b"", b"SELECT 2") + encode.SYNC)
+    server.take()
+    server.say(PARSED, READY)
+    client.says(use())
+    assert server.take() == encode.parse(b"", b"SELECT 1") + use()
+    server.say(PARSED, BOUND, SELECTED, READY)
+    assert client.kinds() == "1Z2CZ"
+    stage.leave()
+
+
+def test_nobody_finds_the_unnamed_statement_of_another(stage: Stage) -> None:
+    client, server = stage.unlinked()
+    client.says(encode.parse(b"", b"SELECT 'secret'") + encode.SYNC)
+    server.take()
+    server.say(PARSED, READY)
+    other = stage.client()
+    other.says(use())
+    assert server.take() == encode.close(b"S", b"") + use()
+    stage.leave()
+
+
+@pytest.mark.parametrize(
+    "skipped",
+    [
+        encode.bind(b"", b"", []),
+        encode.parse(b"", b"SELECT 2"),
+        encode.close(b"S", b""),
+        encode.parse(b"", b"SELECT 2") + encode.bind(b"", b"", []) + encode.close(b"S", b""),
+    ],
+    ids=["Bind", "Parse", "Close", "all"],
+)
+def test_nor_after_an_error_for_which_the_server_skipped_its_end(stage: Stage, skipped: bytes) -> None:
+    client, server = stage.unlinked()
+    client.says(encode.parse(b"", b"SELECT 'secret'") + encode.SYNC)
+    server.take()
+    server.say(PARSED, READY)
+    other = stage.client()
+    other.says(encode.bind(b"", b"missing", []) + skipped + encode.SYNC)
+    server.take()
+    server.say(ERROR, READY)
+    other.says(use())
+    assert server.take().endswith(encode.close(b"S", b"") + use())
+    stage.leave()
+
+
+@pytest.mark.parametrize("skipped", [encode.close(b"S", b""), encode.parse(b"", b"SELECT 2")])
+def test_what_was_skipped_leaves_the_client_its_own(stage: Stage, skipped: bytes) -> None:
+    client, server = stage.unlinked()
+    client.says(encode.parse(b"", b"SELECT 1") + encode.SYNC)
+    server.take()
+    server.say(PARSED, READY)
+    client.says(encode.bind(b"", b"missing", []) + skipped + encode.SYNC)
+    server.take()
+    server.say(ERROR, READY)
+    client.says(use())
+    assert server.take() == use(), "it is still there"
+    stage.leave()
+
+
+def test_a_settings_statement_that_could_not_be_closed_is_nobodys(stage: Stage) -> None:
+    client, server = stage.linked(application_name="a")
+    client.says(encode.query(b"RESET ALL"))
+    server.take()
+    server.say(encode.command_complete("RESET"), encode.ready_for_query(b"T"))
+    server.say(PARSED, ERROR, encode.ready_for_query(b"E"))
+    client.says(use())
+    assert server.take() == encode.close(b"S", b"") + use()
+    stage.leave()
+
+
+def test_a_query_takes_the_unnamed_statement_away(stage: Stage) -> None:
+    client, server = stage.linked()
+    client.says(encode.parse(b"", b"SELECT 1") + encode.SYNC)
+    client.says(encode.query(b"SELECT 2"))
+    server.take()
+    client.says(use())
+    assert server.take() == use(), "the server says that there is none"
     stage.leave()
