@@ -161,6 +161,8 @@ class Worker:
             tenant = self.registry.known(account.tenant.name)
             if tenant is not None:
                 self.plane.accounts.account(tenant)
+        for of_user in self.plane.accounts.users():
+            self.plane.accounts.user(of_user.user)
         self.pools.reload(fresh.server, _server_tls(fresh), fresh.directory.clusters)
         self.plane.options = fresh.client
         self.plane.clients.limit = fresh.client.max_client_conn

@@ -2,8 +2,8 @@
 
 A Counter is a number of permits in use against a limit; a permit taken is given back exactly once by
 whoever took it. When one is given back, those who were refused because of it are called (`when_free`),
-so that nobody polls. An Account joins the counters of a tenant with those of its tier: a permit is taken
-from all of them or from none.
+so that nobody polls. An Account joins the counters of a tenant with those of its tier and of the user: a
+permit is taken from all of them or from none.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
+from proxy.errors import CapReached
 from proxy.model import Limits, Tenant, Tier, User
 from proxy.stats import TenantStats
 
@@ -19,6 +20,7 @@ class Directory(Protocol):
     """What accounts need to know of the registry."""
 
     def tier(self, name: str) -> Tier | None: ...
+    def user(self, name: str) -> User | None: ...
     def limits(self, tenant: Tenant, user: User | None) -> Limits: ...
 
 
@@ -91,6 +93,24 @@ class TierAccount:
         self.servers.wake()
 
 
+class UserAccount:
+    """A user at run time, for all tenants it acts for. Its counts hold besides those of the tenants."""
+
+    __slots__ = ("clients", "servers", "user", "waiting")
+
+    def __init__(self, user: User) -> None:
+        self.clients = Counter(f"user {user.name} max_client_connections")
+        self.servers = Counter(f"user {user.name} max_connections")
+        self.waiting = 0  # transactions in queues
+        self.update(user)
+
+    def update(self, user: User) -> None:
+        self.user = user
+        self.clients.limit = user.limits.max_client_connections or 0
+        self.servers.limit = user.limits.max_connections or 0
+        self.servers.wake()
+
+
 class Account:
     """A tenant at run time: its limits in force, its permits, its counts."""
 
@@ -116,28 +136,44 @@ class Account:
     def idle(self) -> bool:
         return not (self.clients.used or self.servers.used or self.waiting)
 
-    def server_counters(self) -> tuple[Counter, ...]:
-        return (self.servers, self.tier.servers)
+    def server_counters(self, user: UserAccount) -> tuple[Counter, ...]:
+        return (self.servers, self.tier.servers, user.servers)
 
-    def client_counters(self) -> tuple[Counter, ...]:
-        return (self.clients, self.tier.clients)
+    def client_counters(self, user: UserAccount) -> tuple[Counter, ...]:
+        return (self.clients, self.tier.clients, user.clients)
+
+
+def may_wait(account: Account, user: UserAccount) -> None:
+    """Raises CapReached where a queue of the tenant's or of the user's is full."""
+    for limits, waiting, whose in (
+        (account.limits, account.waiting, f'tenant "{account.tenant.name}"'),
+        (user.user.limits, user.waiting, f'user "{user.user.name}"'),
+    ):
+        if limits.max_queue and waiting >= limits.max_queue:
+            raise CapReached(
+                f"too many transactions of {whose} are waiting", hint=f"max_queue is {limits.max_queue}."
+            )
 
 
 class Accounts:
-    """The accounts of the tenants seen so far; made on first use."""
+    """The accounts of the tenants and users seen so far; made on first use."""
 
-    __slots__ = ("_tenants", "_tiers", "directory")
+    __slots__ = ("_tenants", "_tiers", "_users", "directory")
 
     def __init__(self, directory: Directory) -> None:
         self.directory = directory
         self._tenants: dict[str, Account] = {}
         self._tiers: dict[str, TierAccount] = {}
+        self._users: dict[str, UserAccount] = {}
 
     def __iter__(self) -> Iterator[Account]:
         return iter(self._tenants.values())
 
     def tiers(self) -> list[TierAccount]:
         return list(self._tiers.values())
+
+    def users(self) -> list[UserAccount]:
+        return list(self._users.values())
 
     def account(self, tenant: Tenant) -> Account:
         account = self._tenants.get(tenant.name)
@@ -146,6 +182,15 @@ class Accounts:
             self._tenants[tenant.name] = account
         elif account.tenant is not tenant:
             account.update(tenant, self._tier(tenant.tier), self.directory.limits(tenant, None))
+        return account
+
+    def user(self, user: User) -> UserAccount:
+        user = self.directory.user(user.name) or user  # a login may have begun before the last reload
+        account = self._users.get(user.name)
+        if account is None:
+            account = self._users[user.name] = UserAccount(user)
+        elif account.user is not user:
+            account.update(user)
         return account
 
     def _tier(self, name: str) -> TierAccount:

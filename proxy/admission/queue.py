@@ -1,7 +1,7 @@
 """Who is served next on one pool: first in, first out inside a tenant, tenants in turn.
 
 A tenant whose cap is reached steps aside with all its waiters and comes back when a permit of the
-counter that refused it is given back; it costs nothing in between.
+counter that refused it is given back; it costs nothing in between. So does a user inside its tenants.
 """
 
 from __future__ import annotations
@@ -10,99 +10,180 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
-from proxy.admission.accounts import Account, Counter, take_all
+from proxy.admission.accounts import Account, Counter, UserAccount, take_all
 
 W = TypeVar("W")
 
 
-class FairQueue(Generic[W]):
-    """`on_free` is called when a tenant that had stepped aside may be served again."""
+class _Line(Generic[W]):
+    """The waiters of one tenant. `users` are those that may be served, each with its own in the order of
+    their numbers, `aside` those at their cap."""
 
-    __slots__ = ("_aside", "_on_free", "_size", "_turns")
+    __slots__ = ("aside", "users")
+
+    def __init__(self) -> None:
+        self.users: dict[UserAccount, deque[tuple[int, W]]] = {}
+        self.aside: dict[UserAccount, deque[tuple[int, W]]] = {}
+
+    def __iter__(self) -> Iterator[W]:
+        for waiters in [*self.users.values(), *self.aside.values()]:
+            yield from [waiter for _, waiter in waiters]
+
+    def take(self, user: UserAccount) -> W:
+        waiters = self.users[user]
+        waiter = waiters.popleft()[1]
+        if not waiters:
+            del self.users[user]
+        return waiter
+
+    @property
+    def empty(self) -> bool:
+        return not (self.users or self.aside)
+
+    def of(self, user: UserAccount) -> deque[tuple[int, W]]:
+        waiters = self.users.get(user) or self.aside.get(user)
+        if waiters is None:
+            waiters = self.users[user] = deque()
+        return waiters
+
+    def first(self) -> UserAccount:
+        """The user whose waiter came first."""
+        if len(self.users) == 1:
+            return next(iter(self.users))
+        return min(self.users, key=lambda user: self.users[user][0][0])
+
+    def remove(self, user: UserAccount, waiter: W) -> bool:
+        for place in (self.users, self.aside):
+            for numbered in place.get(user, ()):
+                if numbered[1] is waiter:
+                    place[user].remove(numbered)
+                    if not place[user]:
+                        del place[user]
+                    return True
+        return False
+
+
+class FairQueue(Generic[W]):
+    """`on_free` is called when a tenant or a user that had stepped aside may be served again."""
+
+    __slots__ = ("_aside", "_first", "_last", "_on_free", "_size", "_turns")
 
     def __init__(self, on_free: Callable[[], None]) -> None:
-        self._turns: OrderedDict[Account, deque[W]] = OrderedDict()
-        self._aside: dict[Account, deque[W]] = {}
+        self._turns: OrderedDict[Account, _Line[W]] = OrderedDict()
+        self._aside: dict[Account, _Line[W]] = {}  # tenants at their cap, and those all of whose users are
         self._on_free = on_free
         self._size = 0
+        self._first = self._last = 0  # the numbers of those at the two ends
 
     def __len__(self) -> int:
         return self._size
 
     def __iter__(self) -> Iterator[W]:
-        for waiters in [*self._turns.values(), *self._aside.values()]:
-            yield from waiters
+        for line in [*self._turns.values(), *self._aside.values()]:
+            yield from line
 
     def grantable(self) -> int:
-        """How many waiters the caps would let through now; tenants at their cap step aside."""
+        """How many waiters the caps would let through now; tenants and users at their cap step aside."""
         count = 0
-        for account, waiters in list(self._turns.items()):
-            room = len(waiters)
-            for counter in account.server_counters():
-                if counter.full:
+        for account, line in list(self._turns.items()):
+            room = 0
+            for user, waiters in list(line.users.items()):
+                if user.servers.full:
+                    self._user_steps_aside(account, line, user)
+                else:
+                    room += _at_most(len(waiters), user.servers)
+            for counter in (account.servers, account.tier.servers):
+                if room and counter.full:
                     self._step_aside(account, counter)
                     room = 0
-                    break
-                if counter.limit:
-                    room = min(room, counter.limit - counter.used)
+                room = _at_most(room, counter)
             count += room
         return count
 
-    def push(self, account: Account, waiter: W) -> None:
-        waiters = self._turns.get(account) or self._aside.get(account)
-        if waiters is None:
-            waiters = self._turns[account] = deque()
-        waiters.append(waiter)
-        account.waiting += 1
-        self._size += 1
+    def push(self, account: Account, user: UserAccount, waiter: W) -> None:
+        line = self._line(account)
+        self._last += 1
+        line.of(user).append((self._last, waiter))
+        if account in self._aside and len(line.users) == 1 and user in line.users:
+            self._turns[account] = self._aside.pop(account)  # only its other users are at their cap
+        self._count(account, user, 1)
 
-    def push_front(self, account: Account, waiter: W) -> None:
+    def push_front(self, account: Account, user: UserAccount, waiter: W) -> None:
         """Puts back one that was taken and could not be served: it is the next, and so is its tenant."""
-        waiters = self._turns.get(account)
-        if waiters is None:
-            waiters = self._turns[account] = deque()
-        waiters.appendleft(waiter)
+        self._first -= 1
+        self._line(account).of(user).appendleft((self._first, waiter))
         self._turns.move_to_end(account, last=False)
-        account.waiting += 1
-        self._size += 1
+        self._count(account, user, 1)
 
-    def remove(self, account: Account, waiter: W) -> None:
+    def remove(self, account: Account, user: UserAccount, waiter: W) -> None:
         for turns in (self._turns, self._aside):
-            waiters = turns.get(account)
-            if waiters is not None and waiter in waiters:
-                waiters.remove(waiter)
-                account.waiting -= 1
-                self._size -= 1
-                if not waiters:
+            line = turns.get(account)
+            if line is not None and line.remove(user, waiter):
+                self._count(account, user, -1)
+                if line.empty:
                     del turns[account]
                 return
 
     def take(self) -> tuple[W, tuple[Counter, ...]] | None:
         """The next waiter that may be served, and the permits taken for it."""
         while self._turns:
-            account, waiters = next(iter(self._turns.items()))
-            counters = account.server_counters()
+            account, line = next(iter(self._turns.items()))
+            if not line.users:
+                self._aside[account] = self._turns.pop(account)
+                continue
+            user = line.first()
+            counters = account.server_counters(user)
             full = take_all(counters)
+            if full is user.servers:
+                self._user_steps_aside(account, line, user)
+                continue
             if full is not None:
                 self._step_aside(account, full)
                 continue
-            waiter = waiters.popleft()
-            account.waiting -= 1
-            self._size -= 1
-            if waiters:
-                self._turns.move_to_end(account)
-            else:
+            waiter = line.take(user)
+            self._count(account, user, -1)
+            if line.empty:
                 del self._turns[account]
+            else:
+                self._turns.move_to_end(account)
             return waiter, counters
         return None
+
+    def _line(self, account: Account) -> _Line[W]:
+        line = self._turns.get(account) or self._aside.get(account)
+        if line is None:
+            line = self._turns[account] = _Line()
+        return line
+
+    def _count(self, account: Account, user: UserAccount, by: int) -> None:
+        account.waiting += by
+        user.waiting += by
+        self._size += by
 
     def _step_aside(self, account: Account, full: Counter) -> None:
         self._aside[account] = self._turns.pop(account)
 
         def come_back() -> None:
-            waiters = self._aside.pop(account, None)
-            if waiters is not None:
-                self._turns[account] = waiters
+            line = self._aside.pop(account, None)
+            if line is not None:
+                self._turns[account] = line
                 self._on_free()
 
         full.when_free(come_back)
+
+    def _user_steps_aside(self, account: Account, line: _Line[W], user: UserAccount) -> None:
+        line.aside[user] = line.users.pop(user)
+
+        def come_back() -> None:
+            waiters = line.aside.pop(user, None)
+            if waiters is not None:
+                line.users[user] = waiters
+                if self._aside.get(account) is line:
+                    self._turns[account] = self._aside.pop(account)
+                self._on_free()
+
+        user.servers.when_free(come_back)
+
+
+def _at_most(count: int, counter: Counter) -> int:
+    return min(count, max(counter.limit - counter.used, 0)) if counter.limit else count

@@ -6,7 +6,7 @@ import asyncio
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from proxy.admission.accounts import Account, Counter, give_all
+from proxy.admission.accounts import Account, Counter, UserAccount, give_all
 from proxy.client.plane import Plane
 from proxy.model import Limits, PinReason, PoolMode, Tenant, User
 from proxy.net.transport import Transport
@@ -30,7 +30,7 @@ class Conversation(asyncio.Protocol):
         "gone", "holding", "idle_since", "key", "leaving", "limits", "login", "maps_statements",
         "mode", "parked", "parked_size", "pending", "pid", "pins", "plane", "pool", "scanner",
         "server", "skipping", "startup", "state", "state_needed", "statements", "temp_first", "tenant", "told",
-        "transport", "unnamed", "unsynced", "user", "wait_limit", "waiting_since", "watch", "write_paused",
+        "transport", "unnamed", "unsynced", "user", "user_account", "wait_limit", "waiting_since", "watch", "write_paused",
     )  # fmt: skip
 
     def __init__(
@@ -41,6 +41,7 @@ class Conversation(asyncio.Protocol):
         self.user: User = login.user
         self.tenant = tenant
         self.account = account
+        self.user_account: UserAccount = plane.accounts.user(login.user)
         self.limits: Limits = plane.registry.limits(tenant, login.user)
         self.wait_limit = self.limits.query_wait_timeout or 0.0
         self.epoch = plane.registry.epoch

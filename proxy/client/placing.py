@@ -53,6 +53,7 @@ def follow_registry(session: Conversation) -> None:
     session.epoch = registry.epoch
     session.tenant, session.user = tenant, user
     session.account = plane.accounts.account(tenant)
+    session.user_account = plane.accounts.user(user)
     session.limits = registry.limits(tenant, user)
     session.wait_limit = session.limits.query_wait_timeout or 0.0
     if session.server is None:

@@ -66,7 +66,10 @@ class Relay:
         """Admits, connects, says welcome and joins. Raises what the client is to read."""
         session = admit(plane, login)
         pool = session.pool
-        permits = (*session.account.server_counters(), *plane.pools.connection_counters(pool))
+        permits = (
+            *session.account.server_counters(session.user_account),
+            *plane.pools.connection_counters(pool),
+        )
         full = take_all(permits)
         if full is not None:
             session.release_permits()

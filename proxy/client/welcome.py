@@ -12,7 +12,7 @@ import re
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from proxy.admission.accounts import Account, Counter, give_all, take_all
+from proxy.admission.accounts import Account, Counter, UserAccount, give_all, take_all
 from proxy.client.placing import place
 from proxy.client.session import Session
 from proxy.errors import CapReached, NotAuthorized, ServerRefused, ShuttingDown, TiergateError
@@ -88,11 +88,11 @@ def admit(plane: Plane, login: Login) -> Session:
         raise ShuttingDown("the proxy is shutting down")
     if plane.registry.is_disabled("tenant", tenant.name):
         raise NotAuthorized(f'tenant "{tenant.name}" is suspended')
-    account = plane.accounts.account(tenant)
-    permits = (plane.clients, *account.client_counters())
+    account, user = plane.accounts.account(tenant), plane.accounts.user(login.user)
+    permits = (plane.clients, *account.client_counters(user))
     full = take_all(permits)
     if full is not None:
-        raise CapReached(_too_many(plane, account, full))
+        raise CapReached(_too_many(plane, account, user, full))
     try:
         session = Session(plane, login, tenant, account, permits)
         place(session)
@@ -102,11 +102,13 @@ def admit(plane: Plane, login: Login) -> Session:
     return session
 
 
-def _too_many(plane: Plane, account: Account, full: Counter) -> str:
+def _too_many(plane: Plane, account: Account, user: UserAccount, full: Counter) -> str:
     if full is plane.clients:
         return "no more connections allowed (max_client_conn)"
     if full is account.clients:
         return f'too many connections for tenant "{account.tenant.name}" (max_client_connections)'
+    if full is user.clients:
+        return f'too many connections for user "{user.user.name}" (max_client_connections)'
     return f'too many connections for tier "{account.tenant.tier}" (max_client_connections)'
 
 
@@ -126,6 +128,7 @@ class Introduction:
     def __init__(self, session: Session) -> None:
         self.session = session
         self.account: Account = session.account
+        self.user_account: UserAccount = session.user_account
         self.state_needed: State = session.startup
         self.waiting_since = 0.0
         self.wait_limit = session.wait_limit

@@ -269,17 +269,20 @@ def tiers(plane: Plane) -> View:
 
 
 def users(plane: Plane) -> View:
-    columns = ("name", "pool_mode", "auth_type", "tenants", "server_user")
-    rows: list[tuple[Value, ...]] = [
-        (
-            user.name,
-            user.pool_mode.value if user.pool_mode else "",
-            user.auth_type,
-            "*" if user.tenants is None else ", ".join(sorted(user.tenants)),
-            user.server_user,
-        )
-        for user in plane.registry.users()
-    ]
+    columns = (
+        "name", "pool_mode", "max_user_connections", "current_connections", "max_user_client_connections",
+        "current_client_connections", "auth_type", "tenants", "server_user", "waiting",
+    )  # fmt: skip
+    rows: list[tuple[Value, ...]] = []
+    for user in plane.registry.users():
+        account = plane.accounts.user(user)
+        rows.append(
+            (
+                user.name, user.pool_mode.value if user.pool_mode else "", user.limits.max_connections or 0,
+                account.servers.used, user.limits.max_client_connections or 0, account.clients.used, user.auth_type,
+                "*" if user.tenants is None else ", ".join(sorted(user.tenants)), user.server_user, account.waiting,
+            )
+        )  # fmt: skip
     return View(columns, rows)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol, TypeVar
 
-from proxy.admission.accounts import Account
+from proxy.admission.accounts import Account, UserAccount
 from proxy.errors import TiergateError
 from proxy.model import Limits
 from proxy.protocol.state import State
@@ -63,6 +63,7 @@ class Waiter(Protocol[S_contra]):
     """Who waits for a connection, and with which state."""
 
     account: Account
+    user_account: UserAccount
     state_needed: State
     waiting_since: float
     wait_limit: float

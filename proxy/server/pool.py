@@ -21,9 +21,9 @@ from time import monotonic
 from typing import Protocol
 from weakref import WeakSet
 
-from proxy.admission.accounts import Account, Counter, give_all, take_all
+from proxy.admission.accounts import Account, Counter, UserAccount, give_all, may_wait, take_all
 from proxy.admission.queue import FairQueue
-from proxy.errors import CapReached, NoHealthyEndpoint, ServerLost, ServerRefused, TiergateError
+from proxy.errors import NoHealthyEndpoint, ServerLost, ServerRefused, TiergateError
 from proxy.model import Cluster, PoolKey, PoolMode, ServerOptions
 from proxy.protocol.lifecycle import ServerState
 from proxy.protocol.state import State
@@ -101,32 +101,27 @@ class Pool:
 
         Raises CapReached for a full queue, and the servers' error while they are known to be down.
         """
-        account = waiter.account
+        account, user = waiter.account, waiter.user_account
         if self.idle and not self.queue and not self.paused:
-            counters = account.server_counters()
+            counters = account.server_counters(user)
             if take_all(counters) is None:
                 server = self._pick(waiter.state_needed, now)
                 if server is not None:
                     self._lend(server, account, counters)
                     return server
                 give_all(counters)
-        self._refuse_at_once(account, now)
+        self._refuse_at_once(account, user, now)
         waiter.waiting_since = now
-        self.queue.push(account, waiter)
+        self.queue.push(account, user, waiter)
         account.stats.waits += 1
         self.serve()
         return None
 
     def leave(self, waiter: Waiter[ServerConnection]) -> None:
-        self.queue.remove(waiter.account, waiter)
+        self.queue.remove(waiter.account, waiter.user_account, waiter)
 
-    def _refuse_at_once(self, account: Account, now: float) -> None:
-        limit = account.limits.max_queue or 0
-        if limit and account.waiting >= limit:
-            raise CapReached(
-                f'too many transactions of tenant "{account.tenant.name}" are waiting',
-                hint=f"max_queue is {limit}.",
-            )
+    def _refuse_at_once(self, account: Account, user: UserAccount, now: float) -> None:
+        may_wait(account, user)
         if self.failed_with is not None and not (self.active or self.idle or self.resetting or self.opening):
             if not self.pools.reachable(self.cluster, now):
                 raise self.failed_with
@@ -166,7 +161,7 @@ class Pool:
                 server = self._pick(waiter.state_needed, now)
                 if server is None:
                     give_all(counters)
-                    self.queue.push_front(waiter.account, waiter)
+                    self.queue.push_front(waiter.account, waiter.user_account, waiter)
                     break
                 self._lend(server, waiter.account, counters)
                 waited = now - waiter.waiting_since

@@ -109,7 +109,9 @@ USER: Schema = {
     "server_password": v.SECRET,
     "server_password_file": v.TEXT,
     "pool_mode": POOL_MODE,
-    "limits": LIMITS,
+    "limits": {
+        key: kind for key, kind in LIMITS.items() if key != "max_storage_gb"
+    },  # tenants store, not users
 }
 
 CLUSTER: Schema = {

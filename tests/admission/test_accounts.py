@@ -1,7 +1,18 @@
 import pytest
 
-from proxy.admission.accounts import Account, Counter, TierAccount, give_all, take_all
-from proxy.model import Limits, Tenant, Tier
+from proxy.admission.accounts import (
+    Account,
+    Accounts,
+    Counter,
+    TierAccount,
+    UserAccount,
+    give_all,
+    may_wait,
+    take_all,
+)
+from proxy.errors import CapReached
+from proxy.model import ClientOptions, Directory, Limits, Tenant, Tier, User
+from proxy.registry.memory import Registry
 
 
 def test_a_permit_is_given_back_once() -> None:
@@ -38,10 +49,54 @@ def test_a_raised_limit_wakes_those_who_wait() -> None:
     tier = Tier("standard", caps=Limits(max_connections=1))
     tiers = TierAccount(tier)
     account = Account(Tenant("acme", "standard", "shared"), tiers, Limits(max_connections=1))
+    user = UserAccount(User("app"))
     called: list[int] = []
-    assert take_all(account.server_counters()) is None
+    assert take_all(account.server_counters(user)) is None
     account.servers.when_free(lambda: called.append(1))
     account.update(account.tenant, tiers, Limits(max_connections=5))
     assert called == [1]
-    give_all(account.server_counters())
+    give_all(account.server_counters(user))
     assert account.idle
+
+
+def test_a_user_has_counts_of_its_own_over_all_tenants() -> None:
+    tier = TierAccount(Tier("standard"))
+    acme, globex = (
+        Account(Tenant(name, "standard", "shared"), tier, Limits()) for name in ("acme", "globex")
+    )
+    user = UserAccount(User("app", limits=Limits(max_connections=1, max_client_connections=1)))
+    for counters in (Account.server_counters, Account.client_counters):
+        assert take_all(counters(acme, user)) is None
+        full = take_all(counters(globex, user))
+        assert full in (user.servers, user.clients)
+        give_all(counters(acme, user))
+    assert acme.idle
+    assert globex.idle
+
+
+def test_a_full_queue_of_the_tenant_or_of_the_user() -> None:
+    account = Account(
+        Tenant("acme", "standard", "shared"), TierAccount(Tier("standard")), Limits(max_queue=3)
+    )
+    user = UserAccount(User("app", limits=Limits(max_queue=2)))
+    account.waiting, user.waiting = 2, 1
+    may_wait(account, user)
+    user.waiting = 2
+    with pytest.raises(CapReached, match='user "app"'):
+        may_wait(account, user)
+    account.waiting, user.waiting = 3, 0
+    with pytest.raises(CapReached, match='tenant "acme"'):
+        may_wait(account, user)
+
+
+def test_a_login_that_began_before_a_reload_does_not_bring_the_old_limits_back() -> None:
+    def directory(user: User) -> Directory:
+        return Directory({"app": user}, {}, {}, {})
+
+    old, new = (User("app", limits=Limits(max_connections=n)) for n in (1, 5))
+    registry = Registry(directory(old), ClientOptions())
+    accounts = Accounts(registry)
+    assert accounts.user(old).servers.limit == 1
+    registry.replace(directory(new), ClientOptions())
+    assert accounts.user(old).servers.limit == 5
+    assert [account.user for account in accounts.users()] == [new]

@@ -37,7 +37,9 @@ PGBOUNCER = {
         "database total_xact_count total_query_count total_received total_sent total_xact_time total_query_time"
         " total_wait_time avg_xact_count avg_query_count avg_recv avg_sent avg_xact_time avg_query_time avg_wait_time"
     ),
-    "USERS": "name pool_mode",
+    "USERS": (
+        "name pool_mode max_user_connections current_connections max_user_client_connections current_client_connections"
+    ),
     "CONFIG": "key value default changeable",
     "LISTS": "list items",
     "VERSION": "version",

@@ -60,6 +60,10 @@ def left_behind(worker: Worker) -> list[str]:
             found.append(f"tenant {account.tenant.name}: {account.waiting} waiting")
     for tier in plane.accounts.tiers():
         counters += [tier.clients, tier.servers]
+    for user in plane.accounts.users():
+        counters += [user.clients, user.servers]
+        if user.waiting:
+            found.append(f"user {user.user.name}: {user.waiting} waiting")
     found += [f"{counter.name}: {counter.used} permits" for counter in counters if counter.used]
     for what, things in {
         "sessions": plane.sessions,

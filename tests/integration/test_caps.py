@@ -160,6 +160,24 @@ def test_pool_size_is_never_exceeded(
     all_back(proxy)
 
 
+@pytest.mark.parametrize("pools", ["its own pool", "a pool of all users"])
+def test_a_user_is_capped_over_its_tenants(start_proxy: StartProxy, all_tiers: Tables, pools: str) -> None:
+    tables = all_tiers | {"user.app": all_tiers["user.app"] | {"limits": {"max_connections": 1}}}
+    if pools == "a pool of all users":
+        tables = with_cluster(tables, user="app")
+    proxy = start_proxy(tables)
+    one, two, unlimited = proxy.raw("app@std_1"), proxy.raw("app@std_2"), proxy.raw("builder@std_2")
+    one.query("BEGIN")
+    two.send(query("SELECT 'two'"))
+    waiting(proxy, 1)
+    assert unlimited.value("SELECT 'another user'") == "another user"
+    row = next(row for row in proxy.console("SHOW USERS") if row["name"] == "app")
+    assert [row[key] for key in ("max_user_connections", "current_connections", "waiting")] == ["1", "1", "1"]
+    one.query("COMMIT")
+    assert rows(two.read_ready()) == [["two"]]
+    all_back(proxy)
+
+
 # --- clients ----------------------------------------------------------------------------------------
 
 
@@ -190,18 +208,20 @@ def _enters(proxy: Proxy) -> bool:
     return True
 
 
-@pytest.mark.parametrize("place", ["tenant", "tier"])
+@pytest.mark.parametrize("place", ["tenant", "tier", "user"])
 def test_clients_of_a_tenant_and_of_a_tier(start_proxy: StartProxy, all_tiers: Tables, place: str) -> None:
     if place == "tenant":
         tables = with_limits(all_tiers, max_client_connections=2)
-    else:
+    elif place == "tier":
         tables = all_tiers | {"tier.standard": {"caps": {"max_client_connections": 2}}}
+    else:
+        tables = all_tiers | {"user.app": all_tiers["user.app"] | {"limits": {"max_client_connections": 2}}}
     proxy = start_proxy(tables)
     one, _two = proxy.raw(), proxy.raw()
     fields = refused(proxy)
     assert (fields["S"], fields["C"]) == ("FATAL", "53300")
     assert place in fields["M"]
-    assert proxy.raw("app@free_1").value("SELECT 1") == "1"
+    assert proxy.raw("postgres@free_1").value("SELECT 1") == "1"
     assert tenant_row(proxy)["clients"] == "2"
     one.close()
     wait_until(lambda: _enters(proxy))
@@ -254,6 +274,19 @@ def test_a_full_queue_of_one_tenant_is_not_anothers(start_proxy: StartProxy, all
     holder.query("COMMIT")
     assert rows(first.read_ready()) == [["first"]]
     assert rows(other.read_ready()) == [["other"]]
+
+
+def test_a_full_queue_of_a_user(start_proxy: StartProxy, all_tiers: Tables) -> None:
+    limits = {"max_connections": 1, "max_queue": 1}
+    proxy = start_proxy(all_tiers | {"user.app": all_tiers["user.app"] | {"limits": limits}})
+    holder, queued, late = proxy.raw(), proxy.raw("app@std_2"), proxy.raw()
+    holder.query("BEGIN")
+    queued.send(query("SELECT 'queued'"))
+    waiting(proxy, 1)
+    assert sqlstates(late.query("SELECT 1")) == ["53300"]
+    holder.query("COMMIT")
+    assert rows(queued.read_ready()) == [["queued"]]
+    assert late.value("SELECT 'lives'") == "lives"
 
 
 def waits_too_long(client: RawClient) -> None:
@@ -315,16 +348,21 @@ def test_the_wait_of_a_login(start_proxy: StartProxy, all_tiers: Tables) -> None
     assert proxy.raw().value("SELECT 1") == "1"
 
 
-def test_raised_by_reload(start_proxy: StartProxy, all_tiers: Tables) -> None:
+@pytest.mark.parametrize("whose", ["tenant", "user"])
+def test_raised_by_reload(start_proxy: StartProxy, all_tiers: Tables, whose: str) -> None:
     from tests.integration.running import configuration
 
-    proxy = start_proxy(with_limits(all_tiers, max_connections=1))
+    def limited(limit: int) -> Tables:
+        if whose == "tenant":
+            return with_limits(all_tiers, max_connections=limit)
+        return all_tiers | {"user.app": all_tiers["user.app"] | {"limits": {"max_connections": limit}}}
+
+    proxy = start_proxy(limited(1))
     holder, client = proxy.raw(), proxy.raw()
     holder.query("BEGIN")
     client.send(query("SELECT 'raised'"))
     waiting(proxy, 1)
-    more = with_limits(all_tiers, max_connections=2)
-    proxy.reload(configuration(more, listen_port=proxy.port))
+    proxy.reload(configuration(limited(2), listen_port=proxy.port))
     assert rows(client.read_ready()) == [["raised"]]
     holder.query("COMMIT")
 
