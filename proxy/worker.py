@@ -48,7 +48,6 @@ class Worker:
         self.pools = Pools(config.server, _server_tls(config), self.process)
         self.plane = Plane(config.client, self.registry, self.pools, self.process, Judge(_VERDICTS))
         self.consoles: set[Console] = set()
-        self.relays: set[Relay] = set()
         self.http: Http | None = None
         self.stopped = asyncio.Event()
         self.wants_to_stop: asyncio.Event = asyncio.Event()
@@ -110,6 +109,8 @@ class Worker:
             sweep(self.pools, now, thorough=thorough)
             if thorough:
                 self._end_idle_clients(now)
+                for relay in list(self.plane.relays):
+                    relay.follow()
         except Exception as error:
             _log.exception("sweep failed", error)
         self._timer = asyncio.get_running_loop().call_later(SWEEP, self._sweep)
@@ -135,9 +136,7 @@ class Worker:
                 self.consoles.add(console)
                 console.on_close = self.consoles.discard
             elif login.replication:
-                relay = await Relay.open(self.plane, login, stream)
-                self.relays.add(relay)
-                relay.on_close = self.relays.discard
+                await Relay.open(self.plane, login, stream)
             else:
                 await welcome(self.plane, login, stream)
         except TiergateError as error:
@@ -196,7 +195,7 @@ class Worker:
             if session.state is SessionState.IDLE or (session.server is not None and session.rests):
                 session.end(error)
         deadline = monotonic() + timeout
-        while (self.plane.sessions or self.relays) and monotonic() < deadline:
+        while (self.plane.sessions or self.plane.relays) and monotonic() < deadline:
             await asyncio.sleep(0.02)
         return not self.plane.sessions
 
@@ -206,7 +205,7 @@ class Worker:
         await self._acceptor.close()
         for session in list(self.plane.sessions):
             session.end(error)
-        for relay in list(self.relays):
+        for relay in list(self.plane.relays):
             relay.close()
         for console in list(self.consoles):
             console.close()

@@ -16,7 +16,7 @@ from proxy.wire.startup import CancelRequest
 
 
 class Member(Protocol):
-    """A session as the others see it."""
+    """A session or a relay as one who cancels sees it."""
 
     pid: int
     key: bytes
@@ -26,7 +26,8 @@ class Member(Protocol):
 
 class Plane:
     __slots__ = (
-        "_keys", "accounts", "clients", "draining", "judge", "options", "pools", "process", "registry", "sessions",
+        "_keys", "accounts", "clients", "draining", "judge", "options", "pools", "process", "registry", "relays",
+        "sessions",
     )  # fmt: skip
 
     def __init__(
@@ -40,6 +41,7 @@ class Plane:
         self.accounts = Accounts(registry)
         self.clients = Counter("max_client_conn", options.max_client_conn)
         self.sessions: set[Any] = set()  # of Session, which knows this class
+        self.relays: set[Any] = set()  # of Relay, likewise
         self.draining = False
         self._keys: dict[int, list[Member]] = {}
 
@@ -56,16 +58,21 @@ class Plane:
         self.sessions.add(session)
         self._keys.setdefault(session.pid, []).append(session)
 
-    def leave(self, session: Member) -> None:
-        self.sessions.discard(session)
-        same = self._keys.get(session.pid)
-        if same is not None and session in same:
-            same.remove(session)
+    def enter_relay(self, relay: Member) -> None:
+        self.relays.add(relay)
+        self._keys.setdefault(relay.pid, []).append(relay)
+
+    def leave(self, member: Member) -> None:
+        self.sessions.discard(member)
+        self.relays.discard(member)
+        same = self._keys.get(member.pid)
+        if same is not None and member in same:
+            same.remove(member)
             if not same:
-                del self._keys[session.pid]
+                del self._keys[member.pid]
 
     def cancel(self, request: CancelRequest) -> None:
-        """Cancels what the session with that key does; an unknown key is ignored, as in PostgreSQL."""
-        for session in list(self._keys.get(request.pid, ())):
-            if hmac.compare_digest(session.key, request.key):
-                session.cancel()
+        """Cancels what the one with that key does; an unknown key is ignored, as in PostgreSQL."""
+        for member in list(self._keys.get(request.pid, ())):
+            if hmac.compare_digest(member.key, request.key):
+                member.cancel()

@@ -1,20 +1,21 @@
 """Replication connections: a server connection of the client's own, and bytes passed on both ways unread.
 
 The server is asked for the same kind of replication; its welcome goes to the client as it came, but for the
-key, so that cancels find their way. Backpressure is symmetrical; when one side ends, so does the other.
+key, which is ours: a cancel is passed on with the server's. Backpressure is symmetrical; when one side ends,
+so does the other.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from proxy.admission.accounts import Counter, give_all, take_all
+from proxy.client.placing import follow_registry
 from proxy.client.session import Session
 from proxy.client.welcome import admit
-from proxy.errors import CapReached, NoHealthyEndpoint, ServerLost
-from proxy.model import Role
+from proxy.errors import CapReached, NoHealthyEndpoint, ServerLost, TiergateError
+from proxy.model import Endpoint, Role
 from proxy.net.transport import Transport
 from proxy.server import login as server_login
 from proxy.wire import encode
@@ -50,7 +51,17 @@ class _Side(asyncio.Protocol):
 
 
 class Relay:
-    __slots__ = ("_client", "_closed", "_permits", "_server", "_session", "on_close")
+    __slots__ = (
+        "_client",
+        "_closed",
+        "_endpoint",
+        "_permits",
+        "_server",
+        "_server_key",
+        "_session",
+        "key",
+        "pid",
+    )
 
     def __init__(self, session: Session, permits: tuple[Counter, ...]) -> None:
         self._session = session
@@ -59,7 +70,10 @@ class Relay:
         self._server = _Side(self)
         self._client.other, self._server.other = self._server, self._client
         self._closed = False
-        self.on_close: Callable[[Relay], None] = lambda _: None
+        self.pid = 0
+        self.key = b""
+        self._server_key = b""
+        self._endpoint: Endpoint
 
     @classmethod
     async def open(cls, plane: Plane, login: Login, stream: LoginStream) -> Relay:
@@ -78,6 +92,7 @@ class Relay:
         try:
             await relay._join(plane, login, stream)
         except BaseException:
+            plane.leave(relay)
             relay._release()
             raise
         return relay
@@ -100,16 +115,45 @@ class Relay:
             )
         except ServerLost as error:
             raise NoHealthyEndpoint(error.message, internal=error.internal) from None
+        self._endpoint, self._server_key = primary[0], done.key
+        self.pid, self.key = done.pid, plane.new_key(login.protocol_minor)
         self._client.transport = stream.transport
         self._server.transport = done.stream.transport
         for name, value in done.parameters.items():
             stream.write(encode.parameter_status(name.encode(), value.encode("utf-8", "surrogateescape")))
-        stream.write(encode.backend_key_data(done.pid, plane.new_key(login.protocol_minor)))
+        stream.write(encode.backend_key_data(self.pid, self.key))
         stream.write(encode.ready_for_query())
+        plane.enter_relay(self)
         for side, source in ((self._client, stream), (self._server, done.stream)):
             rest = source.take_over(side)
             if rest:
                 side.data_received(rest)
+
+    def cancel(self) -> None:
+        """The client's CancelRequest."""
+        self._session.plane.pools.pass_cancel_on(self._endpoint, self.pid, self._server_key)
+
+    @property
+    def tenant(self) -> str:
+        return self._session.tenant.name
+
+    @property
+    def cluster(self) -> str:
+        return self._session.pool.key.cluster
+
+    def follow(self) -> None:
+        """Ends where the registry says that it may not be, or has its place elsewhere."""
+        session = self._session
+        if session.epoch == session.plane.registry.epoch:
+            return
+        place = session.pool.key
+        try:
+            follow_registry(session)
+        except TiergateError:
+            self.close()
+            return
+        if session.pool.key != place or self._endpoint not in session.pool.cluster.endpoints:
+            self.close()
 
     def close(self) -> None:
         if self._closed:
@@ -117,8 +161,8 @@ class Relay:
         self._closed = True
         self._client.transport.close()
         self._server.transport.close()
+        self._session.plane.leave(self)
         self._release()
-        self.on_close(self)
 
     def _release(self) -> None:
         permits, self._permits = self._permits, ()

@@ -299,6 +299,17 @@ class Pools:
             server.generation = -1
             _log.warning("cancel failed", endpoint=str(server.endpoint), error=error.message)
 
+    def pass_cancel_on(self, endpoint: Endpoint, pid: int, key: bytes) -> None:
+        """Of a connection that belongs to no pool."""
+        self.process.cancels += 1
+        self.spawn(self._pass_cancel_on(endpoint, pid, key))
+
+    async def _pass_cancel_on(self, endpoint: Endpoint, pid: int, key: bytes) -> None:
+        try:
+            await cancelling.cancel(endpoint, pid, key, self.tls, self.options.cancel_wait_timeout)
+        except TiergateError as error:
+            _log.warning("cancel failed", endpoint=str(endpoint), error=error.message)
+
     def cancel_and_close(self, server: ServerConnection) -> None:
         server.cancels += 1
         self.spawn(self._cancel_and_close(server))

@@ -71,7 +71,7 @@ def left_behind(worker: Worker) -> list[str]:
         "held connections": pools._held,
         "tasks of the pools": pools._tasks,
         "consoles": worker.consoles,
-        "relays": worker.relays,
+        "relays": plane.relays,
     }.items():
         if things:
             found.append(f"{len(things)} {what}: {list(things)[:3]}")

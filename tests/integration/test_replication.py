@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.integration import servers
-from tests.rawclient import RawClient, ServerError, frame, query, rows, sqlstates
+from tests.rawclient import V3_2, RawClient, ServerError, frame, query, rows, send_cancel, sqlstates
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def replicator(proxy: Proxy, kind: str = "database") -> RawClient:
 
 
 def relays(proxy: Proxy) -> int:
-    return proxy.call(lambda: len(proxy.worker.relays))
+    return proxy.call(lambda: len(proxy.worker.plane.relays))
 
 
 @pytest.mark.parametrize("kind", ["database", "true", "on", "1"])
@@ -105,6 +105,37 @@ def test_plain_sql_on_a_logical_connection(proxy: Proxy) -> None:
     client = replicator(proxy)
     assert rows(client.query("SELECT 1 + 1")) == [["2"]]
     client.close()
+
+
+@pytest.mark.parametrize("protocol", [0x30000, V3_2])
+def test_a_cancel_reaches_the_walsender(proxy: Proxy, dedicated: EmbeddedServer, protocol: int) -> None:
+    client = proxy.raw(
+        "replicator@ent_1",
+        password="replicator-secret",
+        parameters={"replication": "database"},
+        protocol=protocol,
+    )
+    client.send(query("SELECT pg_sleep(28)"))
+    wait_until(lambda: servers.backends(dedicated, f"{WALSENDERS} AND query LIKE '%pg_sleep(28)%'") == 1)
+    send_cancel(proxy.port, client.pid, b"\0" * len(client.key))
+    assert client.nothing_to_read(0.1)
+    send_cancel(proxy.port, client.pid, client.key)
+    assert sqlstates(client.read_ready()) == ["57014"]
+    assert rows(client.query("SELECT 'goes on'")) == [["goes on"]]
+    client.close()
+    wait_until(lambda: relays(proxy) == 0)
+    assert not proxy.call(lambda: proxy.worker.plane._keys)
+
+
+@pytest.mark.parametrize("name", ["ent_1", "ent"])
+def test_it_ends_when_its_tenant_or_cluster_is_disabled(proxy: Proxy, name: str) -> None:
+    client = replicator(proxy)
+    client.rows("IDENTIFY_SYSTEM")
+    proxy.console("DISABLE vip_1")
+    assert client.nothing_to_read(1.2)
+    proxy.console(f"DISABLE {name}")
+    client.read_to_eof()
+    wait_until(lambda: relays(proxy) == 0)
 
 
 def test_the_servers_refusal_is_its_own(proxy: Proxy) -> None:
