@@ -52,43 +52,53 @@ def reconnect(plane: Plane, cluster: str) -> None:
     plane.pools.reconnect(cluster)
 
 
-def kill(plane: Plane, name: str) -> int:
-    """Ends the sessions of a tenant or of a cluster; returns how many there were."""
-    tenant = plane.registry.known(name)
-    if tenant is None:
-        _known_cluster(plane, name)
+def kill(plane: Plane, name: str, kind: str = "") -> None:
+    """Drops the clients of a tenant; or all connections of a cluster ("*": of all), which then is paused."""
+    if name == "*":
+        found: Kind = "cluster"
+    else:
+        found, name = _kind(plane, name, kind)
+    if found == "cluster":
+        if plane.pools.paused(name):
+            raise InvalidParameter("already paused" if name == "*" else f'cluster "{name}" is already paused')
+        plane.pools.pause(name)
     error = ShuttingDown("terminating connection due to administrator command")
-    ended = 0
     for session in list(plane.sessions):
-        if session.tenant.name == tenant.name if tenant is not None else session.pool.key.cluster == name:
+        if name in ("*", session.tenant.name if found == "tenant" else session.pool.key.cluster):
             session.end(error)
-            ended += 1
-    return ended
+    for relay in list(plane.relays):
+        if name in ("*", relay.tenant if found == "tenant" else relay.cluster):
+            relay.close()
+    if found == "cluster":
+        plane.pools.drop_all(name, error)
 
 
-def kill_client(plane: Plane, pointer: str) -> None:
-    """Ends the one session that SHOW CLIENTS calls `pointer`."""
+def kill_client(plane: Plane, which: str) -> None:
+    """Ends the one session that SHOW CLIENTS has with that `ptr` or `id`."""
     for session in list(plane.sessions):
-        if f"{id(session):#x}" == pointer:
+        if which in (f"{id(session):#x}", str(id(session))):
             session.end(ShuttingDown("terminating connection due to administrator command"))
             return
-    raise InvalidParameter(f"no client {pointer}")
+    raise InvalidParameter(f"no client {which}")
 
 
-def _kind(plane: Plane, name: str) -> tuple[Kind, str]:
-    tenant = plane.registry.known(name)
+def _kind(plane: Plane, name: str, kind: str = "") -> tuple[Kind, str]:
+    """A tenant goes before a cluster of the same name unless `kind` says which of them is meant."""
+    tenant = plane.registry.known(name) if kind != "cluster" else None
     if tenant is not None:
         return "tenant", tenant.name
+    if kind == "tenant":
+        raise InvalidParameter(f'tenant "{name}" does not exist')
     _known_cluster(plane, name)
     return "cluster", name
 
 
-def disable(plane: Plane, name: str) -> None:
+def disable(plane: Plane, name: str, kind: str = "") -> None:
     """No new logins for a tenant or a cluster; the sessions that there are end at their next transaction."""
-    plane.registry.disable(*_kind(plane, name))
+    plane.registry.disable(*_kind(plane, name, kind))
 
 
-def enable(plane: Plane, name: str) -> None:
-    kind, found = _kind(plane, name)
-    if not plane.registry.enable(kind, found):
-        raise InvalidParameter(f'{kind} "{found}" is not disabled')
+def enable(plane: Plane, name: str, kind: str = "") -> None:
+    found, name = _kind(plane, name, kind)
+    if not plane.registry.enable(found, name):
+        raise InvalidParameter(f'{found} "{name}" is not disabled')

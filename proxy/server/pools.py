@@ -136,6 +136,17 @@ class Pools:
             if cluster in ("", pool.cluster.name):
                 pool.recycle()
 
+    def drop_all(self, cluster: str, error: TiergateError) -> None:
+        """Closes every connection of a cluster at once, those that are being opened as soon as they are."""
+        for pool in self:
+            if cluster in ("*", pool.cluster.name):
+                pool.recycle()
+                for server in [*pool.active, *pool.resetting]:
+                    if server.link is not None:
+                        server.link.end(error)
+                    if server in pool.active or server in pool.resetting:
+                        pool.drop(server)
+
     async def evict_database(self, cluster: str, database: str) -> None:
         """Closes the idle connections to a database and waits until their backends are gone."""
         closing: set[ServerConnection] = set()

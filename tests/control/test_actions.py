@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests import rawclient
-from tests.rawclient import ServerError, errors, sqlstates
+from tests.integration.servers import backends, connect
+from tests.rawclient import RawClient, ServerError, errors, sqlstates
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
+    from proxy.cli.embedded import EmbeddedServer
     from tests.conftest import StartProxy
     from tests.integration.running import Proxy
 
@@ -75,15 +77,86 @@ def test_kill_ends_a_tenants_sessions_only(proxy: Proxy) -> None:
     assert proxy.raw("app@std_1").value("SELECT 1") == "1"
 
 
-@pytest.mark.parametrize("command", ["KILL_CLIENT", "kill client"])
-def test_kill_by_cluster_and_by_pointer(proxy: Proxy, command: str) -> None:
-    vip, shared = proxy.raw("app@vip_1"), proxy.raw()
-    proxy.console("KILL vip-1")
-    assert sqlstates(vip.read_to_eof()) == ["57P01"]
+@pytest.mark.parametrize(("command", "column"), [("KILL_CLIENT", "id"), ("kill client", "ptr")])
+def test_kill_one_client(proxy: Proxy, command: str, column: str) -> None:
+    client = proxy.raw()
     (row,) = proxy.console("SHOW CLIENTS")
-    proxy.console(f"{command} {row['ptr']}")
-    assert sqlstates(shared.read_to_eof()) == ["57P01"]
-    assert failure(proxy, f"{command} {row['ptr']}") == "22023"
+    proxy.console(f"{command} {row[column]}")
+    assert sqlstates(client.read_to_eof()) == ["57P01"]
+    assert failure(proxy, f"{command} {row[column]}") == "22023"
+
+
+def replicator(proxy: Proxy) -> RawClient:
+    return proxy.raw("replicator@ent_1", password="replicator-secret", parameters={"replication": "database"})
+
+
+def test_kill_of_a_cluster_drops_all_its_connections_and_leaves_it_paused(
+    proxy: Proxy, dedicated: EmbeddedServer
+) -> None:
+    idle, busy, elsewhere = proxy.raw("app@ent_1"), proxy.raw("app@ent_1"), proxy.raw()
+    walsender = replicator(proxy)
+    busy.query("BEGIN")
+    proxy.console("KILL ent")
+    for client in (idle, busy):
+        assert sqlstates(client.read_to_eof()) == ["57P01"]
+    walsender.read_to_eof()
+    wait_until(lambda: backends(dedicated, "usename IN ('app', 'replicator')") == 0)
+    assert elsewhere.value("SELECT 1") == "1"
+    assert [row["paused"] for row in proxy.console("SHOW DATABASES") if row["name"] == "ent"] == ["1"]
+    assert failure(proxy, "KILL ent") == "22023"
+    late = proxy.raw("app@ent_1")
+    late.send(rawclient.query("SELECT 2"))
+    assert late.nothing_to_read(0.1)
+    proxy.console("RESUME ent")
+    assert rawclient.rows(late.read_ready()) == [["2"]]
+
+
+def test_kill_of_all(proxy: Proxy) -> None:
+    clients = [proxy.raw("app@ent_1"), proxy.raw("app@vip_1"), proxy.raw(), replicator(proxy)]
+    proxy.console("KILL")
+    for client in clients:
+        client.read_to_eof()
+    wait_until(lambda: proxy.console("SHOW SERVERS") == [])
+    assert {row["paused"] for row in proxy.console("SHOW DATABASES")} == {"1"}
+    assert failure(proxy, "KILL") == "22023"
+    proxy.console("RESUME")
+    assert proxy.raw().value("SELECT 1") == "1"
+
+
+def test_kill_reaches_a_login_that_a_server_keeps_waiting(proxy: Proxy, shared: EmbeddedServer) -> None:
+    slow = proxy.unnamed()
+    with connect(shared) as direct, direct.transaction():
+        direct.execute("LOCK TABLE pg_catalog.pg_tablespace")  # the check of default_tablespace waits for it
+        options = "-c default_tablespace=pg_default"
+        slow.send(rawclient.startup({"user": "app@std_1", "database": "appdb", "options": options}))
+        wait_until(lambda: any(row["state"] == "active" for row in proxy.console("SHOW SERVERS")))
+        proxy.console("KILL shared")
+        assert sqlstates(slow.read_to_eof()) == ["57P01"]
+
+
+def test_a_cluster_that_is_called_as_a_tenant(start_proxy: StartProxy, all_tiers: Tables) -> None:
+    tables = {key: value for key, value in all_tiers.items() if key != "tenant.std_2"}
+    names = {
+        "cluster.std_2": all_tiers["cluster.shared"],
+        "tenant.std_2": {"tier": "standard", "cluster": "shared"},
+        "tenant.std_3": {"tier": "standard", "cluster": "std_2"},
+        **{
+            f"tenant.{name}": all_tiers[f"tenant.{name}"] | {"cluster": "shared"}
+            for name in ("std_1", "free_1")
+        },
+    }
+    proxy = start_proxy(tables | names)
+    tenants, clusters = proxy.raw("app@std_2"), proxy.raw("app@std_3")
+    proxy.console("KILL TENANT std_2")
+    assert sqlstates(tenants.read_to_eof()) == ["57P01"]
+    assert clusters.value("SELECT 1") == "1"
+    proxy.console("KILL cluster std_2")
+    assert sqlstates(clusters.read_to_eof()) == ["57P01"]
+    assert proxy.raw("app@std_2").value("SELECT 1") == "1"
+    proxy.console("DISABLE CLUSTER std_2")
+    assert [row["disabled"] for row in proxy.console("SHOW DATABASES") if row["name"] == "std_2"] == ["1"]
+    proxy.console("ENABLE CLUSTER std_2")
+    assert failure(proxy, "ENABLE TENANT shared") == "22023"
 
 
 @pytest.mark.parametrize("name", ["std_1", "shared"])

@@ -116,7 +116,8 @@ def test_an_error_in_an_extended_batch_skips_to_the_sync(proxy: Proxy) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["SELECT 1", "SHOW", "SHOW NONSENSE", "SHOW POOLS now", "KILL", "PAUSE a b", "SHUTDOWN now", "SET", "SHOW ROUTE",
+    ["SELECT 1", "SHOW", "SHOW NONSENSE", "SHOW POOLS now", "KILL a b", "ENABLE a b", "DISABLE", "PAUSE a b", "SHUTDOWN now",
+     "SET", "SHOW ROUTE",
      "DROP TABLE x", "'", '"', "SET log_level ="],
 )  # fmt: skip
 def test_an_unknown_command_is_a_syntax_error(proxy: Proxy, command: str) -> None:

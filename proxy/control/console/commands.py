@@ -24,13 +24,16 @@ HELP = (
     "PAUSE [cluster]",
     "RESUME [cluster]",
     "RECONNECT [cluster]",
-    "DISABLE tenant|cluster",
-    "ENABLE tenant|cluster",
-    "KILL tenant|cluster",
+    "DISABLE [TENANT|CLUSTER] name",
+    "ENABLE [TENANT|CLUSTER] name",
+    "KILL [[TENANT|CLUSTER] name]",
     "KILL CLIENT ptr (also KILL_CLIENT)",
     "SHUTDOWN [WAIT_FOR_CLIENTS]",
 )
 _WORD = re.compile(r"""\s*(?:"((?:[^"]|"")*)"|'((?:[^']|'')*)'|(=)|([^\s;='"]+))""")
+
+
+_KINDS = ("tenant", "cluster")
 
 
 class CommandSyntax(ClientError):
@@ -95,14 +98,18 @@ async def execute(plane: Plane, operations: Operations, statement: str, *, may_w
         case "reconnect", 0 | 1:
             actions.reconnect(plane, name)
             return Answer("RECONNECT")
-        case "disable", 1:
-            actions.disable(plane, name)
+        case "disable", 1 | 2 if len(rest) == 1 or name.lower() in _KINDS:
+            actions.disable(plane, rest[-1], *_kind(rest))
             return Answer("DISABLE")
-        case "enable", 1:
-            actions.enable(plane, name)
+        case "enable", 1 | 2 if len(rest) == 1 or name.lower() in _KINDS:
+            actions.enable(plane, rest[-1], *_kind(rest))
             return Answer("ENABLE")
-        case "kill", 1:
-            return Answer(f"KILL {actions.kill(plane, name)}")
+        case "kill", 0:
+            actions.kill(plane, "*")
+            return Answer("KILL")
+        case "kill", 1 | 2 if len(rest) == 1 or name.lower() in _KINDS:
+            actions.kill(plane, rest[-1], *_kind(rest))
+            return Answer("KILL")
         case "kill_client", 1:
             actions.kill_client(plane, name)
             return Answer("KILL_CLIENT")
@@ -118,6 +125,11 @@ async def execute(plane: Plane, operations: Operations, statement: str, *, may_w
                 operations.set(name, value[0])
                 return Answer("SET")
     raise CommandSyntax(f"invalid command '{statement}', use SHOW HELP;")
+
+
+def _kind(rest: list[str]) -> list[str]:
+    """What stands before the name: nothing, or which kind of thing it names."""
+    return [word.lower() for word in rest[:-1]]
 
 
 def show(plane: Plane, operations: Operations, rest: list[str]) -> Answer:
