@@ -66,17 +66,17 @@ class _Line(Generic[W]):
 class FairQueue(Generic[W]):
     """`on_free` is called when a tenant or a user that had stepped aside may be served again."""
 
-    __slots__ = ("_aside", "_first", "_last", "_on_free", "_size", "_turns")
+    __slots__ = ("_aside", "_first", "_last", "_on_free", "_turns", "size")
 
     def __init__(self, on_free: Callable[[], None]) -> None:
         self._turns: OrderedDict[Account, _Line[W]] = OrderedDict()
         self._aside: dict[Account, _Line[W]] = {}  # tenants at their cap, and those all of whose users are
         self._on_free = on_free
-        self._size = 0
+        self.size = 0
         self._first = self._last = 0  # the numbers of those at the two ends
 
     def __len__(self) -> int:
-        return self._size
+        return self.size
 
     def __iter__(self) -> Iterator[W]:
         for line in [*self._turns.values(), *self._aside.values()]:
@@ -158,7 +158,7 @@ class FairQueue(Generic[W]):
     def _count(self, account: Account, user: UserAccount, by: int) -> None:
         account.waiting += by
         user.waiting += by
-        self._size += by
+        self.size += by
 
     def _step_aside(self, account: Account, full: Counter) -> None:
         self._aside[account] = self._turns.pop(account)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from proxy.server.pool import Pool
 
 
-class Conversation(asyncio.Protocol):
+class Conversation:
     """The fields of a session, and the small steps that need nothing else."""
 
     __slots__ = (

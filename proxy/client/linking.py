@@ -5,7 +5,6 @@ Linking is the lower half of `Session`; the upper half (`session.py`) reads the 
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from time import monotonic
 
 from proxy.client import effects
@@ -19,7 +18,7 @@ from proxy.wire import encode
 
 _PARKED_MAX = 65_536  # bytes read ahead of a wait; beyond, the client's socket is left alone
 # A connection that has one of these might cut a change of its state short.
-_RISKY = ("statement_timeout", "transaction_timeout")
+_RISKY = frozenset(("statement_timeout", "transaction_timeout"))
 
 
 class Linking(Conversation):
@@ -42,17 +41,17 @@ class Linking(Conversation):
 
     # --- what the upper half does -------------------------------------------------------------------
 
-    @abstractmethod
     def _process(self, data: bytes) -> None:
         """Reads requests of the client."""
+        raise NotImplementedError
 
-    @abstractmethod
     def end(self, error: TiergateError) -> None:
         """Ends the session with a FATAL of ours."""
+        raise NotImplementedError
 
-    @abstractmethod
     def _close(self) -> None:
         """Ends the session and gives back its server connection."""
+        raise NotImplementedError
 
     # --- linking ------------------------------------------------------------------------------------
 
@@ -121,7 +120,7 @@ class Linking(Conversation):
             return True
         guc = self.plane.options.tenant_guc.lower()
         other_tenant = before.get(guc, needs.parameters.get(guc)) != needs.parameters.get(guc)
-        if not other_tenant and needs in self.pool.accepted and not any(name in before for name in _RISKY):
+        if not other_tenant and needs in self.pool.accepted and _RISKY.isdisjoint(before):
             out.append(ahead)
             return True
         self.holding = True

@@ -98,7 +98,7 @@ def on_query(
     text = decode.query(data[start + 5 : stop])
     verdict = session.plane.judge.judge(text)
     if verdict is PLAIN and session.mode is not PoolMode.STATEMENT:
-        server.expect(owed.FORWARD_QUERY)
+        server.expect(owed.FORWARD_PLAIN_QUERY)
         return None
     refused = refusal(session, text, verdict)
     if refused is not None:

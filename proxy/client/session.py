@@ -21,6 +21,8 @@ from proxy.wire.frames import HEAD, MORE
 _log = log.get("session")
 _QUERY, _FUNCTION, _SYNC, _TERMINATE, _FLUSH, _BIND = b"QFSXHB"
 _COPY_ENDS = b"cf"
+_WAITING, _CLOSED = SessionState.WAITING, SessionState.CLOSED
+_SERVERLESS = b"SHcf"  # needs no server while none is linked
 
 
 class Session(Linking):
@@ -29,9 +31,9 @@ class Session(Linking):
     # --- the client's socket ------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        if self.state is SessionState.WAITING or self.holding:
+        if self.state is _WAITING or self.holding:
             self._park(data)
-        elif self.state is not SessionState.CLOSED and not self.leaving:
+        elif self.state is not _CLOSED and not self.leaving:
             self._process(data)
 
     def eof_received(self) -> bool:
@@ -80,7 +82,7 @@ class Session(Linking):
                 return
             if server is None:
                 sent = scanner.stop
-                if self._answered(kind):
+                if (kind in _SERVERLESS or self.skipping or self.answer) and self._answered(kind):
                     continue
                 server = self._link(out)
                 if server is None:
@@ -157,7 +159,7 @@ class Session(Linking):
                 for database in databases:
                     await self.plane.pools.evict_database(self.pool.cluster.name, database)
             finally:
-                if self.evicting is wait and self.state is not SessionState.CLOSED:
+                if self.evicting is wait and self.state is not _CLOSED:
                     self.evicting = None
                     self.evicted = True
                     self.holding = False
@@ -169,7 +171,7 @@ class Session(Linking):
 
     def cancel(self) -> None:
         """The client's CancelRequest."""
-        if self.state is SessionState.WAITING:
+        if self.state is _WAITING:
             self.pool.leave(self)
             self.refused(QueryCanceled("canceling statement due to user request"))
         elif self.server is not None and self.server.pipeline.settling:
@@ -190,7 +192,7 @@ class Session(Linking):
 
     def end(self, error: TiergateError) -> None:
         """Ends the session with a FATAL of ours."""
-        if self.state is SessionState.CLOSED:
+        if self.state is _CLOSED:
             return
         self.account.stats.error(error.sqlstate)
         self.write(
@@ -204,9 +206,9 @@ class Session(Linking):
         self._close()
 
     def _close(self) -> None:
-        if self.state is SessionState.CLOSED:
+        if self.state is _CLOSED:
             return
-        if self.state is SessionState.WAITING:
+        if self.state is _WAITING:
             self.pool.leave(self)
         self.step("close")
         server, self.server = self.server, None

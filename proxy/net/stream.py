@@ -119,7 +119,7 @@ async def accepted(sock: socket.socket, context: ssl.SSLContext | None) -> Login
     loop = asyncio.get_running_loop()
     stream = LoginStream()
     if context is None:
-        SocketTransport(loop, sock, stream)
+        stream.connection_made(SocketTransport(loop, sock, stream))
     else:
         # Under TLS uvloop returns its own protocol here, not ours.
         await loop.connect_accepted_socket(lambda: stream, sock, ssl=context)
@@ -131,7 +131,7 @@ async def connected(sock: socket.socket, context: ssl.SSLContext | None, host: s
     loop = asyncio.get_running_loop()
     stream = LoginStream()
     if context is None:
-        SocketTransport(loop, sock, stream)
+        stream.connection_made(SocketTransport(loop, sock, stream))
     else:
         await loop.create_connection(lambda: stream, sock=sock, ssl=context, server_hostname=host)
     return stream

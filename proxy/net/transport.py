@@ -29,8 +29,6 @@ LOOKOUT = 1.0  # seconds
 class Wire(Protocol):
     """What the lives of a socket have in common; asyncio.Protocol is one."""
 
-    def connection_made(self, transport: Any) -> None: ...
-
     def data_received(self, data: bytes) -> None: ...
     def eof_received(self) -> bool | None: ...
     def connection_lost(self, exc: Exception | None) -> None: ...
@@ -107,7 +105,6 @@ class SocketTransport:
             lookout = _lookouts[loop] = _Lookout(loop)
         self._lookout = lookout
         lookout.add(self._fd, self)
-        protocol.connection_made(self)
         loop.add_reader(self._fd, self._readable)
 
     # --- reading ------------------------------------------------------------------------------------

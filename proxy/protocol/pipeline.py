@@ -30,6 +30,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from proxy.errors import ServerProtocolError
+from proxy.wire.frames import FROM_SERVER, FROM_SERVER_DROPPING, FROM_SERVER_ROWS
 
 if TYPE_CHECKING:
     from proxy.protocol.statements import Statement
@@ -38,26 +39,41 @@ FORWARD, DROP, INJECT = 0, 1, 2
 
 PARSE, BIND, DESCRIBE, EXECUTE, CLOSE, SYNC, QUERY, COPY_END = 0, 1, 2, 3, 4, 5, 6, 7
 
-_COMPLETES: dict[int, frozenset[int]] = {
-    PARSE: frozenset(b"1"),
-    BIND: frozenset(b"2"),
-    DESCRIBE: frozenset(b"Tn"),
-    EXECUTE: frozenset(b"CIs"),
-    CLOSE: frozenset(b"3"),
-    SYNC: frozenset(b"Z"),
-    QUERY: frozenset(b"Z"),
+_COMPLETES: dict[int, bytes] = {
+    PARSE: b"1",
+    BIND: b"2",
+    DESCRIBE: b"Tn",
+    EXECUTE: b"CIs",
+    CLOSE: b"3",
+    SYNC: b"Z",
+    QUERY: b"Z",
 }
-_BELONGS: dict[int, frozenset[int]] = {
-    PARSE: frozenset(),
-    BIND: frozenset(),
-    DESCRIBE: frozenset(b"t"),
-    EXECUTE: frozenset(b"DdcGHW"),
-    CLOSE: frozenset(),
-    SYNC: frozenset(),
-    QUERY: frozenset(b"TDCIdcGHWV"),
+_BELONGS: dict[int, bytes] = {
+    DESCRIBE: b"t",
+    EXECUTE: b"DdcGHW",
+    QUERY: b"TDCIdcGHWV",
 }
-_ANY_TIME = frozenset(b"NAS")
+_ANY_TIME = b"NAS"
 _ERROR, _NOTIFICATION = b"EA"
+
+_FOREIGN, _PART, _WHOLE, _ASIDE = 0, 1, 2, 3
+
+
+def _meanings() -> bytes:
+    """What a reply is to the head of the queue: one byte for each (kind of the head, type of the reply)."""
+    table = bytearray(256 * (COPY_END + 1))
+    for kind in range(COPY_END + 1):
+        for replies, meaning in (
+            (_BELONGS.get(kind, b""), _PART),
+            (_COMPLETES.get(kind, b""), _WHOLE),
+            (_ANY_TIME, _ASIDE),
+        ):
+            for reply in replies:
+                table[kind << 8 | reply] = meaning
+    return bytes(table)
+
+
+_MEANING = _meanings()
 
 
 class Expect:
@@ -67,10 +83,10 @@ class Expect:
     assumed of a request that the server refused (failed) or ignored (not failed). error: the ErrorResponse
     to say in place of the server's own. tolerant: of a DROP, that an error is no reason to distrust the server.
     restores: parameters (lower case) that are set again right behind this request, so that what it makes of
-    them is not told.
+    them is not told. interest: which replies must be told while this is the head.
     """
 
-    __slots__ = ("action", "error", "kind", "restores", "says", "statement", "tolerant", "undo")
+    __slots__ = ("action", "error", "interest", "kind", "restores", "says", "statement", "tolerant", "undo")
 
     def __init__(
         self,
@@ -83,9 +99,11 @@ class Expect:
         error: bytes = b"",
         tolerant: bool = False,
         restores: Mapping[str, str] | None = None,
+        interest: bytes = FROM_SERVER,
     ) -> None:
         self.kind = kind
         self.action = action
+        self.interest = FROM_SERVER_DROPPING if action == DROP else interest
         self.says = says
         self.statement = statement
         self.undo = undo
@@ -102,6 +120,7 @@ FORWARD_EXECUTE = Expect(EXECUTE)
 FORWARD_CLOSE = Expect(CLOSE)
 FORWARD_SYNC = Expect(SYNC)
 FORWARD_QUERY = Expect(QUERY)
+FORWARD_PLAIN_QUERY = Expect(QUERY, interest=FROM_SERVER_ROWS)
 DROP_PARSE = Expect(PARSE, DROP)
 DROP_BIND = Expect(BIND, DROP)
 DROP_EXECUTE = Expect(EXECUTE, DROP)
@@ -137,8 +156,9 @@ class Pipeline:
         return sum(entry.kind in (SYNC, QUERY) and entry.action == FORWARD for entry in self.entries)
 
     @property
-    def dropping(self) -> bool:
-        return bool(self.entries) and self.entries[0].action == DROP
+    def interest(self) -> bytes:
+        """Which replies must be told now."""
+        return self.entries[0].interest if self.entries else FROM_SERVER
 
     def expect(self, entry: Expect) -> None:
         """Queues `entry`; an INJECT that is at once at the head is put into `said`."""
@@ -156,23 +176,25 @@ class Pipeline:
 
     def reply(self, kind: int) -> int:
         """FORWARD or DROP for a reply of type `kind`; moves the queue on if the reply completes its head."""
-        if kind in _ANY_TIME:
-            return DROP if self.dropping and kind != _NOTIFICATION else FORWARD
         entries = self.entries
         if not entries:
-            if kind == _ERROR:  # the server's last word, which no request caused
+            if kind == _ERROR or kind in _ANY_TIME:  # the server's last word, which no request caused
                 return FORWARD
             raise ServerProtocolError(internal=f"a reply of type {chr(kind)!r} that no request caused")
         head = entries[0]
-        if kind in _COMPLETES[head.kind]:
+        meaning = _MEANING[head.kind << 8 | kind]
+        if meaning == _WHOLE:
             entries.popleft()
-            self._say()
+            if entries and entries[0].action == INJECT:
+                self._say()
             return head.action
+        if meaning == _ASIDE:
+            return FORWARD if kind == _NOTIFICATION else head.action
         if kind == _ERROR:
             self._fail(head)
             # A statement that we had to prepare again fails for the client that uses it.
             return FORWARD if head.statement is not None else head.action
-        if kind not in _BELONGS[head.kind]:
+        if meaning == _FOREIGN:
             raise ServerProtocolError(
                 internal=f"a reply of type {chr(kind)!r} to a request of kind {head.kind}"
             )

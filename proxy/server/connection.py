@@ -7,7 +7,6 @@ session the chunk itself when nothing in it was ours. All that is known of the s
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from functools import partial
 from time import monotonic
@@ -22,7 +21,7 @@ from proxy.protocol.state import EMPTY, State, batches, difference, intern, set_
 from proxy.protocol.statements import PREFIX, STRANGE, Prepared, Statement
 from proxy.server.link import Link, Owner
 from proxy.wire import decode, encode
-from proxy.wire.frames import FROM_SERVER, FROM_SERVER_DROPPING, HEAD, MORE, Scanner
+from proxy.wire.frames import FROM_SERVER, HEAD, MORE, Scanner
 
 if TYPE_CHECKING:
     from proxy.admission.accounts import Account, Counter
@@ -37,11 +36,11 @@ READ_ONLY_PARAMETERS = frozenset((
 display_names: dict[str, str] = {}
 
 
-class ServerConnection(asyncio.Protocol):
+class ServerConnection:
     __slots__ = (
         "_done", "_job_failed", "account", "address", "cancels", "closing", "copy_in", "dirty", "endpoint",
         "generation", "idle_since", "key", "last_error", "link", "login_parameters", "opened_at", "owner",
-        "permits", "pid", "pipeline", "prepared", "query_since", "reported", "scanner", "state", "state_error",
+        "permits", "pid", "pipeline", "prepared", "query_since", "reported", "scanner", "state", "state_error", "stats",
         "status", "struck", "struck_at", "to_close", "transport", "unnamed", "uses", "values", "write_paused",
         "xact_since",
     )  # fmt: skip
@@ -58,6 +57,7 @@ class ServerConnection(asyncio.Protocol):
         generation: int,
     ) -> None:
         self.owner = owner
+        self.stats = owner.stats
         self.endpoint = endpoint
         self.pid = pid
         self.key = key
@@ -123,7 +123,7 @@ class ServerConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self.closing:
             return
-        self.owner.traffic(len(data))
+        self.stats.bytes_sent += len(data)
         scanner = self.scanner
         scanner.feed(data)
         pipeline = self.pipeline
@@ -161,7 +161,7 @@ class ServerConnection(asyncio.Protocol):
                     sent = stop
                 if kind == _READY and head is not None and head.action == DROP and not head.tolerant:
                     self._state_settled(pieces)
-                scanner.interest = FROM_SERVER_DROPPING if pipeline.dropping else FROM_SERVER
+                scanner.interest = pipeline.interest
         except (ServerProtocolError, ProtocolViolation) as error:
             self.distrust(
                 ServerProtocolError(
@@ -208,7 +208,7 @@ class ServerConnection(asyncio.Protocol):
             if status == IDLE:
                 account.stats.transactions += 1
                 xact = now - self.xact_since
-        self.owner.measured(query, xact)
+        self.stats.add_query(query, xact)
         self.query_since = now
         if status == IDLE:
             self.xact_since = now
@@ -299,7 +299,7 @@ class ServerConnection(asyncio.Protocol):
         self.pipeline.expect(entry)
 
     def send(self, data: bytes) -> None:
-        self.scanner.interest = FROM_SERVER_DROPPING if self.pipeline.dropping else FROM_SERVER
+        self.scanner.interest = self.pipeline.interest
         self.transport.write(data)
 
     def begin(self, now: float) -> None:

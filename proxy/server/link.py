@@ -9,6 +9,7 @@ from proxy.errors import TiergateError
 from proxy.model import Limits
 from proxy.protocol.state import State
 from proxy.protocol.statements import Statement
+from proxy.stats import PoolStats
 
 S_contra = TypeVar("S_contra", contravariant=True)
 
@@ -52,11 +53,11 @@ class Link(Protocol):
 class Owner(Protocol[S_contra]):
     """What a server connection asks of its pool."""
 
+    stats: PoolStats
+
     def lost(self, server: S_contra) -> None: ...
     def cleaned(self, server: S_contra) -> None: ...
     def retire(self, statement: Statement) -> None: ...
-    def traffic(self, received: int) -> None: ...
-    def measured(self, query_seconds: float, xact_seconds: float) -> None: ...
 
 
 class Waiter(Protocol[S_contra]):

@@ -32,6 +32,8 @@ from proxy.server.connection import ServerConnection
 from proxy.server.link import Waiter
 from proxy.stats import PoolStats
 
+_IDLE, _ACTIVE, _RESETTING = ServerState.IDLE, ServerState.ACTIVE, ServerState.RESETTING
+
 
 class Keeper(Protocol):
     """What a pool asks of those who keep all pools."""
@@ -102,7 +104,7 @@ class Pool:
         Raises CapReached for a full queue, and the servers' error while they are known to be down.
         """
         account, user = waiter.account, waiter.user_account
-        if self.idle and not self.queue and not self.paused:
+        if self.idle and not self.queue.size and not self.paused:
             counters = account.server_counters(user)
             if take_all(counters) is None:
                 server = self._pick(waiter.state_needed, now)
@@ -153,7 +155,7 @@ class Pool:
         self._serving = True
         try:
             now = monotonic()
-            while self.queue and self.idle and not self.paused:
+            while self.queue.size and self.idle and not self.paused:
                 taken = self.queue.take()
                 if taken is None:
                     break
@@ -177,11 +179,11 @@ class Pool:
     def checkin(self, server: ServerConnection, *, session_over: bool = False) -> None:
         """Takes back a connection that owes nothing and is in no transaction."""
         server.link = None
-        self.last_used = monotonic()
         self._give_permits(server)
-        if self.mode is PoolMode.SESSION and session_over:
+        if session_over and self.mode is PoolMode.SESSION:
             server.dirty = True
         if server.cancels or server.dirty:
+            self.last_used = monotonic()
             self._move(server, "clean")
             self._clean(server)
             return
@@ -215,7 +217,7 @@ class Pool:
     def _settle(self, server: ServerConnection, event: str) -> None:
         """Back among the idle, or closed if its time is over."""
         now = monotonic()
-        server.idle_since = now
+        server.idle_since = self.last_used = now
         self._move(server, event)
         lifetime = self.options.server_lifetime
         if (
@@ -224,8 +226,9 @@ class Pool:
             or self.size > self.cluster.pool_size
         ):
             self.close_idle(server)
-        self.serve()
-        if self.idle and not self.queue:
+        if self.queue.size:
+            self.serve()
+        if self.idle and not self.queue.size:
             self.pools.came_idle(self)
 
     def _check(self, server: ServerConnection) -> None:
@@ -267,7 +270,7 @@ class Pool:
 
     def _grow(self) -> None:
         room = self.cluster.pool_size - self.size - len(self.closing)
-        if self.paused or not self.queue or room <= 0:  # counting waiters looks at every tenant
+        if self.paused or not self.queue.size or room <= 0:  # counting waiters looks at every tenant
             return
         wanted = min(self.queue.grantable() - self.opening - len(self.idle) - len(self.resetting), room)
         while wanted > 0:
@@ -327,24 +330,20 @@ class Pool:
         """The one place where a connection goes from one list to another."""
         old = server.state
         server.step(event)
-        if old is ServerState.IDLE:
-            if self.idle[-1] is server:
-                self.idle.pop()
-            else:
-                self.idle.remove(server)
+        if old is not _IDLE:
+            (self.active if old is _ACTIVE else self.resetting).discard(server)
+        elif self.idle[-1] is server:
+            self.idle.pop()
         else:
-            (self.active if old is ServerState.ACTIVE else self.resetting).discard(server)
-        match server.state:
-            case ServerState.IDLE:
-                self.idle.append(server)
-            case ServerState.ACTIVE:
-                self.active.add(server)
-            case ServerState.RESETTING:
-                server.idle_since = monotonic()
-                self.resetting.add(server)
-            case ServerState.GONE:
-                server.idle_since = monotonic()
-                self.closing.add(server)
+            self.idle.remove(server)
+        new = server.state
+        if new is _IDLE:
+            self.idle.append(server)
+        elif new is _ACTIVE:
+            self.active.add(server)
+        else:
+            server.idle_since = monotonic()
+            (self.resetting if new is _RESETTING else self.closing).add(server)
 
     def _give_permits(self, server: ServerConnection) -> None:
         permits, server.permits = server.permits, ()
@@ -386,9 +385,3 @@ class Pool:
 
     def cancel(self, server: ServerConnection) -> None:
         self.pools.cancel(server)
-
-    def traffic(self, received: int) -> None:
-        self.stats.bytes_sent += received
-
-    def measured(self, query_seconds: float, xact_seconds: float) -> None:
-        self.stats.add_query(query_seconds, xact_seconds)

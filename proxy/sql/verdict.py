@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from proxy.model import PinReason
 from proxy.sql import tree, words
+from proxy.sql.words import plain
 
 # Above this a text is not parsed: it would hold up every other session for too long.
 MAX_PARSE = 65_536
@@ -128,7 +129,7 @@ class Judge:
         return len(self._kept)
 
     def judge(self, text: bytes) -> Verdict:
-        if words.plain(text):
+        if plain(text):
             return PLAIN
         kept = self._kept
         verdict = kept.get(text)

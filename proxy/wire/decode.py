@@ -25,10 +25,12 @@ def cstring(body: bytes, at: int = 0) -> tuple[bytes, int]:
 
 
 def query(body: bytes) -> bytes:
-    text, end = cstring(body)
-    if end != len(body):
+    end = body.find(b"\0")
+    if end < 0:
+        raise ProtocolViolation("invalid string in message")
+    if end + 1 != len(body):
         raise ProtocolViolation("invalid message format")
-    return text
+    return body[:end]
 
 
 class Parse(NamedTuple):

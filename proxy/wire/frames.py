@@ -14,15 +14,13 @@ Use: `feed(chunk)`, then `next()` until it says MORE. After each call `data[:pos
 `start` and `stop` bound the frame last told (of a HEAD or NOTE: as much of it as there is). What was
 held back (an unfinished READ, a cut header) is kept by the scanner and appears at the front of `data`
 after a later `feed`. The reader forwards slices of `data`; when nothing is held and nothing changed, that
-slice is the chunk itself. Cost of a chunk: one table look-up and one unpack a frame; a held frame's
+slice is the chunk itself. Cost of a chunk: one table look-up and one length a frame; a held frame's
 pieces are joined once, so a frame that comes byte by byte costs no more than its length.
 
 The reader may exchange `interest` between two calls of `next()`.
 """
 
 from __future__ import annotations
-
-import struct
 
 from proxy.errors import ProtocolViolation
 
@@ -34,7 +32,10 @@ HEAD_SIZE = 16_384
 MAX_READ = 1 << 20
 MAX_LENGTH = 0x3FFFFFFF  # PostgreSQL's MaxAllocSize
 
-_LENGTH = struct.Struct("!I").unpack_from
+# The same as C integers where this is compiled (see frames.pxd), which other modules could not import.
+_PASS, _NOTE, _READ, _BAD = PASS, NOTE, READ, BAD
+_MORE, _FRAME, _NOTED, _HEAD = MORE, FRAME, NOTED, HEAD
+_HEADER_SIZE, _HEAD_SIZE, _MAX_LENGTH = HEADER_SIZE, HEAD_SIZE, MAX_LENGTH
 
 
 def interest_table(*, passing: bytes = b"", noted: bytes = b"", read: bytes = b"") -> bytes:
@@ -106,37 +107,37 @@ class Scanner:
         size = len(data)
         interest = self.interest
         while True:
-            if size - pos < HEADER_SIZE:
-                return self._hold(pos, size, HEADER_SIZE)
+            if size - pos < _HEADER_SIZE:
+                return self._hold(pos, size, _HEADER_SIZE)
             kind = data[pos]
             look = interest[kind]
-            length: int = _LENGTH(data, pos + 1)[0]
-            if look == BAD or length < 4 or length > MAX_LENGTH:
+            length = data[pos + 1] << 24 | data[pos + 2] << 16 | data[pos + 3] << 8 | data[pos + 4]
+            if look == _BAD or length < 4 or length > _MAX_LENGTH:
                 self.pos = pos
                 raise ProtocolViolation(
-                    f"invalid frontend message type {kind}" if look == BAD else "invalid message length"
+                    f"invalid frontend message type {kind}" if look == _BAD else "invalid message length"
                 )
             end = pos + 1 + length
-            if look == PASS:
+            if look == _PASS:
                 if end <= size:
                     pos = end
                     continue
                 self._skip = end - size
                 self.pos = size
-                return MORE
+                return _MORE
             self.kind = kind
             self.start = pos
             if end <= size:
                 self.pos = self.stop = end
-                return FRAME if look == READ else NOTED
-            if look == NOTE:
-                told = NOTED
+                return _FRAME if look == _READ else _NOTED
+            if look == _NOTE:
+                told = _NOTED
             elif length <= self.max_read:
                 return self._hold(pos, size, end - pos)
-            elif size - pos < HEAD_SIZE:
-                return self._hold(pos, size, HEAD_SIZE)
+            elif size - pos < _HEAD_SIZE:
+                return self._hold(pos, size, _HEAD_SIZE)
             else:
-                told = HEAD
+                told = _HEAD
             self._skip = end - size
             self.pos = self.stop = size
             return told
@@ -148,7 +149,7 @@ class Scanner:
             self._need = need
             self.data = self.data[:pos]
         self.pos = pos
-        return MORE
+        return _MORE
 
     def rewind(self) -> bytes:
         """Takes out everything from the frame last told on, so that it can be fed again later."""
@@ -163,5 +164,7 @@ class Scanner:
 FROM_CLIENT = interest_table(passing=b"d", read=b"QPBDCESHFXcf")
 # What a server may send after its login. While replies are forwarded, rows and notices just pass.
 FROM_SERVER = interest_table(passing=b"DdcNA", noted=b"123nTtsIGHWV", read=b"ZSEC")
+# The replies to a simple query that leaves nothing behind: only its end matters.
+FROM_SERVER_ROWS = interest_table(passing=b"DdcNATCI", noted=b"123ntsGHWV", read=b"ZSE")
 # While replies are dropped, every frame is told, so that it can be left out.
 FROM_SERVER_DROPPING = interest_table(read=b"DdcNA123nTtsIGHWVZSEC")

@@ -27,14 +27,10 @@ class Recorder:
     """Everything that the transport says, in order."""
 
     def __init__(self) -> None:
-        self.transport: Any = None
         self.data = b""
         self.heard: list[str] = []
         self.errors: list[Exception | None] = []
         self.keep_open = False
-
-    def connection_made(self, transport: Any) -> None:
-        self.transport = transport
 
     def data_received(self, data: bytes) -> None:
         self.data += data

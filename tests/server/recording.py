@@ -8,6 +8,7 @@ from proxy.model import UNLIMITED, Limits, Tenant, Tier
 from proxy.protocol.state import EMPTY, State
 from proxy.protocol.statements import Statement
 from proxy.server.connection import ServerConnection
+from proxy.stats import PoolStats
 from tests.transports import REPORTED, Transport, endpoint
 
 
@@ -26,8 +27,7 @@ class Owner:
         self.lost_ones: list[ServerConnection] = []
         self.cleaned_ones: list[ServerConnection] = []
         self.retired: list[Statement] = []
-        self.received = 0
-        self.queries: list[bool] = []  # whether each ended a transaction
+        self.stats = PoolStats()
 
     def lost(self, server: ServerConnection) -> None:
         self.lost_ones.append(server)
@@ -37,12 +37,6 @@ class Owner:
 
     def retire(self, statement: Statement) -> None:
         self.retired.append(statement)
-
-    def traffic(self, received: int) -> None:
-        self.received += received
-
-    def measured(self, query_seconds: float, xact_seconds: float) -> None:
-        self.queries.append(xact_seconds > 0)
 
 
 class Link:

@@ -1,0 +1,34 @@
+cimport cython
+
+from proxy.stats cimport TenantStats
+
+cdef class Counter:
+    cdef public str name
+    cdef public long limit, used
+    cdef public dict _waiting
+
+    cpdef object give(self)
+
+@cython.locals(counter=Counter)
+cpdef Counter take_all(tuple counters)
+
+@cython.locals(counter=Counter)
+cpdef object give_all(tuple counters)
+
+cdef class TierAccount:
+    cdef public Counter clients, servers
+    cdef public object tier
+
+cdef class UserAccount:
+    cdef public Counter clients, servers
+    cdef public object user
+    cdef public long waiting
+
+cdef class Account:
+    cdef public Counter clients, servers
+    cdef public object limits, tenant
+    cdef public TierAccount tier
+    cdef public TenantStats stats
+    cdef public long waiting
+
+    cpdef tuple server_counters(self, UserAccount user)

@@ -1,0 +1,13 @@
+from proxy.client.conversation cimport Conversation
+from proxy.server.connection cimport ServerConnection
+
+cdef class Linking(Conversation):
+    cpdef object _process(self, bytes data)
+    @cython.locals(now=double, server=ServerConnection)
+    cpdef ServerConnection _link(self, list out)
+    cpdef object _attach(self, ServerConnection server)
+    cpdef bint _take_state(self, ServerConnection server, list out) except -1
+    cpdef object replies(self, bytes data)
+    @cython.locals(server=ServerConnection)
+    cpdef object server_ready(self)
+    cpdef object _unlink(self, ServerConnection server)

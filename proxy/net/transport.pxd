@@ -1,0 +1,10 @@
+cdef int _OPEN, _CLOSING, _CLOSED
+
+cdef class SocketTransport:
+    cdef object _backlog, _lookout, _loop, _protocol, _sock, _readable_now
+    cdef int _fd, _state
+    cdef Py_ssize_t _kept
+    cdef bint _paused, _reading, _writing
+
+    cpdef object write(self, data)
+    cdef object _keep(self, bytes data)

@@ -1,0 +1,3 @@
+
+cpdef object server_step(object state, str event)
+cpdef object session_step(object state, str event)

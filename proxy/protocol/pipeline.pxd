@@ -1,0 +1,21 @@
+cimport cython
+
+cdef int _FOREIGN, _PART, _WHOLE, _ASIDE, _ERROR, _NOTIFICATION
+cdef bytes _MEANING
+
+cdef class Expect:
+    cdef public int action, kind
+    cdef public bytes says, error, interest
+    cdef public object statement, undo, restores
+    cdef public bint tolerant
+
+cdef class Pipeline:
+    cdef public object entries
+    cdef public list said
+    cdef bint _skipping
+
+    cpdef object expect(self, Expect entry)
+    @cython.locals(head=Expect, meaning=int)
+    cpdef int reply(self, int kind) except -1
+    cdef object _say(self)
+    cdef object _fail(self, Expect head)

@@ -1,0 +1,11 @@
+cdef class Statement:
+    cdef object __weakref__
+    cdef public bytes name, text, oids
+    cdef public object verdict
+
+cdef class Prepared:
+    cdef Py_ssize_t _limit
+    cdef object _names
+
+    cpdef object use(self, Statement statement)
+    cpdef object remove(self, Statement statement)

@@ -1,0 +1,43 @@
+cimport cython
+
+from proxy.admission.accounts cimport Account
+from proxy.protocol.pipeline cimport Expect, Pipeline
+from proxy.protocol.state cimport State
+from proxy.protocol.statements cimport Prepared, Statement
+from proxy.stats cimport PoolStats
+from proxy.wire.frames cimport Scanner
+
+cdef int MORE, HEAD, DROP, FORWARD
+cdef int _READY, _ERROR, _STATUS, _COMPLETE, _COPY_IN, _COPY_BOTH
+
+cdef class ServerConnection:
+    cdef object __weakref__
+    cdef object _done
+    cdef bint _job_failed
+    cdef public Account account
+    cdef public PoolStats stats
+    cdef public object address, endpoint, key, link, login_parameters, owner, pid, state, struck, transport
+    cdef public tuple permits
+    cdef public int cancels, status, generation
+    cdef public long long uses
+    cdef public bint closing, copy_in, dirty, write_paused
+    cdef public bytes last_error, state_error
+    cdef public double idle_since, opened_at, query_since, struck_at, xact_since
+    cdef public Pipeline pipeline
+    cdef public Prepared prepared
+    cdef public Scanner scanner
+    cdef public State reported, values
+    cdef public list to_close
+    cdef public Statement unnamed
+
+    @cython.locals(
+        scanner=Scanner, pipeline=Pipeline, head=Expect, pieces=list, told=int, kind=int, action=int, start=Py_ssize_t,
+        stop=Py_ssize_t, sent=Py_ssize_t,
+    )
+    cpdef object data_received(self, bytes data)
+    @cython.locals(now=double, query=double, xact=double, account=Account)
+    cdef object _ready(self, int status, Expect head)
+    cpdef object expect(self, Expect entry)
+    cpdef object send(self, bytes data)
+    cpdef object begin(self, double now)
+    cpdef object step(self, str event)

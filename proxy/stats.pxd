@@ -1,0 +1,17 @@
+cdef class Histogram:
+    cdef public list buckets
+    cdef public double total
+
+    cpdef object add(self, double seconds)
+
+cdef class TenantStats:
+    cdef public long long queries, transactions, waits
+    cdef public double wait_seconds
+    cdef public Histogram durations
+    cdef public dict errors
+
+cdef class PoolStats:
+    cdef public long long bytes_received, bytes_sent, queries, server_assignments, transactions
+    cdef public double query_seconds, wait_seconds, xact_seconds
+
+    cpdef object add_query(self, double query_seconds, double xact_seconds)

@@ -1,0 +1,51 @@
+"""Compiles the hot modules where Cython and a C compiler are there; without them the same source is interpreted.
+
+TIERGATE_COMPILE=1 compiles always (a failure is an error), TIERGATE_COMPILE=0 never. By default a wheel is
+compiled as far as that is possible, and an editable install is not, so that what one edits is what runs.
+"""
+
+import os
+import sys
+
+from setuptools import Extension, setup
+
+COMPILED = (
+    "stats",
+    "wire/decode",
+    "wire/frames",
+    "sql/verdict",
+    "sql/words",
+    "admission/accounts",
+    "protocol/lifecycle",
+    "protocol/pipeline",
+    "protocol/state",
+    "protocol/statements",
+    "net/transport",
+    "server/connection",
+    "server/pool",
+    "client/conversation",
+    "client/linking",
+    "client/requests",
+    "client/session",
+)
+
+
+def extensions() -> list[Extension]:
+    wanted = os.environ.get("TIERGATE_COMPILE", "")
+    if wanted == "0" or (not wanted and "editable_wheel" in sys.argv):
+        return []
+    try:
+        from Cython.Build import cythonize
+    except ImportError:
+        if wanted:
+            raise
+        return []
+    modules = [
+        Extension("proxy." + name.replace("/", "."), [f"proxy/{name}.py"], optional=not wanted)
+        for name in COMPILED
+    ]
+    # Annotations are for readers and mypy; the types of the compiled code stand in the .pxd files.
+    return cythonize(modules, build_dir="build/cython", compiler_directives={"annotation_typing": False})
+
+
+setup(ext_modules=extensions())
