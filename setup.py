@@ -20,14 +20,22 @@ COMPILED = (
     "protocol/pipeline",
     "protocol/state",
     "protocol/statements",
+    "net/sockets",
     "net/transport",
     "server/connection",
+    "server/link",
     "server/pool",
     "client/conversation",
     "client/linking",
     "client/requests",
     "client/session",
 )
+
+
+def _source(name: str) -> str:
+    """A module has one source; where C does it another way, the twin that is compiled stands beside it."""
+    twin = f"proxy/{name}.pyx"
+    return twin if os.path.exists(twin) else f"proxy/{name}.py"
 
 
 def extensions() -> list[Extension]:
@@ -41,7 +49,7 @@ def extensions() -> list[Extension]:
             raise
         return []
     modules = [
-        Extension("proxy." + name.replace("/", "."), [f"proxy/{name}.py"], optional=not wanted)
+        Extension("proxy." + name.replace("/", "."), [_source(name)], optional=not wanted)
         for name in COMPILED
     ]
     # Annotations are for readers and mypy; the types of the compiled code stand in the .pxd files.

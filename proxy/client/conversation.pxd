@@ -1,21 +1,25 @@
 from proxy.admission.accounts cimport Account
+from proxy.net.transport cimport deliver
 from proxy.protocol.state cimport State
 from proxy.protocol.statements cimport Statement
 from proxy.server.connection cimport ServerConnection
+from proxy.server.link cimport Link
 from proxy.server.pool cimport Pool
+from proxy.sql.verdict cimport Judge
 from proxy.wire.frames cimport Scanner
 
-cdef class Conversation:
+cdef class Conversation(Link):
     cdef object __weakref__
     cdef public object _permits
     cdef public Account account
-    cdef public object cancel_wanted, epoch, evicting, key, limits, login, mode, pending, pid
-    cdef public object plane, pins, state, tenant, transport, user, user_account, watch
+    cdef public object cancel_wanted, epoch, evicting, key, login, mode, pending, pid
+    cdef public object plane, pins, registry, state, tenant, transport, user, user_account, watch
     cdef public bint acquiring, evicted, gone, holding, leaving, maps_statements, skipping, temp_first, unsynced, write_paused
     cdef public bytes answer
     cdef public double connected_at, idle_since, wait_limit, waiting_since
     cdef public list parked
     cdef public Pool pool
+    cdef public Judge judge
     cdef public Py_ssize_t parked_size
     cdef public Scanner scanner
     cdef public ServerConnection server

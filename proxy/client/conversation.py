@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from proxy.admission.accounts import Account, Counter, UserAccount, give_all
 from proxy.client.plane import Plane
-from proxy.model import Limits, PinReason, PoolMode, Tenant, User
-from proxy.net.transport import Transport
+from proxy.model import PinReason, PoolMode, Tenant, User
+from proxy.net.transport import Transport, deliver
 from proxy.protocol.lifecycle import SessionState, session_step
 from proxy.protocol.state import EMPTY, State
 from proxy.protocol.statements import Statement
 from proxy.server.connection import IDLE, ServerConnection
+from proxy.server.link import Link
 from proxy.sql.watch import Watch
 from proxy.wire.frames import FROM_CLIENT, Scanner
 
@@ -21,13 +22,13 @@ if TYPE_CHECKING:
     from proxy.server.pool import Pool
 
 
-class Conversation:
+class Conversation(Link):
     """The fields of a session, and the small steps that need nothing else."""
 
     __slots__ = (
         "_permits", "account", "acquiring", "answer", "cancel_wanted", "connected_at", "epoch", "evicted", "evicting",
-        "gone", "holding", "idle_since", "key", "leaving", "limits", "login", "maps_statements",
-        "mode", "parked", "parked_size", "pending", "pid", "pins", "plane", "pool", "scanner",
+        "gone", "holding", "idle_since", "judge", "key", "leaving", "login", "maps_statements",
+        "mode", "parked", "parked_size", "pending", "pid", "pins", "plane", "pool", "registry", "scanner",
         "server", "skipping", "startup", "state", "state_needed", "statements", "temp_first", "tenant", "told",
         "transport", "unnamed", "unsynced", "user", "user_account", "wait_limit", "waiting_since", "watch", "write_paused",
     )  # fmt: skip
@@ -35,13 +36,15 @@ class Conversation:
     def __init__(
         self, plane: Plane, login: Login, tenant: Tenant, account: Account, permits: tuple[Counter, ...]
     ) -> None:
+        super().__init__(plane.registry.limits(tenant, login.user))
         self.plane = plane
+        self.judge = plane.judge
+        self.registry = plane.registry
         self.login = login
         self.user: User = login.user
         self.tenant = tenant
         self.account = account
         self.user_account: UserAccount = plane.accounts.user(login.user)
-        self.limits: Limits = plane.registry.limits(tenant, login.user)
         self.wait_limit = self.limits.query_wait_timeout or 0.0
         self.epoch = plane.registry.epoch
         self.pool: Pool
@@ -101,4 +104,4 @@ class Conversation:
 
     def write(self, data: bytes) -> None:
         if not self.gone:
-            self.transport.write(data)
+            deliver(self.transport, data)

@@ -1,4 +1,5 @@
 from proxy.client.conversation cimport Conversation
+from proxy.net.transport cimport deliver
 from proxy.server.connection cimport ServerConnection
 
 cdef class Linking(Conversation):

@@ -12,6 +12,7 @@ from proxy.client.conversation import Conversation
 from proxy.client.placing import follow_registry
 from proxy.errors import ServerRefused, ShuttingDown, TiergateError
 from proxy.model import PinReason, PoolMode
+from proxy.net.transport import deliver
 from proxy.protocol.state import with_parameter
 from proxy.server.connection import IDLE, READ_ONLY_PARAMETERS, ServerConnection, display_names
 from proxy.wire import encode
@@ -19,6 +20,8 @@ from proxy.wire import encode
 _PARKED_MAX = 65_536  # bytes read ahead of a wait; beyond, the client's socket is left alone
 # A connection that has one of these might cut a change of its state short.
 _RISKY = frozenset(("statement_timeout", "transaction_timeout"))
+
+_SESSION_MODE = PoolMode.SESSION
 
 
 class Linking(Conversation):
@@ -64,7 +67,7 @@ class Linking(Conversation):
     def _link(self, out: list[bytes]) -> ServerConnection | None:
         """A linked connection whose state is ours or is made so by what is put into `out`; None: the batch is
         parked, or is to get `answer`, or the session has ended."""
-        if self.epoch != self.plane.registry.epoch and not self.reroute():
+        if self.epoch != self.registry.epoch and not self.reroute():
             return None
         now = monotonic()
         self.acquiring = True
@@ -174,7 +177,7 @@ class Linking(Conversation):
 
     def replies(self, data: bytes) -> None:
         if not self.gone:
-            self.transport.write(data)
+            deliver(self.transport, data)
 
     def reported(self, name: str, value: str) -> bool:
         server = self.server
@@ -242,9 +245,9 @@ class Linking(Conversation):
             return
         if self.plane.draining:
             self.end(ShuttingDown("terminating connection due to administrator command"))
-        elif self.mode is not PoolMode.SESSION and not self.pins:
+        elif self.mode is not _SESSION_MODE and not self.pins:
             self._unlink(server)
-        elif self.epoch != self.plane.registry.epoch:
+        elif self.epoch != self.registry.epoch:
             self.reroute()
 
     def _unlink(self, server: ServerConnection) -> None:

@@ -15,7 +15,7 @@ from proxy.client import effects
 from proxy.errors import FeatureNotSupported, TenantChangeRefused, TiergateError
 from proxy.model import ClusterKind, PinReason, PoolMode
 from proxy.protocol import pipeline as owed
-from proxy.protocol.pipeline import INJECT, Expect
+from proxy.protocol.pipeline import FORWARD_PLAIN_QUERY, INJECT, Expect
 from proxy.protocol.statements import PREFIX, STRANGE, Statement
 from proxy.server.connection import FAILED, ServerConnection
 from proxy.sql.calls import judge_call
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 # Sent in place of a statement that a rule refuses: the server fails it in its place in the batch and in
 # the transaction, and its error is replaced by ours.
 _REFUSED = b"refused by tiergate"
+
+_STATEMENT_MODE = PoolMode.STATEMENT
 
 Handler = Callable[["Conversation", ServerConnection, bytes, int, int, int], bytes | None]
 
@@ -89,16 +91,17 @@ def on_query(
     session: Conversation, server: ServerConnection, data: bytes, start: int, stop: int, told: int
 ) -> bytes | None:
     session.unnamed = server.unnamed = None
-    _end_batch(session, server)
+    if session.unsynced:
+        _end_batch(session, server)
     if told == HEAD:
         watch(session, data[start + 5 : stop])
         server.expect(owed.FORWARD_QUERY)
         effects.pin(session, PinReason.UNINSPECTED)
         return None
     text = decode.query(data[start + 5 : stop])
-    verdict = session.plane.judge.judge(text)
-    if verdict is PLAIN and session.mode is not PoolMode.STATEMENT:
-        server.expect(owed.FORWARD_PLAIN_QUERY)
+    verdict = session.judge.judge(text)
+    if verdict is PLAIN and session.mode is not _STATEMENT_MODE:
+        server.expect(FORWARD_PLAIN_QUERY)
         return None
     refused = refusal(session, text, verdict)
     if refused is not None:
@@ -155,7 +158,7 @@ def on_parse(
         session.unnamed = server.unnamed = None
         return None
     name, text, oids = decode.parse(data[start + 5 : stop])
-    verdict = session.plane.judge.judge(text)
+    verdict = session.judge.judge(text)
     refused = refusal(session, text, verdict)
     if refused is not None:
         server.expect(Expect(owed.PARSE, error=_error_frame(refused)))

@@ -16,9 +16,10 @@ from proxy.admission.accounts import Account, Counter, UserAccount, give_all, ta
 from proxy.client.placing import place
 from proxy.client.session import Session
 from proxy.errors import CapReached, NotAuthorized, ServerRefused, ShuttingDown, TiergateError
-from proxy.model import Limits, PoolMode
+from proxy.model import PoolMode
 from proxy.protocol.state import State, intern, with_parameter
 from proxy.server.connection import ServerConnection, display_names
+from proxy.server.link import Link
 from proxy.wire import decode, encode
 
 if TYPE_CHECKING:
@@ -122,17 +123,17 @@ def _welcome(session: Session) -> bytes:
     return b"".join(out)
 
 
-class Introduction:
+class Introduction(Link):
     """A login as a waiter for, and the first user of, a server connection."""
 
     def __init__(self, session: Session) -> None:
+        super().__init__(session.limits)
         self.session = session
         self.account: Account = session.account
         self.user_account: UserAccount = session.user_account
         self.state_needed: State = session.startup
         self.waiting_since = 0.0
         self.wait_limit = session.wait_limit
-        self.limits: Limits = session.limits
         self.pool: Pool = session.pool
         self._server: ServerConnection | None = None
         self._queued = False
@@ -234,28 +235,3 @@ class Introduction:
 
     def end(self, error: TiergateError) -> None:
         self._fail(error)
-
-    def replies(self, data: bytes) -> None:
-        """Nothing is asked on the client's behalf."""
-
-    def reported(self, name: str, value: str) -> bool:
-        """Learned from the connection at the end."""
-        return False
-
-    def server_ready(self) -> None:
-        """The state's own answer says when it is ready."""
-
-    def copy_began(self) -> None:
-        """Nothing is asked on the client's behalf."""
-
-    def reset_by_client(self, *, everything: bool, unpin: bool) -> None:
-        """No client yet."""
-
-    def rename_statement(self, error: bytes) -> bytes:
-        return error
-
-    def pause_client(self) -> None:
-        """No client yet."""
-
-    def resume_client(self) -> None:
-        """No client yet."""

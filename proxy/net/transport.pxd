@@ -1,3 +1,7 @@
+cimport cython
+
+from proxy.net.sockets cimport receive, send
+
 cdef int _OPEN, _CLOSING, _CLOSED
 
 cdef class SocketTransport:
@@ -6,5 +10,8 @@ cdef class SocketTransport:
     cdef Py_ssize_t _kept
     cdef bint _paused, _reading, _writing
 
-    cpdef object write(self, data)
+    cpdef object write(self, bytes data)
     cdef object _keep(self, bytes data)
+
+@cython.locals(plain=SocketTransport)
+cpdef object deliver(object transport, bytes data)

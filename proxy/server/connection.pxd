@@ -1,9 +1,11 @@
 cimport cython
 
 from proxy.admission.accounts cimport Account
+from proxy.net.transport cimport deliver
 from proxy.protocol.pipeline cimport Expect, Pipeline
 from proxy.protocol.state cimport State
 from proxy.protocol.statements cimport Prepared, Statement
+from proxy.server.link cimport Link
 from proxy.stats cimport PoolStats
 from proxy.wire.frames cimport Scanner
 
@@ -15,8 +17,9 @@ cdef class ServerConnection:
     cdef object _done
     cdef bint _job_failed
     cdef public Account account
+    cdef public Link link
     cdef public PoolStats stats
-    cdef public object address, endpoint, key, link, login_parameters, owner, pid, state, struck, transport
+    cdef public object address, endpoint, key, login_parameters, owner, pid, state, struck, transport
     cdef public tuple permits
     cdef public int cancels, status, generation
     cdef public long long uses
@@ -31,7 +34,7 @@ cdef class ServerConnection:
     cdef public Statement unnamed
 
     @cython.locals(
-        scanner=Scanner, pipeline=Pipeline, head=Expect, pieces=list, told=int, kind=int, action=int, start=Py_ssize_t,
+        link=Link, scanner=Scanner, pipeline=Pipeline, head=Expect, pieces=list, told=int, kind=int, action=int, start=Py_ssize_t,
         stop=Py_ssize_t, sent=Py_ssize_t,
     )
     cpdef object data_received(self, bytes data)

@@ -13,7 +13,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from proxy.errors import ProtocolViolation, ServerLost, ServerProtocolError, TiergateError
-from proxy.net.transport import Transport
+from proxy.net.transport import Transport, deliver
 from proxy.protocol import pipeline as owed
 from proxy.protocol.lifecycle import ServerState, server_step
 from proxy.protocol.pipeline import DROP, FORWARD, Expect, Pipeline
@@ -300,7 +300,7 @@ class ServerConnection:
 
     def send(self, data: bytes) -> None:
         self.scanner.interest = self.pipeline.interest
-        self.transport.write(data)
+        deliver(self.transport, data)
 
     def begin(self, now: float) -> None:
         """A transaction (or a query of one) begins now, if nothing is owed yet."""

@@ -14,10 +14,13 @@ from proxy.stats import PoolStats
 S_contra = TypeVar("S_contra", contravariant=True)
 
 
-class Link(Protocol):
-    """What a server connection tells whoever has it."""
+class Link:
+    """What a server connection tells whoever has it. Whoever does not want to know something leaves it out."""
 
-    limits: Limits
+    __slots__ = ("limits",)
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
 
     def end(self, error: TiergateError) -> None:
         """A limit of time ends the session."""
@@ -27,6 +30,7 @@ class Link(Protocol):
 
     def reported(self, name: str, value: str) -> bool:
         """The client's own doing changed a reported parameter (name in lower case). Whether that is news."""
+        return False
 
     def state_ready(self, error: bytes) -> None:
         """The session's state has been applied, or could not be (the server's ErrorResponse)."""
@@ -42,12 +46,16 @@ class Link(Protocol):
 
     def rename_statement(self, error: bytes) -> bytes:
         """The ErrorResponse with the client's own name for a statement."""
+        return error
 
     def server_lost(self, error: TiergateError, said: bytes) -> None:
         """The connection is gone; `said` is the server's own last ErrorResponse, already passed on."""
 
-    def pause_client(self) -> None: ...
-    def resume_client(self) -> None: ...
+    def pause_client(self) -> None:
+        """The server does not keep up with what it is sent."""
+
+    def resume_client(self) -> None:
+        """It does again."""
 
 
 class Owner(Protocol[S_contra]):

@@ -7,6 +7,7 @@ from proxy.errors import TiergateError
 from proxy.model import UNLIMITED, Limits, Tenant, Tier
 from proxy.protocol.state import EMPTY, State
 from proxy.protocol.statements import Statement
+from proxy.server import link
 from proxy.server.connection import ServerConnection
 from proxy.stats import PoolStats
 from tests.transports import REPORTED, Transport, endpoint
@@ -39,11 +40,11 @@ class Owner:
         self.retired.append(statement)
 
 
-class Link:
+class Link(link.Link):
     """A session that only remembers; `events` is what it heard in order, bytes joined."""
 
     def __init__(self, limits: Limits = UNLIMITED) -> None:
-        self.limits = limits
+        super().__init__(limits)
         self.events: list[object] = []
         self.news = True
         self.renames: dict[bytes, bytes] = {}

@@ -1,0 +1,5 @@
+cdef class Link:
+    cdef public object limits
+
+    cpdef object replies(self, bytes data)
+    cpdef object server_ready(self)
