@@ -179,12 +179,12 @@ class Pool:
     def checkin(self, server: ServerConnection, *, session_over: bool = False) -> None:
         """Takes back a connection that owes nothing and is in no transaction."""
         server.link = None
-        self._give_permits(server)
         if session_over and self.mode is PoolMode.SESSION:
             server.dirty = True
         if server.cancels or server.dirty:
             self.last_used = monotonic()
             self._move(server, "clean")
+            self._give_permits(server)
             self._clean(server)
             return
         self._settle(server, "checkin")
@@ -211,7 +211,7 @@ class Pool:
         self._settle(server, "cleaned")
 
     def cleaned(self, server: ServerConnection) -> None:
-        if server.state is ServerState.RESETTING:
+        if server.state is ServerState.RESETTING and not server.pipeline:  # a job of ours may be under way
             self._clean(server)
 
     def _settle(self, server: ServerConnection, event: str) -> None:
@@ -221,11 +221,13 @@ class Pool:
         self._move(server, event)
         lifetime = self.options.server_lifetime
         if (
-            server.generation != self.generation
+            self.paused
+            or server.generation != self.generation
             or (lifetime and now - server.opened_at > lifetime)
             or self.size > self.cluster.pool_size
         ):
             self.close_idle(server)
+        self._give_permits(server)  # not before: for whoever this lets in another would be opened
         if self.queue.size:
             self.serve()
         if self.idle and not self.queue.size:
@@ -245,10 +247,10 @@ class Pool:
     def rollback(self, server: ServerConnection) -> None:
         """Takes back a connection whose client left inside a transaction while nothing was owed."""
         server.link = None
-        self._give_permits(server)
         if self.mode is PoolMode.SESSION:
             server.dirty = True
         self._move(server, "clean")
+        self._give_permits(server)
 
         def rolled_back(succeeded: bool) -> None:
             if succeeded:
@@ -283,9 +285,9 @@ class Pool:
 
     def fill(self, least: int) -> None:
         """Opens connections until there are `least`, as far as the caps allow."""
-        while self.size < min(least, self.cluster.pool_size) and not self.paused:
-            if self._begin_opening() is not None:
-                return
+        least = min(least, self.cluster.pool_size) - len(self.closing)
+        while self.size < least and not self.paused and self._begin_opening() is None:
+            pass
 
     def _begin_opening(self) -> Counter | None:
         """One more connection is on its way, or the counter that forbids it."""
@@ -304,7 +306,7 @@ class Pool:
         if server.transport.is_closing():
             server.connection_lost(None)
             return
-        if server.generation != self.generation:
+        if self.paused or server.generation != self.generation:
             self.close_idle(server)
         self.serve()
 
@@ -368,8 +370,8 @@ class Pool:
             place.discard(server)
         if server in self.idle:
             self.idle.remove(server)
-        self._give_permits(server)
         self.pools.release(server)
+        self._give_permits(server)
         self.serve()
 
     def recycle(self) -> None:

@@ -1,0 +1,110 @@
+"""Keeps one pool as `Pools` would, with counters that a test sets and connections that it opens."""
+
+from __future__ import annotations
+
+import pytest
+
+from proxy.admission.accounts import Counter, give_all
+from proxy.model import Cluster, ClusterKind, PoolKey, PoolMode, ServerOptions
+from proxy.protocol.statements import Statement
+from proxy.server import connection, pool
+from proxy.server.connection import ServerConnection
+from proxy.server.pool import Pool
+from tests.server.recording import Waiter, account
+from tests.transports import REPORTED, Transport, endpoint
+
+KEY = PoolKey("shared", "appdb", "app")
+
+
+class Clock:
+    """The time that pools and connections see."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1_000.0
+        monkeypatch.setattr(pool, "monotonic", lambda: self.now)
+        monkeypatch.setattr(connection, "monotonic", lambda: self.now)
+
+
+class Keeper:
+    def __init__(self, options: ServerOptions | None = None) -> None:
+        self.options = options or ServerOptions(server_check_delay=0, server_lifetime=0)
+        self.cluster_permits, self.all_permits = Counter("cluster"), Counter("process")
+        self.asked: list[tuple[Counter, ...]] = []  # connections that are to be opened
+        self.rooms = 0  # times that room was asked for
+        self.came = 0  # times that a pool had an idle connection to spare
+        self.is_reachable = True
+        self.cancelled: list[ServerConnection] = []
+        self.held: dict[ServerConnection, tuple[Counter, ...]] = {}
+        self.retired: list[Statement] = []
+        self.pids = 0
+
+    def connection_counters(self, pool: Pool) -> tuple[Counter, ...]:
+        return (self.cluster_permits, self.all_permits)
+
+    def open(self, pool: Pool, counters: tuple[Counter, ...]) -> None:
+        self.asked.append(counters)
+
+    def make_room(self, wanting: Pool) -> None:
+        self.rooms += 1
+
+    def came_idle(self, pool: Pool) -> None:
+        self.came += 1
+
+    def reachable(self, cluster: Cluster, now: float) -> bool:
+        return self.is_reachable
+
+    def release(self, server: ServerConnection) -> None:
+        give_all(self.held.pop(server, ()))
+
+    def retire(self, statement: Statement) -> None:
+        self.retired.append(statement)
+
+    def cancel(self, server: ServerConnection) -> None:
+        server.cancels += 1
+        self.cancelled.append(server)
+
+    def cancel_and_close(self, server: ServerConnection) -> None:
+        server.cancels += 1
+        self.cancelled.append(server)
+
+    # --- what a test does ---------------------------------------------------------------------------
+
+    def pool(self, size: int = 2, mode: PoolMode = PoolMode.TRANSACTION) -> Pool:
+        return Pool(self, KEY, cluster(size), mode, ("app", "app-secret"))
+
+    def opens(self, pool: Pool) -> ServerConnection:
+        """The connection that has been asked for longest is there."""
+        counters = self.asked.pop(0)
+        self.pids += 1
+        server = ServerConnection(
+            pool,
+            endpoint(),
+            pid=self.pids,
+            key=b"key!",
+            parameters=dict(REPORTED),
+            max_prepared=200,
+            generation=pool.generation,
+        )
+        server.take_transport(Transport(server))
+        self.held[server] = counters
+        pool.opened(server)
+        return server
+
+    def cancel_over(self, server: ServerConnection) -> None:
+        self.cancelled.remove(server)
+        server.cancels -= 1
+        if not server.cancels:
+            server.owner.cleaned(server)
+
+
+def cluster(size: int) -> Cluster:
+    return Cluster("shared", ClusterKind.SHARED, (endpoint(),), pool_size=size)
+
+
+def wire(server: ServerConnection) -> Transport:
+    assert isinstance(server.transport, Transport)
+    return server.transport
+
+
+def waiter(name: str = "acme", **limits: int) -> Waiter:
+    return Waiter(account(name, **limits))
