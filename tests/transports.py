@@ -131,7 +131,7 @@ class Network:
         self.down: dict[Endpoint, TiergateError] = {}
         self.cancel_fails: TiergateError | None = None
         self.reported: Mapping[str, str] = REPORTED
-        self.born_dead = False
+        self.born_dead = 0  # how many of the next connections are lost before anybody has them
         monkeypatch.setattr(asyncio, "sleep", _next_step)
         monkeypatch.setattr(login, "connect", self._connect)
         monkeypatch.setattr(cancel, "cancel", self._cancel)
@@ -144,7 +144,8 @@ class Network:
         if endpoint in self.down:
             raise self.down[endpoint]
         transport = Transport()
-        transport.closed = self.born_dead
+        transport.closed = self.born_dead > 0
+        self.born_dead -= transport.closed
         self.servers.append(transport)
         self.endpoints.append(endpoint)
         stream = cast(LoginStream, _Stream(transport))

@@ -10,7 +10,7 @@ from proxy.wire.frames cimport Scanner
 
 cdef class Conversation(Link):
     cdef object __weakref__
-    cdef public object _permits
+    cdef public object _counted_by, _permits
     cdef public Account account
     cdef public object cancel_wanted, epoch, evicting, key, login, mode, pending, pid
     cdef public object plane, pins, registry, state, tenant, transport, user, user_account, watch

@@ -26,7 +26,7 @@ class Conversation(Link):
     """The fields of a session, and the small steps that need nothing else."""
 
     __slots__ = (
-        "_permits", "account", "acquiring", "answer", "cancel_wanted", "connected_at", "epoch", "evicted", "evicting",
+        "_counted_by", "_permits", "account", "acquiring", "answer", "cancel_wanted", "connected_at", "epoch", "evicted", "evicting",
         "gone", "holding", "idle_since", "judge", "key", "leaving", "login", "maps_statements",
         "mode", "parked", "parked_size", "pending", "pid", "pins", "plane", "pool", "registry", "scanner",
         "server", "skipping", "startup", "state", "state_needed", "statements", "temp_first", "tenant", "told",
@@ -48,6 +48,7 @@ class Conversation(Link):
         self.wait_limit = self.limits.query_wait_timeout or 0.0
         self.epoch = plane.registry.epoch
         self.pool: Pool
+        self._counted_by: Pool | None = None  # the one that counts this session
         self.mode = PoolMode.TRANSACTION
         self.maps_statements = True
         self.transport: Transport
@@ -92,11 +93,18 @@ class Conversation(Link):
         return server is None or not (server.pipeline or self.unsynced or server.status != IDLE)
 
     def release_permits(self) -> None:
+        """Nothing of what is counted is this session's any more."""
+        if self._counted_by is not None:
+            self._counted_by.sessions -= 1
+            self._counted_by = None
         permits, self._permits = self._permits, ()
         give_all(permits)
 
     def use_pool(self, pool: Pool) -> None:
-        self.pool = pool
+        if self._counted_by is not None:
+            self._counted_by.sessions -= 1
+        self.pool = self._counted_by = pool
+        pool.sessions += 1
         self.mode = pool.mode
         self.maps_statements = (
             pool.mode is not PoolMode.SESSION and self.plane.pools.options.max_prepared_statements > 0

@@ -32,6 +32,8 @@ def sweep(pools: Pools, now: float, *, thorough: bool) -> None:
                 if now - server.idle_since > _CLOSING_TIMEOUT:
                     server.abort()
             pool.fill(pool.cluster.min_pool_size or pools.options.min_pool_size)
+            if pool.queue and pools.reachable(pool.cluster, now):
+                pool.serve()  # the connection that they wait for may have failed
     if thorough:
         pools.forget_unused(now)
 

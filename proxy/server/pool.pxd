@@ -12,7 +12,7 @@ cdef class Pool:
     cdef public object options, pools, queue, resetting
     cdef public bint paused
     cdef public int generation
-    cdef public Py_ssize_t opening
+    cdef public Py_ssize_t opening, sessions
     cdef public double last_used, opened_at
     cdef public PoolStats stats
 

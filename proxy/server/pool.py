@@ -55,7 +55,7 @@ class Pool:
     __slots__ = (
         "_serving", "accepted", "active", "closing", "cluster", "failed_with", "generation", "idle",
         "introductions", "key", "last_used", "login", "mode", "opened_at", "opening", "options", "paused", "pools", "queue",
-        "resetting", "stats",
+        "resetting", "sessions", "stats",
     )  # fmt: skip
 
     def __init__(
@@ -73,6 +73,7 @@ class Pool:
         self.closing: set[ServerConnection] = set()
         self.opening = 0
         self.queue: FairQueue[Waiter[ServerConnection]] = FairQueue(self.serve)
+        self.sessions = 0  # that will come here for their next transaction
         self.stats = PoolStats()
         self.paused = False
         self.generation = 0
@@ -91,7 +92,7 @@ class Pool:
 
     @property
     def unused(self) -> bool:
-        return not (self.size or self.closing or self.queue)
+        return not (self.size or self.closing or self.queue or self.sessions)
 
     def connections(self) -> list[ServerConnection]:
         return [*self.idle, *self.active, *self.resetting, *self.closing]
@@ -235,14 +236,18 @@ class Pool:
 
     def _check(self, server: ServerConnection) -> None:
         self._move(server, "check")
+        self._run(server, self.options.server_check_query)
 
-        def checked(succeeded: bool) -> None:
+    def _run(self, server: ServerConnection, query: str) -> None:
+        """A query of ours, without which the connection is not to be used again."""
+
+        def over(succeeded: bool) -> None:
             if succeeded:
                 self.cleaned(server)
             else:
                 self.drop(server)
 
-        server.run(self.options.server_check_query, checked)
+        server.run(query, over)
 
     def rollback(self, server: ServerConnection) -> None:
         """Takes back a connection whose client left inside a transaction while nothing was owed."""
@@ -251,14 +256,7 @@ class Pool:
             server.dirty = True
         self._move(server, "clean")
         self._give_permits(server)
-
-        def rolled_back(succeeded: bool) -> None:
-            if succeeded:
-                self.cleaned(server)
-            else:
-                self.drop(server)
-
-        server.run("ROLLBACK", rolled_back)
+        self._run(server, "ROLLBACK")
 
     def abandon(self, server: ServerConnection) -> None:
         """Cancels what it does and closes it: its client left while it was busy."""

@@ -96,6 +96,8 @@ class Pools:
                 pool.recycle()
             elif cluster != pool.cluster:
                 self._reconfigure(pool, cluster, cluster.password or pool.login[1])
+            while pool.idle and pool.size > pool.cluster.pool_size:
+                pool.close_idle(pool.idle[0])
             pool.serve()
 
     def forget_unused(self, now: float) -> None:

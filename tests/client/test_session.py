@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from proxy.errors import QueryCanceled, ShuttingDown
@@ -9,7 +11,7 @@ from proxy.model import ServerOptions
 from proxy.protocol.lifecycle import ServerState, SessionState
 from proxy.wire import encode
 from proxy.wire.startup import CancelRequest
-from tests.client.stage import BEGIN, COMMIT, Stage, done, settings_taken
+from tests.client.stage import BEGIN, COMMIT, DIRECTORY, Stage, done, settings_taken
 from tests.rawclient import errors, kinds, sqlstates
 
 ONE = encode.query(b"SELECT 1")
@@ -611,6 +613,36 @@ def test_who_vanishes_during_that_wait_leaves_nothing(stage: Stage) -> None:
     stage.pools.step()
     assert DROP not in server.take()
     assert not stage.pool.active
+    stage.leave()
+
+
+# --- pools that live as long as their sessions ------------------------------------------------------
+
+
+def test_a_pool_is_not_forgotten_while_a_session_may_come_back_to_it(stage: Stage) -> None:
+    client, server = stage.unlinked()
+    pool = client.session.pool
+    pool.close_idle(pool.idle[0])
+    server.hang_up()
+    stage.pools.forget_unused(float("inf"))
+    assert list(stage.pools) == [pool], "nobody would sweep, show or reload it"
+    client.says(encode.TERMINATE)
+    stage.pools.forget_unused(float("inf"))
+    assert list(stage.pools) == []
+    stage.leave()
+
+
+def test_a_session_that_moves_lets_its_old_pool_go(stage: Stage) -> None:
+    client, server = stage.unlinked()
+    old = client.session.pool
+    tenants = dict(DIRECTORY.tenants) | {"acme": replace(DIRECTORY.tenants["acme"], cluster="own")}
+    stage.registry.replace(replace(DIRECTORY, tenants=tenants), stage.plane.options)
+    client.says(ONE)
+    assert client.session.pool is not old
+    old.close_idle(old.idle[0])
+    server.hang_up()
+    stage.pools.forget_unused(float("inf"))
+    assert list(stage.pools) == [client.session.pool]
     stage.leave()
 
 
