@@ -141,7 +141,10 @@ class Stage:
 
     def client(self, tenant: str = "acme", **parameters: str) -> Client:
         """A client in transaction mode that has been welcomed as if its pool knew all that it wants to know."""
-        session = admit(self.plane, login(tenant, **parameters))
+        asked = replace(
+            login(tenant, **parameters), tenant=self.registry.known(tenant), user=self.registry.user("app")
+        )
+        session = admit(self.plane, asked)
         transport = Transport(session)
         session.transport = transport
         session.pid, session.key = self.plane.new_pid(), self.plane.new_key(0)

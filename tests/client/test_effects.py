@@ -1,0 +1,200 @@
+"""What statements leave behind: pins where only one connection has it, and RESETs that go back to the session's start."""
+
+from __future__ import annotations
+
+import pytest
+
+from proxy.client import effects
+from proxy.model import PinReason, ServerOptions
+from proxy.protocol.lifecycle import SessionState
+from proxy.sql.verdict import PLAIN, Judge, Verdict
+from proxy.wire import encode
+from tests.client.stage import Client, Stage, done, settings_taken
+from tests.rawclient import errors, kinds
+from tests.transports import Transport
+
+
+@pytest.fixture
+def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
+    return Stage(monkeypatch)
+
+
+def asked(client: Client, server: Transport, text: bytes) -> bytes:
+    """What the server is sent for a simple query."""
+    client.says(encode.query(text))
+    return server.take()
+
+
+PINS = {
+    b"LISTEN x": PinReason.LISTEN,
+    b"PREPARE p AS SELECT 1": PinReason.SQL_PREPARE,
+    b"CREATE TEMP TABLE t (a int)": PinReason.TEMP_TABLE,
+    b"SELECT pg_advisory_lock(1)": PinReason.ADVISORY_LOCK,
+    b"DECLARE c CURSOR WITH HOLD FOR SELECT 1": PinReason.HOLD_CURSOR,
+    b"SET ROLE x": PinReason.ROLE,
+    b"LOAD 'x'": PinReason.LOAD,
+    b"SET work_mem = '1MB'": PinReason.SET,
+}
+
+
+@pytest.mark.parametrize("text", PINS)
+@pytest.mark.parametrize("way", ["simple", "extended", "named"])
+def test_what_stays_on_the_connection_pins(stage: Stage, text: bytes, way: str) -> None:
+    client, _server = stage.unlinked()
+    name = b"s" if way == "named" else b""
+    if way == "simple":
+        client.says(encode.query(text))
+    else:
+        client.says(encode.parse(name, text) + encode.bind(b"", name, []) + encode.execute() + encode.SYNC)
+    assert PINS[text] in client.session.pins
+    assert client.state is SessionState.PINNED
+    assert client.session.server is not None
+    assert client.session.server.dirty
+    stage.leave()
+
+
+@pytest.mark.parametrize(
+    "text", [b"SET TimeZone = 'CET'", b"SELECT 1", b"SET LOCAL work_mem = '1MB'", b"BEGIN"]
+)
+def test_what_is_reported_or_passes_does_not(stage: Stage, text: bytes) -> None:
+    client, server = stage.unlinked()
+    asked(client, server, text)
+    assert client.session.pins == set()
+    stage.leave()
+
+
+def test_a_second_reason_is_added_and_counted_once_each(stage: Stage) -> None:
+    client, server = stage.unlinked()
+    asked(client, server, b"LISTEN x")
+    asked(client, server, b"LISTEN y")
+    asked(client, server, b"LOAD 'x'")
+    assert client.session.pins == {PinReason.LISTEN, PinReason.LOAD}
+    assert stage.process.pins == {"listen": 1, "load": 1}
+    stage.leave()
+
+
+def test_a_text_too_long_to_inspect_pins(stage: Stage) -> None:
+    client, server = stage.unlinked("acme")
+    long = encode.query(b"SELECT '" + b"x" * 1_100_000 + b"'")
+    client.says(long[:20_000])
+    assert client.session.pins == {PinReason.UNINSPECTED}
+    client.says(long[20_000:])
+    assert server.take() == long
+    stage.leave()
+
+
+def test_one_that_names_the_tenant_ends_the_session_before_it_is_whole(stage: Stage) -> None:
+    client, server = stage.unlinked("acme")
+    long = encode.query(b"SELECT '" + b"x" * 1_100_000 + b"'; SET app.tenant_id = 'beta'")
+    client.says(long[:20_000])
+    client.says(long[20_000:])
+    assert b"tenant_id" not in server.take()
+    assert [error["C"] for error in errors(client.reads())] == ["42501"]
+    assert client.transport.closed
+    stage.leave()
+
+
+@pytest.mark.parametrize("text", [b"SET app.tenant_id = 'beta'", b"RESET app.tenant_id"])
+@pytest.mark.parametrize("way", ["simple", "extended"])
+def test_a_change_of_the_tenant_is_refused_in_its_place(stage: Stage, text: bytes, way: str) -> None:
+    client, server = stage.linked()
+    refused = encode.error('syntax error at or near "refused"', "42601")
+    if way == "simple":
+        client.says(encode.query(text))
+        assert b"tenant_id" not in server.take()
+        server.say(refused, encode.ready_for_query(b"E"))
+    else:
+        client.says(encode.parse(b"", text) + encode.SYNC)
+        assert b"tenant_id" not in server.take()
+        server.say(refused, encode.ready_for_query(b"E"))
+    said = client.reads()
+    assert kinds(said) == "EZ"
+    assert errors(said)[0]["C"] == "42501"
+    stage.leave()
+
+
+def test_on_a_cluster_of_its_own_a_tenant_may_set_what_it_likes(stage: Stage) -> None:
+    client, server = stage.unlinked("big")
+    assert asked(client, server, b"SET app.tenant_id = 'x'") == encode.query(b"SET app.tenant_id = 'x'")
+    stage.leave()
+
+
+# --- resets -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        (b"RESET ALL", {"app.tenant_id", "application_name"}),
+        (b"DISCARD ALL", {"app.tenant_id", "application_name"}),
+        (b"RESET application_name", {"application_name"}),
+        (b"SET application_name TO DEFAULT", {"application_name"}),
+        (b"RESET timezone", set()),
+        (b"SELECT 1", set()),
+    ],
+)
+def test_a_reset_gets_back_what_the_session_began_with(stage: Stage, text: bytes, names: set[str]) -> None:
+    client, _server = stage.linked(application_name="mine")
+    restored = effects.restored(client.session, Judge().judge(text))
+    assert restored.keys() == names
+    assert all(restored[name] == client.session.startup.parameters[name] for name in names)
+    stage.leave()
+
+
+def test_it_follows_right_behind_a_simple_query(stage: Stage) -> None:
+    client, server = stage.unlinked(application_name="mine")
+    sent = asked(client, server, b"RESET application_name")
+    reset = encode.query(b"RESET application_name")
+    assert sent.startswith(reset)
+    assert sent.endswith(encode.SYNC)
+    assert b"mine" in sent[len(reset) :]
+    server.say(
+        encode.command_complete("RESET"),
+        encode.parameter_status(b"application_name", b""),
+        encode.ready_for_query(),
+        settings_taken(("application_name", "mine")),
+    )
+    assert client.kinds() == "CZ", "for the client nothing has changed"
+    stage.leave()
+
+
+def test_and_behind_the_sync_of_a_batch(stage: Stage) -> None:
+    client, server = stage.unlinked(application_name="mine")
+    batch = encode.parse(b"", b"RESET application_name") + encode.bind(b"", b"", []) + encode.execute()
+    client.says(batch)
+    assert server.take() == batch
+    client.says(encode.SYNC)
+    sent = server.take()
+    assert sent.startswith(encode.SYNC)
+    assert b"mine" in sent
+    client.says(encode.SYNC)
+    assert server.take() == encode.SYNC, "once"
+    stage.leave()
+
+
+def test_a_session_without_a_server_reasserts_nothing(stage: Stage) -> None:
+    client = stage.client()
+    assert effects.reassert(client.session, {"a.b": "c"}) == b""
+
+
+def test_in_session_mode_nothing_pins(monkeypatch: pytest.MonkeyPatch) -> None:
+    from proxy.model import PoolMode
+
+    stage = Stage(monkeypatch, options=ServerOptions(pool_mode=PoolMode.SESSION))
+    client = stage.client()
+    effects.obey(client.session, Verdict(pins=frozenset({PinReason.LISTEN}), sets=("work_mem",)))
+    effects.obey(client.session, PLAIN)
+    assert client.session.pins == set()
+
+
+def test_deallocate_of_a_statement_prepared_by_message_names_ours(stage: Stage) -> None:
+    client, server = stage.unlinked()
+    client.says(encode.parse(b"s", b"SELECT 1") + encode.SYNC)
+    sent = server.take()
+    name = sent[5 : sent.index(b"\0", 5)]
+    server.say(encode.PARSE_COMPLETE, encode.ready_for_query())
+    assert asked(client, server, b"DEALLOCATE s") == encode.query(b'DEALLOCATE "' + name + b'"')
+    server.say(done("DEALLOCATE"))
+    client.says(encode.bind(b"", b"s", []) + encode.SYNC)
+    assert server.take() == encode.bind(b"", b"s", []) + encode.SYNC, "the server says that there is none"
+    stage.leave()
