@@ -215,6 +215,9 @@ class Stage:
         counters = [self.plane.clients, self.pools.servers]
         for account in self.plane.accounts:
             counters += [account.clients, account.servers, account.tier.clients, account.tier.servers]
+        for user in self.plane.accounts.users():
+            counters += [user.clients, user.servers]
+        for account in self.plane.accounts:
             if account.waiting:
                 found.append(f"{account.tenant.name}: {account.waiting} waiting")
         found += [f"{counter.name}: {counter.used}" for counter in counters if counter.used]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from proxy.admission.accounts import Account, TierAccount
+from proxy.admission.accounts import Account, TierAccount, UserAccount
 from proxy.errors import TiergateError
-from proxy.model import UNLIMITED, Limits, Tenant, Tier
+from proxy.model import UNLIMITED, Limits, Tenant, Tier, User
 from proxy.protocol.state import EMPTY, State
 from proxy.protocol.statements import Statement
 from proxy.server import link
@@ -97,8 +97,15 @@ class Link(link.Link):
 class Waiter:
     """Who waits for a connection of a pool."""
 
-    def __init__(self, account: Account, needs: State = EMPTY, wait_limit: float = 0.0) -> None:
+    def __init__(
+        self,
+        account: Account,
+        needs: State = EMPTY,
+        wait_limit: float = 0.0,
+        user: UserAccount | None = None,
+    ) -> None:
         self.account = account
+        self.user_account = user or UserAccount(User("app"))
         self.state_needed = needs
         self.waiting_since = 0.0
         self.wait_limit = wait_limit

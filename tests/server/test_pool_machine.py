@@ -7,9 +7,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from proxy.admission.accounts import Account, TierAccount
+from proxy.admission.accounts import Account, TierAccount, UserAccount
 from proxy.errors import CapReached, NoHealthyEndpoint, ServerLost, ServerRefused, TiergateError
-from proxy.model import UNLIMITED, Limits, ServerOptions, Tier
+from proxy.model import UNLIMITED, Limits, ServerOptions, Tier, User
 from proxy.protocol.lifecycle import ServerState
 from proxy.protocol.state import EMPTY, State, intern
 from proxy.server.connection import ServerConnection
@@ -28,8 +28,8 @@ STATES = (EMPTY, intern({"app.tenant_id": "a"}), intern({"app.tenant_id": "b"}))
 
 
 class _Asking(Waiter):
-    def __init__(self, machine: PoolMachine, account: Account, needs: State) -> None:
-        super().__init__(account, needs)
+    def __init__(self, machine: PoolMachine, account: Account, user: UserAccount, needs: State) -> None:
+        super().__init__(account, needs, user=user)
         self.machine = machine
 
     def granted(self, server: ServerConnection) -> None:
@@ -48,6 +48,7 @@ class PoolMachine(RuleBasedStateMachine):
             TierAccount(Tier("standard")),
             TierAccount(Tier("free", caps=Limits(max_connections=2))),
         ]
+        self.users = [UserAccount(User(name)) for name in ("app", "batch")]
         self.accounts = [account(f"t{n}", self.tiers[n % 2]) for n in range(4)]
         self.waiting: list[_Asking] = []
         self.lent: dict[ServerConnection, _Asking] = {}
@@ -56,8 +57,10 @@ class PoolMachine(RuleBasedStateMachine):
     # --- who has what -------------------------------------------------------------------------------
 
     def was_granted(self, who: _Asking, server: ServerConnection) -> None:
-        first = next((w for w in self.waiting if w.account is who.account), who)
-        assert first is who, "first in, first out within a tenant"
+        same = (w for w in self.waiting if (w.account, w.user_account) == (who.account, who.user_account))
+        assert next(same, who) is who, "first in, first out for each user of a tenant"
+        one_user = all(w.user_account is who.user_account for w in self.waiting if w.account is who.account)
+        assert not one_user or next((w for w in self.waiting if w.account is who.account), who) is who
         if who in self.waiting:
             self.waiting.remove(who)
         assert server not in self.lent
@@ -74,15 +77,15 @@ class PoolMachine(RuleBasedStateMachine):
 
     # --- what sessions do ---------------------------------------------------------------------------
 
-    @rule(tenant=st.integers(0, 3), needs=st.sampled_from(STATES))
-    def acquire(self, tenant: int, needs: State) -> None:
-        who = _Asking(self, self.accounts[tenant], needs)
+    @rule(tenant=st.integers(0, 3), user=st.sampled_from([0, 0, 1]), needs=st.sampled_from(STATES))
+    def acquire(self, tenant: int, user: int, needs: State) -> None:
+        who = _Asking(self, self.accounts[tenant], self.users[user], needs)
         self.waiting.append(who)
         down = self.pool.failed_with
         try:
             server = self.pool.acquire(who, self.clock.now)
         except CapReached:
-            assert who.account.limits.max_queue
+            assert who.account.limits.max_queue or who.user_account.user.limits.max_queue
             self.waiting.remove(who)
             return
         except NoHealthyEndpoint:
@@ -178,6 +181,11 @@ class PoolMachine(RuleBasedStateMachine):
         limits = Limits(max_connections=cap, max_queue=queue).over(UNLIMITED)
         chosen.update(chosen.tenant, chosen.tier, limits)
 
+    @rule(user=st.integers(0, 1), cap=st.integers(0, 3), queue=st.sampled_from([0, 0, 3]))
+    def user_limits(self, user: int, cap: int, queue: int) -> None:
+        limits = Limits(max_connections=cap, max_queue=queue)
+        self.users[user].update(User(self.users[user].user.name, limits=limits))
+
     @rule(size=st.integers(1, 4))
     def pool_size(self, size: int) -> None:
         self.pool.cluster = cluster(size)
@@ -244,6 +252,8 @@ class PoolMachine(RuleBasedStateMachine):
             assert each.servers.used == sum(who.account is each for who in self.lent.values())
         for tier in self.tiers:
             assert tier.servers.used == sum(who.account.tier is tier for who in self.lent.values())
+        for user in self.users:
+            assert user.servers.used == sum(who.user_account is user for who in self.lent.values())
         held = len(self.alive) + len(self.keeper.asked)
         assert self.keeper.cluster_permits.used == self.keeper.all_permits.used == held
 
@@ -253,12 +263,17 @@ class PoolMachine(RuleBasedStateMachine):
         assert len(self.pool.queue) == len(self.waiting)
         for each in self.accounts:
             assert each.waiting == sum(who.account is each for who in self.waiting)
+        for user in self.users:
+            assert user.waiting == sum(who.user_account is user for who in self.waiting)
 
     def _servable(self) -> bool:
         """Somebody waits whom the caps would let through."""
         if self.pool.paused:
             return False
-        return any(not any(c.full for c in who.account.server_counters()) for who in self.waiting)
+        return any(
+            not any(counter.full for counter in who.account.server_counters(who.user_account))
+            for who in self.waiting
+        )
 
     @invariant()
     def nobody_waits_for_what_is_idle(self) -> None:
@@ -292,7 +307,7 @@ class PoolMachine(RuleBasedStateMachine):
             assert self.keeper.all_permits.used == self.keeper.cluster_permits.used == 0
             for each in self.accounts:
                 assert each.idle
-            assert not any(tier.servers.used for tier in self.tiers)
+            assert not any(each.servers.used for each in (*self.tiers, *self.users))
         finally:
             self._patch.undo()
 
