@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from proxy.admission.accounts import Account, Counter, UserAccount, give_all, take_all
 from proxy.client.placing import place
 from proxy.client.session import Session
-from proxy.errors import CapReached, NotAuthorized, ServerRefused, ShuttingDown, TiergateError
+from proxy.errors import CapReached, NotAuthorized, ServerLost, ServerRefused, ShuttingDown, TiergateError
 from proxy.model import PoolMode
 from proxy.protocol.state import State, intern, with_parameter
 from proxy.server.connection import ServerConnection, display_names
@@ -69,9 +69,11 @@ async def _introduce(session: Session) -> ServerConnection | None:
             if name not in session.startup.parameters:
                 raise
             session.plane.pools.only_at_start.add(name)
+            place(session)
+            if name in session.startup.parameters:
+                raise  # the tenant's own, which stays
         finally:
             introduction.give_up()
-        place(session)
 
 
 def _only_at_start(error: ServerRefused) -> str:
@@ -136,6 +138,7 @@ class Introduction(Link):
         self.wait_limit = session.wait_limit
         self.pool: Pool = session.pool
         self._server: ServerConnection | None = None
+        self._lost: TiergateError = ServerLost("server closed the connection unexpectedly")
         self._queued = False
         self._asked = session.startup
         self._guc = session.plane.options.tenant_guc.lower()
@@ -166,8 +169,8 @@ class Introduction(Link):
 
     def _learn(self) -> ServerConnection | None:
         session, pool, server = self.session, self.pool, self._server
-        if server is None:
-            raise AssertionError("an introduction without a server connection")
+        if server is None:  # lost behind its answer, before this was called
+            raise self._lost
         reported = server.reported.parameters
         startup = intern({name: reported.get(name, value) for name, value in self._asked.parameters.items()})
         session.startup = session.state_needed = startup
@@ -231,6 +234,7 @@ class Introduction(Link):
         if said:
             fields = decode.error_fields(said[5:])
             error = ServerRefused(fields.get("M", ""), fields.get("C", ""), said)
+        self._lost = error
         self._fail(error)
 
     def end(self, error: TiergateError) -> None:
