@@ -13,5 +13,6 @@ cdef class TenantStats:
 cdef class PoolStats:
     cdef public long long bytes_received, bytes_sent, queries, server_assignments, transactions
     cdef public double query_seconds, wait_seconds, xact_seconds
+    cdef tuple _newer, _older
 
     cpdef object add_query(self, double query_seconds, double xact_seconds)

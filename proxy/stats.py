@@ -50,15 +50,22 @@ class TenantStats:
         self.errors[sqlstate] = self.errors.get(sqlstate, 0) + 1
 
 
+Counts = tuple[float, float, float, float, float, float, float, float]
+
+
 class PoolStats:
-    """What one pool has carried; the columns of SHOW STATS. Times in seconds, traffic in bytes."""
+    """What one pool has carried; the columns of SHOW STATS. Times in seconds, traffic in bytes.
+
+    `turn` begins a new period. Averages are over the last whole period and what has gone of the one of now,
+    as PgBouncer's are.
+    """
 
     __slots__ = (
-        "bytes_received", "bytes_sent", "queries", "query_seconds", "server_assignments", "transactions",
-        "wait_seconds", "xact_seconds",
+        "_newer", "_older", "bytes_received", "bytes_sent", "queries", "query_seconds", "server_assignments",
+        "transactions", "wait_seconds", "xact_seconds",
     )  # fmt: skip
 
-    def __init__(self) -> None:
+    def __init__(self, now: float) -> None:
         self.transactions = 0
         self.queries = 0
         self.server_assignments = 0
@@ -67,6 +74,21 @@ class PoolStats:
         self.xact_seconds = 0.0
         self.query_seconds = 0.0
         self.wait_seconds = 0.0
+        self._older = self._newer = (now, self.counts())
+
+    def counts(self) -> Counts:
+        return (
+            self.server_assignments, self.transactions, self.queries, self.bytes_received, self.bytes_sent,
+            self.xact_seconds, self.query_seconds, self.wait_seconds,
+        )  # fmt: skip
+
+    def turn(self, now: float) -> None:
+        self._older, self._newer = self._newer, (now, self.counts())
+
+    def of_late(self, now: float) -> tuple[float, list[float]]:
+        """The seconds that averages are over, and by how much each of the counts has grown in them."""
+        began, before = self._older
+        return max(now - began, 1.0), [n - m for n, m in zip(self.counts(), before, strict=True)]
 
     def add_query(self, query_seconds: float, xact_seconds: float) -> None:
         """One ReadyForQuery; `xact_seconds` is 0 where it did not end a transaction."""

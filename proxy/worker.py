@@ -61,7 +61,9 @@ class Worker:
             self.plane.cancel,
             self.process,
         )
+        self.plane.logging_in = lambda: self._acceptor.pending
         self._sweeps = 0
+        self._stats_turned = monotonic()
         self._timer: asyncio.TimerHandle | None = None
 
     # --- start --------------------------------------------------------------------------------------
@@ -111,9 +113,17 @@ class Worker:
                 self._end_idle_clients(now)
                 for relay in list(self.plane.relays):
                     relay.follow()
+                self._turn_stats(now)
         except Exception as error:
             _log.exception("sweep failed", error)
         self._timer = asyncio.get_running_loop().call_later(SWEEP, self._sweep)
+
+    def _turn_stats(self, now: float) -> None:
+        period = self.settings.process.stats_period
+        if period and now - self._stats_turned >= period:
+            self._stats_turned = now
+            for pool in self.pools:
+                pool.stats.turn(now)
 
     def _end_idle_clients(self, now: float) -> None:
         for session in list(self.plane.sessions):

@@ -48,8 +48,24 @@ def test_errors_timeouts_and_pins_are_counted_by_name() -> None:
     assert process.pins == {"LISTEN": 1}
 
 
+def test_averages_are_over_the_last_period_and_the_one_of_now() -> None:
+    pool = PoolStats(100.0)
+    pool.queries, pool.bytes_sent, pool.wait_seconds = 10, 500, 0.5
+    assert pool.of_late(100.0) == (1.0, [0, 0, 10, 0, 500, 0.0, 0.0, 0.5]), "no division by nothing"
+    assert pool.of_late(120.0)[0] == 20.0
+    pool.turn(160.0)
+    pool.queries += 6
+    seconds, more = pool.of_late(170.0)
+    assert (seconds, more[2]) == (70.0, 16)
+    pool.turn(220.0)
+    seconds, more = pool.of_late(220.0)
+    assert (seconds, more[2], more[4]) == (60.0, 6, 0), "what is older than a period counts no more"
+    pool.turn(280.0)
+    assert pool.of_late(280.0)[1] == [0.0] * 8
+
+
 def test_a_query_within_a_transaction_ends_none() -> None:
-    pool = PoolStats()
+    pool = PoolStats(0.0)
     pool.add_query(0.5, 0.0)
     pool.add_query(0.25, 2.0)
     assert (pool.queries, pool.query_seconds) == (2, 0.75)

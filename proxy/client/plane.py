@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import secrets
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from proxy.admission.accounts import Accounts, Counter
@@ -26,8 +27,8 @@ class Member(Protocol):
 
 class Plane:
     __slots__ = (
-        "_keys", "accounts", "clients", "draining", "judge", "options", "pools", "process", "registry", "relays",
-        "sessions",
+        "_keys", "accounts", "clients", "draining", "judge", "logging_in", "options", "pools", "process",
+        "registry", "relays", "sessions",
     )  # fmt: skip
 
     def __init__(
@@ -43,6 +44,7 @@ class Plane:
         self.sessions: set[Any] = set()  # of Session, which knows this class
         self.relays: set[Any] = set()  # of Relay, likewise
         self.draining = False
+        self.logging_in: Callable[[], int] = lambda: 0  # how many clients that are not sessions yet
         self._keys: dict[int, list[Member]] = {}
 
     def new_key(self, minor: int) -> bytes:

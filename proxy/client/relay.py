@@ -52,28 +52,28 @@ class _Side(asyncio.Protocol):
 
 class Relay:
     __slots__ = (
-        "_client",
         "_closed",
-        "_endpoint",
         "_permits",
-        "_server",
         "_server_key",
-        "_session",
+        "client",
+        "endpoint",
         "key",
         "pid",
+        "server",
+        "session",
     )
 
     def __init__(self, session: Session, permits: tuple[Counter, ...]) -> None:
-        self._session = session
+        self.session = session
         self._permits = permits
-        self._client = _Side(self)
-        self._server = _Side(self)
-        self._client.other, self._server.other = self._server, self._client
+        self.client = _Side(self)
+        self.server = _Side(self)
+        self.client.other, self.server.other = self.server, self.client
         self._closed = False
         self.pid = 0
         self.key = b""
         self._server_key = b""
-        self._endpoint: Endpoint
+        self.endpoint: Endpoint
 
     @classmethod
     async def open(cls, plane: Plane, login: Login, stream: LoginStream) -> Relay:
@@ -98,7 +98,7 @@ class Relay:
         return relay
 
     async def _join(self, plane: Plane, login: Login, stream: LoginStream) -> None:
-        pool = self._session.pool
+        pool = self.session.pool
         primary = [e for e in pool.cluster.endpoints if e.role is not Role.REPLICA]
         if not primary:
             raise NoHealthyEndpoint(f'cluster "{pool.cluster.name}" has no primary')
@@ -115,35 +115,39 @@ class Relay:
             )
         except ServerLost as error:
             raise NoHealthyEndpoint(error.message, internal=error.internal) from None
-        self._endpoint, self._server_key = primary[0], done.key
+        self.endpoint, self._server_key = primary[0], done.key
         self.pid, self.key = done.pid, plane.new_key(login.protocol_minor)
-        self._client.transport = stream.transport
-        self._server.transport = done.stream.transport
+        self.client.transport = stream.transport
+        self.server.transport = done.stream.transport
         for name, value in done.parameters.items():
             stream.write(encode.parameter_status(name.encode(), value.encode("utf-8", "surrogateescape")))
         stream.write(encode.backend_key_data(self.pid, self.key))
         stream.write(encode.ready_for_query())
         plane.enter_relay(self)
-        for side, source in ((self._client, stream), (self._server, done.stream)):
+        for side, source in ((self.client, stream), (self.server, done.stream)):
             rest = source.take_over(side)
             if rest:
                 side.data_received(rest)
 
     def cancel(self) -> None:
         """The client's CancelRequest."""
-        self._session.plane.pools.pass_cancel_on(self._endpoint, self.pid, self._server_key)
+        self.session.plane.pools.pass_cancel_on(self.endpoint, self.pid, self._server_key)
 
     @property
     def tenant(self) -> str:
-        return self._session.tenant.name
+        return self.session.tenant.name
+
+    @property
+    def kind(self) -> str:
+        return "logical" if self.session.login.replication.lower() == "database" else "physical"
 
     @property
     def cluster(self) -> str:
-        return self._session.pool.key.cluster
+        return self.session.pool.key.cluster
 
     def follow(self) -> None:
         """Ends where the registry says that it may not be, or has its place elsewhere."""
-        session = self._session
+        session = self.session
         if session.epoch == session.plane.registry.epoch:
             return
         place = session.pool.key
@@ -152,19 +156,19 @@ class Relay:
         except TiergateError:
             self.close()
             return
-        if session.pool.key != place or self._endpoint not in session.pool.cluster.endpoints:
+        if session.pool.key != place or self.endpoint not in session.pool.cluster.endpoints:
             self.close()
 
     def close(self) -> None:
         if self._closed:
             return
         self._closed = True
-        self._client.transport.close()
-        self._server.transport.close()
-        self._session.plane.leave(self)
+        self.client.transport.close()
+        self.server.transport.close()
+        self.session.plane.leave(self)
         self._release()
 
     def _release(self) -> None:
         permits, self._permits = self._permits, ()
         give_all(permits)
-        self._session.release_permits()
+        self.session.release_permits()

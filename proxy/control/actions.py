@@ -79,6 +79,10 @@ def kill_client(plane: Plane, which: str) -> None:
         if which in (f"{id(session):#x}", str(id(session))):
             session.end(ShuttingDown("terminating connection due to administrator command"))
             return
+    for relay in list(plane.relays):
+        if which in (f"{id(relay):#x}", str(id(relay))):
+            relay.close()
+            return
     raise InvalidParameter(f"no client {which}")
 
 

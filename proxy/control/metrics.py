@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 from proxy.admission.accounts import Account
 from proxy.client.plane import Plane
 from proxy.protocol.lifecycle import SessionState
+from proxy.server.pool import Pool
 from proxy.stats import DURATION_BOUNDS, TenantStats
 
 EXACT_TENANTS = 200
@@ -105,22 +106,30 @@ class PlaneCollector(Collector):
         received = Metric("tiergate_received_bytes_total", "Bytes from clients.", "unknown")
         sent = Metric("tiergate_sent_bytes_total", "Bytes to clients.", "unknown")
         transactions = Metric("tiergate_transactions_total", "Transactions done.", "unknown")
+        # Pools that differ in parameters of the connection's start only have the same labels.
+        same: dict[tuple[str, ...], list[Pool]] = {}
         for pool in self._plane.pools:
-            labels = {"cluster": pool.key.cluster, "database": pool.key.database, "user": pool.key.user}
-            labels["pool_mode"] = pool.mode.value
+            same.setdefault((*pool.key[:3], pool.mode.value), []).append(pool)
+        for values, group in same.items():
+            labels = dict(zip(("cluster", "database", "user", "pool_mode"), values, strict=True))
             states = (
-                ("active", len(pool.active)),
-                ("idle", len(pool.idle)),
-                ("resetting", len(pool.resetting)),
-                ("login", pool.opening),
+                ("active", sum(len(pool.active) for pool in group)),
+                ("idle", sum(len(pool.idle) for pool in group)),
+                ("resetting", sum(len(pool.resetting) for pool in group)),
+                ("login", sum(pool.opening for pool in group)),
             )
             for state, count in states:
                 servers.add_sample("tiergate_servers", {**labels, "state": state}, count)
-            waiting.add_sample("tiergate_waiting_clients", labels, len(pool.queue))
-            seconds.add_sample("tiergate_wait_seconds_total", labels, pool.stats.wait_seconds)
-            received.add_sample("tiergate_received_bytes_total", labels, pool.stats.bytes_received)
-            sent.add_sample("tiergate_sent_bytes_total", labels, pool.stats.bytes_sent)
-            transactions.add_sample("tiergate_transactions_total", labels, pool.stats.transactions)
+            counts = [pool.stats for pool in group]
+            waiting.add_sample("tiergate_waiting_clients", labels, sum(len(pool.queue) for pool in group))
+            seconds.add_sample("tiergate_wait_seconds_total", labels, sum(s.wait_seconds for s in counts))
+            received.add_sample(
+                "tiergate_received_bytes_total", labels, sum(s.bytes_received for s in counts)
+            )
+            sent.add_sample("tiergate_sent_bytes_total", labels, sum(s.bytes_sent for s in counts))
+            transactions.add_sample(
+                "tiergate_transactions_total", labels, sum(s.transactions for s in counts)
+            )
         yield from (servers, waiting, seconds, received, sent, transactions)
 
     def _endpoints(self) -> Metric:

@@ -13,7 +13,7 @@ cdef class Pool:
     cdef public bint paused
     cdef public int generation
     cdef public Py_ssize_t opening, sessions
-    cdef public double last_used, opened_at
+    cdef public double last_used
     cdef public PoolStats stats
 
     @cython.locals(account=Account, counters=tuple, server=ServerConnection)

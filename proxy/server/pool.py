@@ -54,7 +54,7 @@ class Keeper(Protocol):
 class Pool:
     __slots__ = (
         "_serving", "accepted", "active", "closing", "cluster", "failed_with", "generation", "idle",
-        "introductions", "key", "last_used", "login", "mode", "opened_at", "opening", "options", "paused", "pools", "queue",
+        "introductions", "key", "last_used", "login", "mode", "opening", "options", "paused", "pools", "queue",
         "resetting", "sessions", "stats",
     )  # fmt: skip
 
@@ -74,7 +74,6 @@ class Pool:
         self.opening = 0
         self.queue: FairQueue[Waiter[ServerConnection]] = FairQueue(self.serve)
         self.sessions = 0  # that will come here for their next transaction
-        self.stats = PoolStats()
         self.paused = False
         self.generation = 0
         self.accepted: WeakSet[State] = WeakSet()  # states that a server of this pool has taken before
@@ -82,7 +81,8 @@ class Pool:
         # and all that it then reported.
         self.introductions: OrderedDict[State, tuple[State, State]] = OrderedDict()
         self.failed_with: TiergateError | None = None
-        self.last_used = self.opened_at = monotonic()
+        self.last_used = monotonic()
+        self.stats = PoolStats(self.last_used)
         self._serving = False
 
     @property

@@ -12,7 +12,7 @@ from proxy.settings import addresses
 
 @dataclass(frozen=True, slots=True)
 class ProcessSettings:
-    """`shutdown_timeout` bounds a drain. Keys here need a restart, except the log's and the timeout."""
+    """`shutdown_timeout` bounds a drain. Keys here need a restart, except the log's and those that are times."""
 
     listen_addr: str = "127.0.0.1"
     listen_port: int = 6432
@@ -24,6 +24,7 @@ class ProcessSettings:
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     shutdown_timeout: float = 60.0
+    stats_period: float = 60.0
     redis_url: str = ""
     registry_dsn: str = ""
     pidfile: str = ""

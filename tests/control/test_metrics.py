@@ -138,6 +138,16 @@ def test_storage_limits_are_bounded_too(
     assert one(scrape(proxy), "tenant_storage_max_gb") == 5
 
 
+def test_pools_that_differ_in_start_parameters_only_are_one_series(proxy: Proxy) -> None:
+    clients = [proxy.raw(parameters=said) for said in ({}, {"ignore_system_indexes": "on"})]
+    for client in clients:
+        client.query("SELECT 1")
+    text = scrape(proxy)
+    assert len(proxy.console("SHOW POOLS")) == 2
+    assert one(text, "tiergate_transactions_total", cluster="shared", user="app") == 2
+    assert one(text, "tiergate_servers", cluster="shared", user="app", state="idle") == 2
+
+
 def test_ejected_endpoints_are_counted(proxy: Proxy) -> None:
     def eject() -> None:
         cluster = proxy.worker.registry.cluster("shared")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests import rawclient
-from tests.integration.running import column_names
+from tests.integration.running import column_names, table
 from tests.rawclient import ServerError
 from tests.waiting import wait_until
 
@@ -33,6 +33,19 @@ PGBOUNCER = {
     "DATABASES": (
         "name host port database force_user pool_size pool_mode max_connections current_connections paused disabled"
     ),
+    "SOCKETS": (
+        "type user database replication state addr port local_addr local_port connect_time request_time wait wait_us"
+        " close_needed ptr link remote_pid tls application_name prepared_statements id recv_pos pkt_pos pkt_remain"
+        " send_pos send_remain pkt_avail send_avail"
+    ),
+    "STATS_TOTALS": (
+        "database server_assignment_count xact_count query_count bytes_received bytes_sent xact_time query_time wait_time"
+    ),
+    "STATS_AVERAGES": (
+        "database server_assignment_count xact_count query_count bytes_received bytes_sent xact_time query_time wait_time"
+    ),
+    "TOTALS": "name value",
+    "STATE": "key value",
     "STATS": (
         "database total_xact_count total_query_count total_received total_sent total_xact_time total_query_time"
         " total_wait_time avg_xact_count avg_query_count avg_recv avg_sent avg_xact_time avg_query_time avg_wait_time"
@@ -125,6 +138,92 @@ def test_stats_count_queries_and_transactions(proxy: Proxy) -> None:
     assert grown("total_xact_time") > 0
 
 
+def test_totals_and_averages_agree_with_stats(proxy: Proxy) -> None:
+    for user in ("app@std_1", "app@vip_1"):
+        client = proxy.raw(user)
+        for _ in range(3):
+            client.query("SELECT pg_sleep(0.01)")
+    stats = proxy.console("SHOW STATS")
+    totals, averages = proxy.console("SHOW STATS_TOTALS"), proxy.console("SHOW STATS_AVERAGES")
+    whole = {str(row["name"]): int(row["value"] or 0) for row in proxy.console("SHOW TOTALS")}
+    assert len(stats) == len(totals) == len(averages) == 2
+    for row, total, average in zip(stats, totals, averages, strict=True):
+        assert row["cluster"] == total["cluster"] == average["cluster"]
+        for name in ("query_count", "xact_count", "server_assignment_count", "query_time"):
+            assert row[f"total_{name}"] == total[name]
+        assert (row["total_sent"], row["total_received"]) == (total["bytes_sent"], total["bytes_received"])
+        assert int(total["query_count"] or 0) == 3
+        assert int(average["query_time"] or 0) == int(row["avg_query_time"] or 0) > 9_000
+    assert whole["total_query_count"] == 6
+    assert whole["total_sent"] == sum(int(row["total_sent"] or 0) for row in stats)
+    assert whole["avg_query_time"] > 9_000
+
+
+def test_averages_forget_what_is_older_than_the_period(start_proxy: StartProxy, all_tiers: Tables) -> None:
+    proxy = start_proxy(all_tiers, stats_period="100ms")
+    client = proxy.raw()
+    client.query("SELECT repeat('x', 1000000)")
+    assert only(proxy.console("SHOW STATS"))["total_query_count"] == "1"
+    wait_until(lambda: only(proxy.console("SHOW STATS"))["avg_sent"] == "0")
+    assert int(only(proxy.console("SHOW STATS"))["total_sent"] or 0) > 1_000_000
+
+
+def as_pgbouncer(proxy: Proxy, command: str) -> list[dict[str, str | None]]:
+    console = proxy.raw("admin", "pgbouncer", "admin-secret")
+    return table(console.checked(console.query(command)))
+
+
+def test_exporters_find_one_row_for_each_of_pgbouncers_keys(proxy: Proxy) -> None:
+    clients = [proxy.raw(user) for user in ("app@std_1", "app@vip_1", "app@ent_1", "builder@std_2")]
+    clients.append(proxy.raw(parameters={"ignore_system_indexes": "on"}))
+    for client in clients[:-1]:
+        client.query("BEGIN")
+    clients[-1].send(rawclient.query("SELECT 1"))  # over the tenant's cap
+    wait_until(lambda: only(as_pgbouncer(proxy, "SHOW POOLS"), user="app")["cl_waiting"] == "1")
+    found = as_pgbouncer(proxy, "SHOW POOLS")
+    assert [(row["database"], row["user"]) for row in found].count(("appdb", "app")) == 1
+    app = only(found, user="app")
+    assert (app["cl_active"], app["sv_active"], app["cluster"]) == ("3", "3", "ent, shared, vip-1")
+    assert int(app["maxwait_us"] or 0) > 0
+    for command in ("SHOW STATS", "SHOW STATS_TOTALS", "SHOW STATS_AVERAGES"):
+        row = only(as_pgbouncer(proxy, command))
+        assert row["database"] == "appdb"
+    stats = only(as_pgbouncer(proxy, "SHOW STATS"))
+    separate = proxy.console("SHOW STATS")
+    assert len(separate) == 5
+    for column in ("total_query_count", "total_sent", "total_server_assignment_count"):
+        assert int(stats[column] or 0) == sum(int(row[column] or 0) for row in separate)
+
+
+def test_sockets_and_state(proxy: Proxy) -> None:
+    busy, idle = proxy.raw(), proxy.raw("app@vip_1")
+    assert idle.value("SELECT 1") == "1"
+    busy.query("BEGIN")
+    replica = proxy.raw(
+        "replicator@ent_1", password="replicator-secret", parameters={"replication": "database"}
+    )
+    states = sorted(str(row["state"]) for row in proxy.console("SHOW SOCKETS"))
+    assert states == ["cl_active", "cl_active", "cl_idle", "sv_active", "sv_active", "sv_idle"]
+    active = proxy.console("SHOW ACTIVE_SOCKETS")
+    assert sorted(str(row["state"]) for row in active) == ["cl_active", "cl_active", "sv_active", "sv_active"]
+    walsender = only(active, type="S", replication="logical")
+    client = only(active, type="C", replication="logical")
+    assert (client["link"], walsender["link"]) == (walsender["ptr"], client["ptr"])
+    assert walsender["remote_pid"] == str(replica.pid)
+    assert only(proxy.console("SHOW CLIENTS"), replication="logical")["tenant"] == "ent_1"
+    proxy.console(f"KILL CLIENT {client['ptr']}")
+    replica.read_to_eof()
+
+    def state() -> dict[str | None, str | None]:
+        return {row["key"]: row["value"] for row in proxy.console("SHOW STATE")}
+
+    assert state() == {"active": "yes", "paused": "no", "suspended": "no", "draining": "no"}
+    busy.query("COMMIT")
+    proxy.console("PAUSE")
+    assert state() == {"active": "no", "paused": "yes", "suspended": "no", "draining": "no"}
+    proxy.console("RESUME")
+
+
 def test_tenants_count_errors(proxy: Proxy) -> None:
     client = proxy.raw("app@vip_1")
     client.query("SELECT 1/0")
@@ -151,9 +250,22 @@ def test_clusters_databases_tiers_and_users(proxy: Proxy) -> None:
     assert only(proxy.console("SHOW USERS"), name="app")["tenants"] == "*"
 
 
+def lists(proxy: Proxy) -> dict[str, int]:
+    return {str(row["list"]): int(row["items"] or 0) for row in proxy.console("SHOW LISTS")}
+
+
 def test_lists_and_config(proxy: Proxy) -> None:
-    items = {row["list"]: row["items"] for row in proxy.console("SHOW LISTS")}
-    assert items["databases"] == "3"
+    client = proxy.raw()
+    client.query("BEGIN")
+    _logging_in = proxy.unnamed()
+    wait_until(lambda: lists(proxy)["login_clients"] == 1)
+    items = lists(proxy)
+    assert (items["databases"], items["used_clients"], items["used_servers"], items["idle_servers"]) == (
+        3,
+        1,
+        1,
+        0,
+    )
     config = {row["key"]: row for row in proxy.console("SHOW CONFIG")}
     assert config["default_pool_size"]["value"] == "3"
     assert config["default_pool_size"]["default"] == "20"

@@ -16,7 +16,8 @@ from proxy.control.views import Value, View
 from proxy.errors import ClientError
 
 HELP = (
-    "SHOW VERSION|CONFIG|POOLS|CLIENTS|SERVERS|DATABASES|STATS|TENANTS|TIERS|CLUSTERS|USERS|LISTS",
+    "SHOW VERSION|CONFIG|POOLS|CLIENTS|SERVERS|SOCKETS|ACTIVE_SOCKETS|DATABASES|USERS|LISTS|STATE",
+    "SHOW STATS|STATS_TOTALS|STATS_AVERAGES|TOTALS|TENANTS|TIERS|CLUSTERS",
     "SHOW ROUTE tenant [USER user] [DATABASE database]",
     "SHOW HELP",
     "SET key = value",
@@ -76,11 +77,14 @@ def split(text: str) -> list[str]:
     return [part.strip() for part in parts if part.strip()]
 
 
-async def execute(plane: Plane, operations: Operations, statement: str, *, may_write: bool) -> Answer:
+async def execute(
+    plane: Plane, operations: Operations, statement: str, *, may_write: bool, as_pgbouncer: bool = False
+) -> Answer:
+    """`as_pgbouncer`: rows are by PgBouncer's keys."""
     parts = words(statement)
     verb, rest = parts[0].lower(), parts[1:]
     if verb == "show":
-        return show(plane, operations, rest)
+        return show(plane, operations, rest, as_pgbouncer=as_pgbouncer)
     if not may_write:
         raise MayOnlyShow("only administrators may do that")
     name = rest[0] if rest else ""
@@ -132,7 +136,7 @@ def _kind(rest: list[str]) -> list[str]:
     return [word.lower() for word in rest[:-1]]
 
 
-def show(plane: Plane, operations: Operations, rest: list[str]) -> Answer:
+def show(plane: Plane, operations: Operations, rest: list[str], *, as_pgbouncer: bool) -> Answer:
     name = rest[0].lower() if rest else ""
     if name == "help":
         return Answer("SHOW", View(("command",), [(line,) for line in HELP]))
@@ -143,7 +147,7 @@ def show(plane: Plane, operations: Operations, rest: list[str]) -> Answer:
         return Answer("SHOW", View(("key", "value", "default", "changeable"), rows))
     if name == "route":
         return Answer("SHOW", _route(plane, rest[1:]))
-    view = views.VIEWS.get(name)
+    view = (views.AS_PGBOUNCER if as_pgbouncer else {}).get(name) or views.VIEWS.get(name)
     if view is None or len(rest) > 1:
         raise CommandSyntax(f"invalid command 'SHOW {' '.join(rest)}', use SHOW HELP;")
     return Answer("SHOW", view(plane))

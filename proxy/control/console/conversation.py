@@ -57,6 +57,7 @@ class Console(asyncio.Protocol):
         self._plane = plane
         self._operations = operations
         self._may_write = login.user.name in plane.options.admin_users
+        self._as_pgbouncer = login.database == "pgbouncer"
         self._user = login.user.name
         self._transport = transport
         self._scanner = Scanner(FROM_CLIENT, max_read=_MAX_STATEMENT)
@@ -221,7 +222,13 @@ class Console(asyncio.Protocol):
         self._write(_complete(answer))
 
     async def _execute(self, statement: str) -> commands.Answer:
-        answer = await commands.execute(self._plane, self._operations, statement, may_write=self._may_write)
+        answer = await commands.execute(
+            self._plane,
+            self._operations,
+            statement,
+            may_write=self._may_write,
+            as_pgbouncer=self._as_pgbouncer,
+        )
         if not _is_show(statement):
             _log.info("console command", user=self._user, command=re.split(r"\s", statement, maxsplit=1)[0])
         return answer
