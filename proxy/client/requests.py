@@ -18,7 +18,7 @@ from proxy.protocol import pipeline as owed
 from proxy.protocol.pipeline import FORWARD_PLAIN_QUERY, INJECT, Expect
 from proxy.protocol.statements import PREFIX, STRANGE, Statement
 from proxy.server.connection import FAILED, ServerConnection
-from proxy.sql.calls import judge_call
+from proxy.sql.calls import UNKNOWN, judge_call
 from proxy.sql.verdict import PLAIN, Verdict, begins
 from proxy.sql.watch import Watch
 from proxy.wire import decode, encode
@@ -55,10 +55,9 @@ def refusal(session: Conversation, text: bytes, verdict: Verdict) -> TiergateErr
             f'parameter "{guc}" cannot be changed: it names the tenant of this session',
             hint="Connect again to speak for another tenant.",
         )
-    if verdict.sets_unknown:
+    if verdict.hides is not None:
         return TenantChangeRefused(
-            "set_config() with a computed parameter name is not allowed on a shared cluster",
-            hint="Write the parameter's name as a literal.",
+            f"{verdict.hides.what} is not allowed on a shared cluster", hint=verdict.hides.hint
         )
     return None
 
@@ -348,7 +347,7 @@ def on_function_call(
     if told != HEAD:
         verdict = judge_call(*decode.function_call(data[start + 5 : stop]))
     else:
-        verdict = Verdict(pins=frozenset({PinReason.UNINSPECTED}), sets_unknown=True)
+        verdict = UNKNOWN
     refused = refusal(session, b"", verdict)
     if refused is not None:
         if told == HEAD:

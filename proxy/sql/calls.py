@@ -10,17 +10,19 @@ from collections.abc import Sequence
 
 from proxy.model import PinReason
 from proxy.sql import tree
+from proxy.sql.constants import guc, says_true
+from proxy.sql.hidden import Hidden
 from proxy.sql.verdict import PLAIN, Verdict
 
 _SET_CONFIG = 2078
-_UNKNOWN = Verdict(pins=frozenset({PinReason.UNINSPECTED}), sets_unknown=True)
+UNKNOWN = Verdict(pins=frozenset({PinReason.UNINSPECTED}), hides=Hidden.CALL)
 _VERDICTS: dict[int, Verdict] = {
     # pg_advisory_lock, pg_try_advisory_lock, both also _shared, with one key or two
     **dict.fromkeys(
         (2880, 2881, 2882, 2883, 2886, 2887, 2888, 2889), Verdict(pins=frozenset({PinReason.ADVISORY_LOCK}))
     ),
     # query_to_xml, query_to_xmlschema, query_to_xml_and_xmlschema, ts_rewrite, ts_stat
-    **dict.fromkeys((2924, 2927, 2930, 3685, 3689, 3690), _UNKNOWN),
+    **dict.fromkeys((2924, 2927, 2930, 3685, 3689, 3690), UNKNOWN),
     1599: Verdict(pins=frozenset({PinReason.SET})),  # setseed
     2172: Verdict(pins=frozenset({PinReason.UNINSPECTED})),  # pg_backup_start
 }
@@ -30,10 +32,10 @@ def judge_call(oid: int, arguments: Sequence[bytes | None]) -> Verdict:
     if oid != _SET_CONFIG:
         return _VERDICTS.get(oid, PLAIN)
     if len(arguments) != 3 or arguments[0] is None:
-        return _UNKNOWN
-    name = tree.guc(arguments[0].decode("utf-8", "surrogateescape"))
+        return UNKNOWN
+    name = guc(arguments[0].decode("utf-8", "surrogateescape"))
     local = arguments[2]
-    if local is not None and (local == b"\1" or tree.says_true(local.decode("latin-1"))):
+    if local is not None and (local == b"\1" or says_true(local.decode("latin-1"))):
         return Verdict(touched=frozenset({name}))
     found = tree.Findings()
     found.set(name)

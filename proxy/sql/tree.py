@@ -14,9 +14,9 @@ from typing import Any
 from pglast.parser import ParseError, parse_sql_json
 
 from proxy.model import PinReason
-from proxy.sql import escapes, words
-
-Node = dict[str, Any]
+from proxy.sql import escapes, lookups, words
+from proxy.sql.constants import Node, guc, is_true, string, text_of
+from proxy.sql.hidden import Hidden
 
 # A tree above this size (as JSON) is not walked: it would hold up every other session for too long.
 MAX_TREE = 524_288
@@ -49,8 +49,6 @@ _TEXT_RUNNERS = frozenset(
 _USES_ONLY = frozenset(
     {"SelectStmt", "InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt", "DropStmt", "CallStmt", "CopyStmt"}
 )
-_PLAIN_TEXT_TYPES = frozenset({"text", "varchar", "name", "bpchar", "unknown"})
-_TRUE = frozenset({"t", "tr", "tru", "true", "y", "ye", "yes", "on", "1"})
 
 
 class Unreadable(Exception):
@@ -65,7 +63,7 @@ class Findings:
         self.sets: dict[str, None] = {}
         self.resets: dict[str, None] = {}
         self.touched: set[str] = set()
-        self.sets_unknown = False
+        self.hides: Hidden | None = None  # why names of parameters that it sets cannot be told
         self.resets_all = False
         self.deallocates: dict[str, None] = {}
         self.deallocates_all = False
@@ -128,7 +126,7 @@ def read(text: bytes) -> Findings:
         with suppress(Unreadable):
             _note_all(findings, parse(other))
     if escapes.doubtful(text):
-        findings.sets_unknown = True
+        findings.hides = Hidden.QUOTING
         findings.pins.add(PinReason.UNINSPECTED)
     return findings
 
@@ -138,6 +136,8 @@ def _note_all(findings: Findings, statements: list[tuple[str, Node]]) -> None:
         if kind == "VariableSetStmt":
             _set_statement(findings, fields)
         else:
+            if kind == "SelectStmt":
+                lookups.name_told(fields)
             _walk(findings, kind, fields)
 
 
@@ -152,11 +152,6 @@ def begins(text: bytes) -> bool:
         kind == "TransactionStmt" and fields.get("kind") in ("TRANS_STMT_BEGIN", "TRANS_STMT_START")
         for kind, fields in statements
     )
-
-
-def guc(name: str) -> str:
-    """A parameter's name as PostgreSQL compares it: ASCII letters without case."""
-    return name.encode("utf-8", "surrogateescape").lower().decode("utf-8", "surrogateescape")
 
 
 # --- SET and RESET ------------------------------------------------------------------------------
@@ -176,7 +171,7 @@ def _set_statement(findings: Findings, fields: Node) -> None:
     elif kind == "VAR_RESET" or (kind == "VAR_SET_DEFAULT" and not local):
         findings.reset(name)
     else:
-        values = [_constant(a) or "" for a in fields.get("args", ())]
+        values = [text_of(a) or "" for a in fields.get("args", ())]
         if name == "search_path" and any("pg_temp" in v for v in values):
             findings.pins.add(PinReason.TEMP_TABLE)  # whatever is created next may be temporary
         if local:
@@ -193,11 +188,11 @@ def _set_config(findings: Findings, call: Node) -> None:
         if "NamedArgExpr" in argument:
             named = argument["NamedArgExpr"]
             given[named.get("name", "")] = named.get("arg")
-    name = None if call.get("func_variadic") else _constant(given.get("setting_name"))
-    local = _is_true(given.get("is_local"))
+    name = None if call.get("func_variadic") else text_of(given.get("setting_name"))
+    local = is_true(given.get("is_local"))
     # With standard_conforming_strings off a backslash means something else than was parsed here.
     if name is None or "\\" in name:
-        findings.sets_unknown = True
+        findings.hides = Hidden.COMPUTED_NAME
         if not local:
             findings.pins.add(PinReason.SET)
         return
@@ -208,42 +203,8 @@ def _set_config(findings: Findings, call: Node) -> None:
         findings.set(name)
         if local is None:
             findings.pins.add(PinReason.SET)
-    if name == "search_path" and "pg_temp" in (_constant(given.get("new_value")) or ""):
+    if name == "search_path" and "pg_temp" in (text_of(given.get("new_value")) or ""):
         findings.pins.add(PinReason.TEMP_TABLE)
-
-
-def _constant(node: Node | None) -> str | None:
-    """The text of a string constant, None if it is not one."""
-    while node is not None and "TypeCast" in node:
-        cast = node["TypeCast"]
-        target = cast.get("typeName", {})
-        type_name = target.get("names", [{}])[-1].get("String", {}).get("sval")
-        if type_name not in _PLAIN_TEXT_TYPES or "typmods" in target or "arrayBounds" in target:
-            return None
-        node = cast.get("arg")
-    constant = (node or {}).get("A_Const", {})
-    if "sval" not in constant:
-        return None
-    text: str = constant["sval"].get("sval", "")
-    return text
-
-
-def _is_true(node: Node | None) -> bool | None:
-    """The value of a boolean constant, None if it is not one."""
-    while node is not None and "TypeCast" in node:
-        node = node["TypeCast"].get("arg")
-    constant = (node or {}).get("A_Const", {})
-    if "boolval" in constant:
-        return bool(constant["boolval"].get("boolval", False))
-    if "ival" in constant:
-        return bool(constant["ival"].get("ival", 0))
-    if "sval" in constant:
-        return says_true(constant["sval"].get("sval", ""))
-    return None
-
-
-def says_true(text: str) -> bool:
-    return guc(text).strip() in _TRUE
 
 
 # --- all other statements -----------------------------------------------------------------------
@@ -255,7 +216,7 @@ def _walk(findings: Findings, top: str, fields: Node) -> None:
     while pending:
         node = pending.pop()
         if type(node) is list:
-            if creates and len(node) > 1 and _is_temporary_schema(_string(node[0])):
+            if creates and len(node) > 1 and _is_temporary_schema(string(node[0])):
                 findings.pins.add(PinReason.TEMP_TABLE)
             pending.extend(n for n in node if type(n) is dict or type(n) is list)
             continue
@@ -279,13 +240,6 @@ def _walk(findings: Findings, top: str, fields: Node) -> None:
                 pending.append(value)
 
 
-def _string(node: Any) -> str:
-    if type(node) is not dict:
-        return ""
-    text: str = node.get("String", {}).get("sval", "")
-    return text
-
-
 def _is_temporary_schema(name: str | None) -> bool:
     return name is not None and name.startswith("pg_temp")
 
@@ -297,12 +251,12 @@ def _options(fields: Node, key: str = "options") -> Iterator[tuple[str, Node]]:
 
 
 def _call(findings: Findings, call: Node) -> None:
-    name = _string(call["funcname"][-1])
+    name = string(call["funcname"][-1])
     if name == "set_config":
         _set_config(findings, call)
     elif name in _TEXT_RUNNERS:
         findings.pins.add(PinReason.UNINSPECTED)
-        findings.sets_unknown = True
+        findings.hides = Hidden.TEXT_RUNNER
     elif name in _SESSION_FUNCTIONS:
         findings.pins.add(_SESSION_FUNCTIONS[name])
 
@@ -316,7 +270,7 @@ def _stored_set(findings: Findings, fields: Node) -> None:
 def _update(findings: Findings, fields: Node) -> None:
     if fields.get("relation", {}).get("relname") == "pg_settings":  # its rule calls set_config
         findings.pins.add(PinReason.SET)
-        findings.sets_unknown = True
+        findings.hides = Hidden.PG_SETTINGS
 
 
 def _do(findings: Findings, fields: Node) -> None:
@@ -329,7 +283,7 @@ def _do(findings: Findings, fields: Node) -> None:
     low = body.encode("utf-8", "surrogateescape").lower()
     foreign = language != "plpgsql"
     if foreign or words.body_sets(low):
-        findings.sets_unknown = True
+        findings.hides = Hidden.FOREIGN_BLOCK if foreign else Hidden.BLOCK
         findings.pins.add(PinReason.UNINSPECTED)
     elif words.body_keeps(low):
         findings.pins.add(PinReason.UNINSPECTED)
@@ -351,7 +305,7 @@ def _create_database(findings: Findings, fields: Node) -> None:
     template = "template1"
     for name, value in _options(fields):
         if name == "template":
-            template = _string(value) or template
+            template = string(value) or template
     findings.drops_databases[template] = None
 
 

@@ -14,7 +14,8 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from proxy.model import PinReason
-from proxy.sql import tree, words
+from proxy.sql import constants, tree, words
+from proxy.sql.hidden import Hidden
 from proxy.sql.words import plain
 
 # Above this a text is not parsed: it would hold up every other session for too long.
@@ -32,7 +33,7 @@ class Verdict:
         pins is the caller's to decide, who knows what the server reports.
     touched: all parameters that the text names in a SET, also LOCAL ones and those of functions, roles and
         databases.
-    sets_unknown: it may set parameters whose names cannot be told.
+    hides: it may set parameters whose names cannot be told, and why.
     drops_databases: databases that must have no idle connection when the text runs.
     statements: how many there are; 0 if nobody has counted.
     unread: the lowercased text, if the parser did not take it.
@@ -43,7 +44,7 @@ class Verdict:
     resets: tuple[str, ...] = ()
     resets_all: bool = False
     touched: frozenset[str] = frozenset()
-    sets_unknown: bool = False
+    hides: Hidden | None = None
     deallocates: tuple[str, ...] = ()
     deallocates_all: bool = False
     discards_all: bool = False
@@ -57,9 +58,9 @@ class Verdict:
     def touches_tenant(self, guc: str) -> bool:
         """It sets or resets the parameter by name, in whatever way.
 
-        RESET ALL, DISCARD ALL and `sets_unknown` are told by their own fields.
+        RESET ALL, DISCARD ALL and `hides` are told by their own fields.
         """
-        name = tree.guc(guc)
+        name = constants.guc(guc)
         if self.unread:
             return name.rpartition(".")[2].encode("utf-8", "surrogateescape") in self.unread
         return name in self.touched
@@ -82,7 +83,7 @@ def inspect(text: bytes) -> Verdict:
         resets=tuple(found.resets),
         resets_all=found.resets_all,
         touched=frozenset(found.touched),
-        sets_unknown=found.sets_unknown,
+        hides=found.hides,
         deallocates=tuple(found.deallocates),
         deallocates_all=found.deallocates_all,
         discards_all="all" in found.discards,
@@ -98,7 +99,7 @@ def _unread(text: bytes) -> Verdict:
     low = text.lower()
     return Verdict(
         pins=frozenset({PinReason.UNINSPECTED}),
-        sets_unknown=words.hides_sets(low),
+        hides=Hidden.UNREADABLE if words.hides_sets(low) else None,
         unread=low,
     )
 

@@ -450,6 +450,22 @@ def test_pgbench_pipeline_mode(proxy: Proxy, tmp_path: Path) -> None:
         assert "number of transactions actually processed: 120/120" in out
 
 
+@pytest.mark.parametrize("user", ["std_1", "std_2"])
+def test_pg_dump_of_a_tenants_rows(proxy: Proxy, user: str) -> None:
+    """From version 17 on it sets a parameter whose name it reads from pg_settings."""
+    out = run(
+        proxy,
+        "pg_dump",
+        "--data-only",
+        "--enable-row-security",
+        "--table=orders",
+        "--inserts",
+        user=f"app@{user}",
+    )
+    assert out.count("INSERT INTO public.orders") == 30
+    assert {line.split("'")[1] for line in out.splitlines() if line.startswith("INSERT")} == {user}
+
+
 def test_pgbench_connects_for_each_transaction(proxy: Proxy, tmp_path: Path) -> None:
     script = tmp_path / "one.sql"
     script.write_text("SELECT name FROM where_am_i;\n")

@@ -17,6 +17,7 @@ from tests.rawclient import (
     ask,
     bind,
     describe,
+    errors,
     execute,
     parse,
     query,
@@ -364,6 +365,25 @@ def test_the_tenant_cannot_be_changed(proxy: Proxy, change: str) -> None:
         client.query("ROLLBACK")
     client.close()
     assert proxy.raw("app@free_1").value(TENANT) == "free_1"
+
+
+@pytest.mark.parametrize(
+    ("refused", "said"),
+    [
+        ("DO $$BEGIN SET work_mem = '5MB'; END$$", "a DO block that sets parameters or runs dynamic SQL"),
+        ("DO $$BEGIN EXECUTE 'SELECT 1'; END$$", "a DO block that sets parameters or runs dynamic SQL"),
+        ("DO LANGUAGE plperl $$1$$", "a DO block in another language than plpgsql"),
+        ("UPDATE pg_settings SET setting = '1' WHERE name = 'x'", "UPDATE of pg_settings"),
+        ("SELECT query_to_xml('SELECT 1', true, false, '')", "a function that runs a text as a statement"),
+        ("SELECT set_config('work' || '_mem', '5MB', false)", "set_config() with a computed parameter name"),
+    ],
+)
+def test_a_refusal_says_what_is_refused(proxy: Proxy, refused: str, said: str) -> None:
+    client = proxy.raw()
+    (error,) = errors(client.query(refused))
+    assert (error["C"], error["M"]) == ("42501", f"{said} is not allowed on a shared cluster")
+    assert error["H"]
+    assert client.value("SELECT 1") == "1"
 
 
 def test_the_name_as_a_parameter_value(proxy: Proxy) -> None:

@@ -3,10 +3,8 @@ from __future__ import annotations
 import pytest
 
 from proxy.model import PinReason
-from proxy.sql.calls import judge_call
+from proxy.sql.calls import UNKNOWN, judge_call
 from proxy.sql.verdict import PLAIN, Verdict
-
-UNKNOWN = Verdict(pins=frozenset({PinReason.UNINSPECTED}), sets_unknown=True)
 
 
 @pytest.mark.parametrize(

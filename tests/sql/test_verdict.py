@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from proxy.model import PinReason
 from proxy.sql import verdict as verdict_module
 from proxy.sql import words
+from proxy.sql.hidden import Hidden
 from proxy.sql.verdict import MAX_KEPT, MAX_PARSE, PLAIN, Judge, Verdict, begins, inspect
 
-P = PinReason
+P, H = PinReason, Hidden
 
 
 def expect(*pins: PinReason, touched: tuple[str, ...] | None = None, statements: int = 1, **said) -> Verdict:
@@ -65,6 +66,39 @@ def test_plain_texts_cost_no_parser(sql, monkeypatch):
 def test_plain_texts_are_plain_to_the_parser_too(sql):
     assert replace(inspect(sql.encode()), statements=0) == PLAIN
 
+
+PG_DUMP = (
+    "SELECT set_config(name, 'view, foreign-table', false) FROM pg_settings"
+    " WHERE name = 'restrict_nonsystem_relation_kind'"
+)
+# What each makes of it may have another name than the one that stands there.
+OTHERS = [
+    ("FROM pg_settings", "FROM pg_settings AS s"),
+    ("FROM pg_settings", "FROM pg_settings AS pg_settings (setting, name)"),
+    ("FROM pg_settings", "FROM mine.pg_settings"),
+    ("FROM pg_settings", "FROM other"),
+    ("FROM pg_settings", "FROM pg_settings, other"),
+    ("FROM pg_settings", "FROM pg_settings JOIN other USING (name)"),
+    ("FROM pg_settings", "FROM (SELECT $1 AS name) pg_settings"),
+    (" = '", " <> '"),
+    (" = '", " OPERATOR(mine.=) '"),
+    (" = '", " ~ '"),
+    ("name = ", "setting = "),
+    ("name = ", "other.name = "),
+    ("name = ", "NOT name = "),
+    ("name = ", "name = $1 OR name = "),
+    ("name = ", "lower(name) = "),
+    ("name = ", "name = 'another' AND name = "),
+    (" WHERE name = 'restrict_nonsystem_relation_kind'", ""),
+    ("_kind'", "_kind' || $1"),
+    ("set_config(name", "set_config(name || ''"),
+    ("set_config(name", "set_config(setting"),
+    ("set_config(name", "set_config(setting_name => name"),
+    (
+        "SELECT set_config(name, 'view, foreign-table', false)",
+        "SELECT (SELECT set_config(name, '', false) FROM t)",
+    ),
+]
 
 TABLE = [
     # SET and RESET
@@ -122,13 +156,13 @@ TABLE = [
     ("SELECT set_config('x', $1, 'yes'::bool)", expect(touched=("x",))),
     ("SELECT set_config('x', $1, 1::boolean)", expect(touched=("x",))),
     ("SELECT set_config('x', $1, $2)", expect(P.SET, sets=("x",))),
-    ("SELECT set_config($1, $2, true)", expect(sets_unknown=True)),
-    ("SELECT set_config($1, $2, false)", expect(P.SET, sets_unknown=True)),
-    ("SELECT set_config('a' || 'b', $2, false)", expect(P.SET, sets_unknown=True)),
-    ("SELECT set_config('app.tenant\\_id', $2, false)", expect(P.SET, sets_unknown=True)),
-    ("SELECT set_config('xy'::char(1), $2, false)", expect(P.SET, sets_unknown=True)),
-    ("SELECT set_config(name, setting, false) FROM saved", expect(P.SET, sets_unknown=True)),
-    ("SELECT set_config(VARIADIC ARRAY['x', '1', 'f'])", expect(P.SET, sets_unknown=True)),
+    ("SELECT set_config($1, $2, true)", expect(hides=H.COMPUTED_NAME)),
+    ("SELECT set_config($1, $2, false)", expect(P.SET, hides=H.COMPUTED_NAME)),
+    ("SELECT set_config('a' || 'b', $2, false)", expect(P.SET, hides=H.COMPUTED_NAME)),
+    ("SELECT set_config('app.tenant\\_id', $2, false)", expect(P.SET, hides=H.COMPUTED_NAME)),
+    ("SELECT set_config('xy'::char(1), $2, false)", expect(P.SET, hides=H.COMPUTED_NAME)),
+    ("SELECT set_config(name, setting, false) FROM saved", expect(P.SET, hides=H.COMPUTED_NAME)),
+    ("SELECT set_config(VARIADIC ARRAY['x', '1', 'f'])", expect(P.SET, hides=H.COMPUTED_NAME)),
     (
         "SELECT set_config(is_local => false, new_value => '1', setting_name => 'x')",
         expect(sets=("x",)),
@@ -139,15 +173,27 @@ TABLE = [
     ("CALL p(set_config('x', '1', false))", expect(sets=("x",))),
     ("INSERT INTO log VALUES ('set_config; set x = 1')", expect()),
     ("COPY (SELECT set_config('x', '1', false)) TO STDOUT", expect(sets=("x",))),
-    ("UPDATE pg_settings SET setting = 'x' WHERE name = $1", expect(P.SET, sets_unknown=True)),
+    # pg_dump 17 and newer
+    (PG_DUMP, expect(sets=("restrict_nonsystem_relation_kind",))),
+    (
+        "SELECT 1, pg_catalog.set_config(pg_settings.name, $1, true) FROM pg_catalog.pg_settings"
+        " WHERE 'X'::text OPERATOR(pg_catalog.=) name AND vartype = 'enum'",
+        expect(touched=("x",)),
+    ),
+    (PG_DUMP.replace("restrict_nonsystem_relation_kind", "app.tenant_id"), expect(sets=("app.tenant_id",))),
+    *((PG_DUMP.replace(*change), expect(P.SET, hides=H.COMPUTED_NAME)) for change in OTHERS),
+    ("WITH pg_settings AS (SELECT $1 AS name) " + PG_DUMP, expect(P.SET, hides=H.COMPUTED_NAME)),
+    (PG_DUMP + " UNION " + PG_DUMP, expect(P.SET, hides=H.COMPUTED_NAME)),
+    (f"SELECT ({PG_DUMP})", expect(P.SET, hides=H.COMPUTED_NAME)),
+    ("UPDATE pg_settings SET setting = 'x' WHERE name = $1", expect(P.SET, hides=H.PG_SETTINGS)),
     (
         "WITH u AS (UPDATE pg_catalog.pg_settings SET setting = 'x' RETURNING 1) SELECT 1",
-        expect(P.SET, sets_unknown=True),
+        expect(P.SET, hides=H.PG_SETTINGS),
     ),
     ("SELECT * FROM pg_settings", expect()),
-    ("SELECT query_to_xml($1, true, false, '')", expect(P.UNINSPECTED, sets_unknown=True)),
-    ("SELECT * FROM ts_stat('select ' || $1)", expect(P.UNINSPECTED, sets_unknown=True)),
-    ("SELECT ts_rewrite(q, $1) FROM t", expect(P.UNINSPECTED, sets_unknown=True)),
+    ("SELECT query_to_xml($1, true, false, '')", expect(P.UNINSPECTED, hides=H.TEXT_RUNNER)),
+    ("SELECT * FROM ts_stat('select ' || $1)", expect(P.UNINSPECTED, hides=H.TEXT_RUNNER)),
+    ("SELECT ts_rewrite(q, $1) FROM t", expect(P.UNINSPECTED, hides=H.TEXT_RUNNER)),
     # what only stores a SET
     ("ALTER ROLE bob SET app.tenant_id = 'x'", expect(touched=("app.tenant_id",))),
     ("ALTER DATABASE d SET app.tenant_id = 'x'", expect(touched=("app.tenant_id",))),
@@ -216,16 +262,16 @@ TABLE = [
     ("DO $$begin perform 1; end$$", expect()),
     ("DO $$begin update t set a = 1; insert into t values (1) on conflict do nothing; end$$", expect()),
     ("DO $$begin\n update t\n set a = 1; end$$", expect()),
-    ("DO $$begin set app.tenant_id = 'x'; end$$", expect(P.UNINSPECTED, sets_unknown=True)),
-    ("DO $$begin if a then/**/set x = 1; end if; end$$", expect(P.UNINSPECTED, sets_unknown=True)),
-    ("DO $$begin -- c\n set x = 1; end$$", expect(P.UNINSPECTED, sets_unknown=True)),
-    ("DO $$begin <<a>> reset x; end$$", expect(P.UNINSPECTED, sets_unknown=True)),
-    ("DO $$begin perform set_config('x', '1', false); end$$", expect(P.UNINSPECTED, sets_unknown=True)),
-    ("DO 'begin execute ''x''; end'", expect(P.UNINSPECTED, sets_unknown=True)),
+    ("DO $$begin set app.tenant_id = 'x'; end$$", expect(P.UNINSPECTED, hides=H.BLOCK)),
+    ("DO $$begin if a then/**/set x = 1; end if; end$$", expect(P.UNINSPECTED, hides=H.BLOCK)),
+    ("DO $$begin -- c\n set x = 1; end$$", expect(P.UNINSPECTED, hides=H.BLOCK)),
+    ("DO $$begin <<a>> reset x; end$$", expect(P.UNINSPECTED, hides=H.BLOCK)),
+    ("DO $$begin perform set_config('x', '1', false); end$$", expect(P.UNINSPECTED, hides=H.BLOCK)),
+    ("DO 'begin execute ''x''; end'", expect(P.UNINSPECTED, hides=H.BLOCK)),
     ("DO $$begin create temp table t (); end$$", expect(P.UNINSPECTED)),
     ("DO $$begin listen x; end$$", expect(P.UNINSPECTED)),
     ("DO $$begin perform pg_advisory_lock(1); end$$", expect(P.UNINSPECTED)),
-    ("DO LANGUAGE plpython3u $$x = 1$$", expect(P.UNINSPECTED, sets_unknown=True)),
+    ("DO LANGUAGE plpython3u $$x = 1$$", expect(P.UNINSPECTED, hides=H.FOREIGN_BLOCK)),
     # databases
     ("DROP DATABASE IF EXISTS d WITH (FORCE)", expect(drops_databases=("d",))),
     ("CREATE DATABASE d", expect(drops_databases=("template1",))),
@@ -273,7 +319,7 @@ def test_touches_the_tenant(sql, touches):
 
 
 @pytest.mark.parametrize(
-    ("sql", "sets_unknown"),
+    ("sql", "hides"),
     [
         ("CREATE TABLE (", False),
         ("SET x = = 1", False),
@@ -283,10 +329,10 @@ def test_touches_the_tenant(sql, touches):
         ("DO $$begin end$$ SOMETHING NEW", True),
     ],
 )
-def test_what_the_parser_rejects_pins(sql, sets_unknown):
+def test_what_the_parser_rejects_pins(sql, hides):
     found = judge(sql)
     assert found.pins == {P.UNINSPECTED}
-    assert found.sets_unknown is sets_unknown
+    assert found.hides is (H.UNREADABLE if hides else None)
     assert found.statements == 0
 
 
@@ -352,9 +398,9 @@ def test_a_backslash_at_the_end_of_a_string_is_no_offence():
 
 def test_a_backslash_that_may_belong_to_a_character_is_doubtful():
     found = Judge(10).judge(b"SELECT E'\x83\\';SET x TO 1;--'")
-    assert found.sets_unknown
+    assert found.hides is H.QUOTING
     assert P.UNINSPECTED in found.pins
-    assert not Judge(10).judge("SET x = 'é\\é'".encode()).sets_unknown
+    assert not Judge(10).judge("SET x = 'é\\é'".encode()).hides
 
 
 def test_names_in_another_encoding_come_back_as_they_were_sent():
@@ -504,4 +550,4 @@ def test_a_verdict_is_frozen_and_small():
     with pytest.raises(AttributeError):
         PLAIN.statements = 3
     assert not hasattr(PLAIN, "__dict__")
-    assert {f.name for f in fields(Verdict)} >= {"pins", "sets", "resets", "sets_unknown", "drops_databases"}
+    assert {f.name for f in fields(Verdict)} >= {"pins", "sets", "resets", "hides", "drops_databases"}

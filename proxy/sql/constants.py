@@ -1,0 +1,57 @@
+"""The values of constants in a parse tree, as far as they can be told without the server."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Node = dict[str, Any]
+
+_PLAIN_TEXT_TYPES = frozenset({"text", "varchar", "name", "bpchar", "unknown"})
+_TRUE = frozenset({"t", "tr", "tru", "true", "y", "ye", "yes", "on", "1"})
+
+
+def guc(name: str) -> str:
+    """A parameter's name as PostgreSQL compares it: ASCII letters without case."""
+    return name.encode("utf-8", "surrogateescape").lower().decode("utf-8", "surrogateescape")
+
+
+def text_of(node: Node | None) -> str | None:
+    """The text of a string constant, None if it is not one."""
+    while node is not None and "TypeCast" in node:
+        cast = node["TypeCast"]
+        target = cast.get("typeName", {})
+        type_name = target.get("names", [{}])[-1].get("String", {}).get("sval")
+        if type_name not in _PLAIN_TEXT_TYPES or "typmods" in target or "arrayBounds" in target:
+            return None
+        node = cast.get("arg")
+    constant = (node or {}).get("A_Const", {})
+    if "sval" not in constant:
+        return None
+    text: str = constant["sval"].get("sval", "")
+    return text
+
+
+def is_true(node: Node | None) -> bool | None:
+    """The value of a boolean constant, None if it is not one."""
+    while node is not None and "TypeCast" in node:
+        node = node["TypeCast"].get("arg")
+    constant = (node or {}).get("A_Const", {})
+    if "boolval" in constant:
+        return bool(constant["boolval"].get("boolval", False))
+    if "ival" in constant:
+        return bool(constant["ival"].get("ival", 0))
+    if "sval" in constant:
+        return says_true(constant["sval"].get("sval", ""))
+    return None
+
+
+def says_true(text: str) -> bool:
+    return guc(text).strip() in _TRUE
+
+
+def string(node: Any) -> str:
+    """The text of a String node, which names something; "" for any other."""
+    if type(node) is not dict:
+        return ""
+    text: str = node.get("String", {}).get("sval", "")
+    return text
