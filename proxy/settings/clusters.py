@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from proxy.model import Cluster, ClusterKind, Endpoint, PoolMode, Role, ServerOptions, Tier
+from proxy.settings import passwords
 from proxy.settings.reader import Reader, dotted, suggestion
 
 Addresses = tuple[tuple[str, int], ...]
@@ -183,6 +184,9 @@ class Clusters:
                 "min_pool_size",
                 f"is {cluster.min_pool_size}, more than the pool_size {cluster.pool_size}",
             )
+        wrong = passwords.malformed(cluster.password) or passwords.useless_for_server(cluster.password)
+        if wrong:
+            self._reader.problem(where, "password", wrong)
         self.by_name[cluster.name] = cluster
         self._described_in[cluster.name] = where
 

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from proxy.model import ClientOptions, Directory, Limits, ServerOptions, Tenant, Tier, User
+from proxy.settings import passwords
 from proxy.settings.clusters import Clusters
 from proxy.settings.keys import TABLES
 from proxy.settings.reader import Reader, dotted, suggestion
@@ -182,5 +183,12 @@ def _users(
             and "password_file" not in values
         ):
             reader.missing(where, "password", f"missing; auth_type {method} cannot work without one")
+        for key, wrong in (
+            ("password", passwords.malformed(user.password) or passwords.useless(user.password, method)),
+            ("server_password", passwords.malformed(user.server_password)
+             or passwords.useless_for_server(user.server_password)),
+        ):  # fmt: skip
+            if wrong:
+                reader.problem(where, f"{key}_file" if f"{key}_file" in values else key, wrong)
         users[name] = user
     return users
