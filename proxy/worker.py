@@ -218,7 +218,7 @@ class Worker:
         for relay in list(self.plane.relays):
             relay.close()
         for console in list(self.consoles):
-            console.close()
+            console.end(error)
         if self._timer is not None:
             self._timer.cancel()
         await self.pools.close()

@@ -17,7 +17,7 @@ from proxy.errors import ConfigError
 from proxy.worker import Worker, write_pidfile
 from tests import rawclient
 from tests.integration.running import configuration, open_sockets
-from tests.rawclient import sqlstates
+from tests.rawclient import query, sqlstates
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def test_the_end_reaches_every_kind_of_client(start_proxy: StartProxy, all_tiers
     wait_until(lambda: proxy.call(lambda: proxy.worker._acceptor.pending) == 1)
     over = asyncio.run_coroutine_threadsafe(proxy.worker.stop(), proxy._loop)
     assert sqlstates(session.read_to_eof()) == ["57P01"]
-    console.read_to_eof()
+    assert sqlstates(console.read_to_eof()) == ["57P01"]
     silent.read_to_eof()
     over.result(20)
 
@@ -126,3 +126,16 @@ def test_the_end_reaches_every_kind_of_client(start_proxy: StartProxy, all_tiers
 def test_pidfile(tmp_path: Path) -> None:
     write_pidfile(str(tmp_path / "pid"))
     assert int((tmp_path / "pid").read_text()) == os.getpid()
+
+
+def test_a_console_that_does_not_read_is_no_reason_to_wait(
+    start_proxy: StartProxy, all_tiers: Tables
+) -> None:
+    many = {f"tenant.t{n}": {"tier": "standard"} for n in range(2_000)}
+    proxy = start_proxy(all_tiers | many)
+    console = proxy.raw("admin", "tiergate", "admin-secret")
+    console.send(query("SHOW TENANTS") * 40)
+    (found,) = proxy.call(lambda: list(proxy.worker.consoles))
+    wait_until(lambda: not found._may_write.is_set())
+    asyncio.run_coroutine_threadsafe(proxy.worker.stop(), proxy._loop).result(5)
+    assert not proxy.worker.consoles

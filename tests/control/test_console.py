@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import threading
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -160,6 +162,60 @@ def test_consoles_are_forgotten(proxy: Proxy) -> None:
     wait_until(lambda: proxy.call(lambda: len(proxy.worker.consoles)) == before + 1)
     client.hang_up()
     wait_until(lambda: proxy.call(lambda: len(proxy.worker.consoles)) == before)
+
+
+def memory_of(proxy: Proxy) -> tuple[int, int]:
+    """Bytes that wait in the last console there is: to be sent, and to be done."""
+    (console,) = proxy.worker.consoles
+    return console._transport.get_write_buffer_size(), console._waiting_size
+
+
+def test_a_client_that_does_not_read_is_not_worked_for(start_proxy: StartProxy, all_tiers: Tables) -> None:
+    many = {f"tenant.t{n}": {"tier": "standard"} for n in range(2_000)}
+    proxy = start_proxy(all_tiers | many)
+    client = proxy.raw("admin", "tiergate", "admin-secret")
+    client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+    asked = 40
+    client.send(rawclient.query("SHOW TENANTS; SHOW TENANTS") * asked)  # some 20 MB
+    wait_until(lambda: proxy.call(lambda: memory_of(proxy)[0]) > 0)
+    most = 0
+    for _ in range(20):
+        most = max(most, proxy.call(lambda: memory_of(proxy)[0]))
+    assert most < 2_000_000
+    assert len(rawclient.rows(client.read_ready(asked))) == 2 * asked * 2_005
+    assert proxy.call(lambda: memory_of(proxy)) == (0, 0)
+
+
+def test_messages_that_wait_are_not_read_without_end(start_proxy: StartProxy, all_tiers: Tables) -> None:
+    proxy = start_proxy(all_tiers)
+    busy = proxy.raw()
+    busy.query("BEGIN")
+    client = proxy.raw("admin", "tiergate", "admin-secret")
+    client.send(rawclient.query("PAUSE"))
+    wait_until(lambda: proxy.call(lambda: proxy.worker.pools.paused("*")))
+    asked = 300
+    sending = threading.Thread(
+        target=client.sock.sendall, args=(rawclient.query("SHOW VERSION" + " " * 60_000) * asked,)
+    )
+    sending.start()
+    wait_until(lambda: proxy.call(lambda: memory_of(proxy)[1]) > 262_144)
+    assert proxy.call(lambda: memory_of(proxy)[1]) < 1_000_000
+    busy.query("COMMIT")
+    assert rawclient.kinds(client.read_ready(1 + asked)).count("D") == asked
+    sending.join(10)
+    assert not sending.is_alive()
+    assert proxy.call(lambda: memory_of(proxy)) == (0, 0)
+
+
+def test_names_are_bounded(proxy: Proxy) -> None:
+    client = proxy.raw("admin", "tiergate", "admin-secret")
+    frames = client.ask(
+        b"".join(rawclient.parse("SHOW VERSION", f"s{n}") for n in range(1_001)) + rawclient.SYNC
+    )
+    assert rawclient.kinds(frames) == "1" * 1_000 + "EZ"
+    assert sqlstates(frames) == ["54000"]
+    client.ask(rawclient.close("S", "s0") + rawclient.SYNC)
+    assert client.prepared("SHOW VERSION")
 
 
 def test_words() -> None:

@@ -1,7 +1,5 @@
 """Hashes that are none are found, and nothing of a password is told."""
 
-
-
 from __future__ import annotations
 
 import base64

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from proxy.client.plane import Plane
 from proxy.control.actions import Operations
 from proxy.control.console import commands, rows
 from proxy.control.views import View
-from proxy.errors import ProtocolViolation, TiergateError
+from proxy.errors import ClientError, ProtocolViolation, TiergateError
 from proxy.net.transport import Transport
 from proxy.wire import decode, encode
 from proxy.wire.frames import FROM_CLIENT, HEAD, MORE, Scanner
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _log = log.get("console")
 _MAX_STATEMENT = 65_536
+_MAX_NAMES = 1_000  # of prepared statements, and of portals
+_MAX_WAITING = 262_144  # bytes of messages that are not done yet; beyond, the client's socket is left alone
 _PARAMETERS = (
     ("server_encoding", "UTF8"),
     ("client_encoding", "UTF8"),
@@ -49,19 +51,30 @@ class _Portal:
     view: View | None = None  # computed by Describe already
 
 
+class TooManyNames(ClientError):
+    sqlstate = "54000"
+
+
 class Console(asyncio.Protocol):
-    """Messages queue up and are done one after the other by one task, since PAUSE may take its time."""
+    """Messages queue up and are done one after the other by one task, since PAUSE may take its time.
+
+    Both ways are bounded: nothing more is done for a client that does not read its answers, and nothing more is
+    read from one whose messages wait.
+    """
 
     def __init__(self, plane: Plane, operations: Operations, login: Login, transport: Transport) -> None:
         self.on_close: Callable[[Console], None] = lambda _: None
         self._plane = plane
         self._operations = operations
-        self._may_write = login.user.name in plane.options.admin_users
+        self._is_admin = login.user.name in plane.options.admin_users
         self._as_pgbouncer = login.database == "pgbouncer"
         self._user = login.user.name
         self._transport = transport
         self._scanner = Scanner(FROM_CLIENT, max_read=_MAX_STATEMENT)
         self._waiting: deque[tuple[int, bytes]] = deque()
+        self._waiting_size = 0
+        self._may_write = asyncio.Event()
+        self._may_write.set()
         self._task: asyncio.Task[None] | None = None
         self._statements: dict[bytes, _Statement] = {}
         self._portals: dict[bytes, _Portal] = {}
@@ -80,20 +93,37 @@ class Console(asyncio.Protocol):
                 if told == HEAD:
                     raise ProtocolViolation("statement too long")
                 self._waiting.append((scanner.kind, scanner.data[scanner.start + 5 : scanner.stop]))
+                self._waiting_size += scanner.stop - scanner.start
         except ProtocolViolation as error:
             self._write(encode.error(error.message, error.sqlstate, severity="FATAL"))
             self.close()
             return
+        if self._waiting_size > _MAX_WAITING:
+            self._transport.pause_reading()
         if self._task is None and self._waiting:
             self._task = asyncio.get_running_loop().create_task(self._work())
 
+    def pause_writing(self) -> None:
+        self._may_write.clear()
+
+    def resume_writing(self) -> None:
+        self._may_write.set()
+
     def connection_lost(self, exc: Exception | None) -> None:
+        self.close()
+
+    def end(self, error: TiergateError) -> None:
+        """Ends it with a FATAL of ours, at once: one that does not read gets no more."""
+        if not self._may_write.is_set():
+            self._transport.abort()
+        self._write(encode.error(error.message, error.sqlstate, severity="FATAL"))
         self.close()
 
     def close(self) -> None:
         if self._closed:
             return
         self._closed = True
+        self._may_write.set()
         self._waiting.clear()
         if self._task is not None and self._task is not asyncio.current_task():
             self._task.cancel()
@@ -108,7 +138,12 @@ class Console(asyncio.Protocol):
         try:
             while self._waiting:
                 kind, body = self._waiting.popleft()
+                before = self._waiting_size
+                self._waiting_size -= len(body) + 5
+                if self._waiting_size <= _MAX_WAITING < before and not self._transport.is_closing():
+                    self._transport.resume_reading()
                 await self._handle(chr(kind), body)
+                await self._may_write.wait()
         finally:
             self._task = None
 
@@ -143,6 +178,7 @@ class Console(asyncio.Protocol):
                     types = rows.oids(answer.view)
                     self._write(rows.description(answer.view, types) + rows.data(answer.view, types))
                 self._write(_complete(answer))
+                await self._may_write.wait()
         except Exception as error:
             self._say(error)
         self._write(encode.ready_for_query())
@@ -154,10 +190,12 @@ class Console(asyncio.Protocol):
                 statements = commands.split(parse.text.decode("utf-8", "replace"))
                 if len(statements) > 1:
                     raise commands.CommandSyntax("cannot insert multiple commands into a prepared statement")
+                _check_number(self._statements, parse.name)
                 self._statements[parse.name] = _Statement(statements[0] if statements else "")
                 self._write(encode.PARSE_COMPLETE)
             case "B":
                 portal, name, _ = decode.bind_names(body)
+                _check_number(self._portals, portal)
                 self._portals[portal] = _Portal(self._statement(name), rows.result_formats(body))
                 self._write(encode.BIND_COMPLETE)
             case "D":
@@ -226,7 +264,7 @@ class Console(asyncio.Protocol):
             self._plane,
             self._operations,
             statement,
-            may_write=self._may_write,
+            may_write=self._is_admin,
             as_pgbouncer=self._as_pgbouncer,
         )
         if not _is_show(statement):
@@ -238,6 +276,11 @@ class Console(asyncio.Protocol):
             _log.exception("console command broke", error)
             error = TiergateError()
         self._write(encode.error(error.message, error.sqlstate, hint=error.hint))
+
+
+def _check_number(names: Collection[bytes], name: bytes) -> None:
+    if len(names) >= _MAX_NAMES and name not in names:
+        raise TooManyNames(f"more than {_MAX_NAMES} prepared statements or portals")
 
 
 def _is_show(statement: str) -> bool:
