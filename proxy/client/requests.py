@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from proxy.client import effects
-from proxy.errors import FeatureNotSupported, TenantChangeRefused, TiergateError
+from proxy.errors import FeatureNotSupported, ProtocolViolation, TenantChangeRefused, TiergateError
 from proxy.model import ClusterKind, PinReason, PoolMode
 from proxy.protocol import pipeline as owed
 from proxy.protocol.pipeline import FORWARD_PLAIN_QUERY, INJECT, Expect
@@ -22,7 +22,7 @@ from proxy.sql.calls import UNKNOWN, judge_call
 from proxy.sql.verdict import PLAIN, Verdict, begins
 from proxy.sql.watch import Watch
 from proxy.wire import decode, encode
-from proxy.wire.frames import HEAD
+from proxy.wire.frames import HEAD, HEADER_SIZE
 
 if TYPE_CHECKING:
     from proxy.client.conversation import Conversation
@@ -323,6 +323,9 @@ def on_execute(
 def on_flush(
     session: Conversation, server: ServerConnection, data: bytes, start: int, stop: int, told: int
 ) -> bytes | None:
+    if stop - start != HEADER_SIZE and not server.copy_in:
+        session.unsynced = True
+        raise ProtocolViolation("invalid message format")
     return None
 
 
@@ -337,7 +340,7 @@ def on_sync(
         server.expect(owed.FORWARD_SYNC)
         return None
     server.expect(Expect(owed.SYNC, restores=restored))
-    return encode.SYNC + effects.reassert(session, restored)
+    return data[start:stop] + effects.reassert(session, restored)
 
 
 def on_function_call(
@@ -376,6 +379,7 @@ MALFORMED: dict[int, Expect] = {
     ord("D"): owed.FORWARD_DESCRIBE,
     ord("C"): owed.FORWARD_CLOSE,
     ord("F"): owed.FORWARD_QUERY,
+    ord("H"): owed.FORWARD_EXECUTE,
 }
 
 HANDLERS: dict[int, Handler] = {

@@ -16,7 +16,7 @@ from proxy.errors import ProtocolViolation, QueryCanceled, TiergateError
 from proxy.protocol.lifecycle import SessionState
 from proxy.server.connection import IDLE, ServerConnection
 from proxy.wire import encode
-from proxy.wire.frames import HEAD, MORE
+from proxy.wire.frames import HEAD, HEADER_SIZE, MORE
 
 _log = log.get("session")
 _QUERY, _FUNCTION, _SYNC, _TERMINATE, _FLUSH, _BIND = b"QFSXHB"
@@ -136,15 +136,15 @@ class Session(Linking):
             if not self.skipping:
                 self.write(encode.ready_for_query())
                 return True
+        bare = self.scanner.stop - self.scanner.start == HEADER_SIZE
         if self.skipping:
-            if kind == _SYNC:
-                self.skipping = False
-                self.write(encode.ready_for_query())
-            return True
-        if kind == _SYNC:
+            if kind != _SYNC:
+                return True
+            self.skipping = False
+        if kind == _SYNC and bare:
             self.write(encode.ready_for_query())
             return True
-        return kind == _FLUSH or kind in _COPY_ENDS
+        return (kind == _FLUSH and bare) or kind in _COPY_ENDS
 
     def _evict(self, databases: tuple[str, ...]) -> None:
         """Parks the batch until no idle connection of ours is in the way of a statement about databases."""
