@@ -1,6 +1,7 @@
-from proxy.admission.accounts cimport Account
 from proxy.net.transport cimport deliver
+from proxy.protocol.lifecycle cimport session_step
 from proxy.protocol.state cimport State
+from proxy.protocol.lifecycle cimport session_step
 from proxy.protocol.statements cimport Statement
 from proxy.server.connection cimport ServerConnection
 from proxy.server.link cimport Link
@@ -11,19 +12,18 @@ from proxy.wire.frames cimport Scanner
 cdef class Conversation(Link):
     cdef object __weakref__
     cdef public object _counted_by, _permits
-    cdef public Account account
     cdef public object cancel_wanted, epoch, evicting, key, login, mode, pending, pid
-    cdef public object plane, pins, registry, state, tenant, transport, user, user_account, watch
+    cdef public object plane, pins, registry, state, tenant, transport, user, watch
     cdef public bint acquiring, evicted, gone, holding, leaving, maps_statements, skipping, temp_first, unsynced, write_paused
     cdef public bytes answer
-    cdef public double connected_at, idle_since, wait_limit, waiting_since
+    cdef public double connected_at, idle_since
     cdef public list parked
     cdef public Pool pool
     cdef public Judge judge
     cdef public Py_ssize_t parked_size
     cdef public Scanner scanner
     cdef public ServerConnection server
-    cdef public State startup, state_needed, told
+    cdef public State startup, told
     cdef public dict statements
     cdef public Statement unnamed
 

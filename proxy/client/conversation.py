@@ -5,7 +5,7 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from proxy.admission.accounts import Account, Counter, UserAccount, give_all
+from proxy.admission.accounts import Account, Counter, give_all
 from proxy.client.plane import Plane
 from proxy.model import PinReason, PoolMode, Tenant, User
 from proxy.net.transport import Transport, deliver
@@ -26,26 +26,24 @@ class Conversation(Link):
     """The fields of a session, and the small steps that need nothing else."""
 
     __slots__ = (
-        "_counted_by", "_permits", "account", "acquiring", "answer", "cancel_wanted", "connected_at", "epoch", "evicted", "evicting",
-        "gone", "holding", "idle_since", "judge", "key", "leaving", "login", "maps_statements",
+        "_counted_by", "_permits", "acquiring", "answer", "cancel_wanted", "connected_at", "epoch", "evicted",
+        "evicting", "gone", "holding", "idle_since", "judge", "key", "leaving", "login", "maps_statements",
         "mode", "parked", "parked_size", "pending", "pid", "pins", "plane", "pool", "registry", "scanner",
-        "server", "skipping", "startup", "state", "state_needed", "statements", "temp_first", "tenant", "told",
-        "transport", "unnamed", "unsynced", "user", "user_account", "wait_limit", "waiting_since", "watch", "write_paused",
+        "server", "skipping", "startup", "state", "statements", "temp_first", "tenant", "told",
+        "transport", "unnamed", "unsynced", "user", "watch", "write_paused",
     )  # fmt: skip
 
     def __init__(
         self, plane: Plane, login: Login, tenant: Tenant, account: Account, permits: tuple[Counter, ...]
     ) -> None:
-        super().__init__(plane.registry.limits(tenant, login.user))
+        user_account = plane.accounts.user(login.user)
+        super().__init__(account, user_account, plane.registry.limits(tenant, login.user))
         self.plane = plane
         self.judge = plane.judge
         self.registry = plane.registry
         self.login = login
         self.user: User = login.user
         self.tenant = tenant
-        self.account = account
-        self.user_account: UserAccount = plane.accounts.user(login.user)
-        self.wait_limit = self.limits.query_wait_timeout or 0.0
         self.epoch = plane.registry.epoch
         self.pool: Pool
         self._counted_by: Pool | None = None  # the one that counts this session
@@ -56,7 +54,6 @@ class Conversation(Link):
         self.state = SessionState.LOGIN
         self.server: ServerConnection | None = None
         self.startup: State = EMPTY  # what RESET goes back to
-        self.state_needed: State = EMPTY
         self.told: State = EMPTY  # what the client believes of the reported parameters
         self.statements: dict[bytes, Statement] = {}
         self.unnamed: Statement | None = None
@@ -69,7 +66,6 @@ class Conversation(Link):
         self.pid = 0
         self.key = b""
         self.connected_at = self.idle_since = monotonic()
-        self.waiting_since = 0.0
         self._permits = permits
         self.parked: list[bytes] = []
         self.parked_size = 0

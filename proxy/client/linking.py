@@ -239,7 +239,7 @@ class Linking(Conversation):
         if self.leaving:
             self._close()
             return
-        if server.pipeline or self.unsynced or self.holding or self.scanner.inside_frame:
+        if server.pipeline or self.unsynced or self.holding or self.scanner.skip:
             return
         if server.status != IDLE:
             return

@@ -12,24 +12,20 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from proxy.client import effects
-from proxy.errors import FeatureNotSupported, ProtocolViolation, TenantChangeRefused, TiergateError
-from proxy.model import ClusterKind, PinReason, PoolMode
+from proxy.client.refusals import REFUSED, TooLong, error_frame, refusal, watch
+from proxy.errors import ProtocolViolation
+from proxy.model import PinReason, PoolMode
 from proxy.protocol import pipeline as owed
 from proxy.protocol.pipeline import FORWARD_PLAIN_QUERY, INJECT, Expect
 from proxy.protocol.statements import PREFIX, STRANGE, Statement
 from proxy.server.connection import FAILED, ServerConnection
 from proxy.sql.calls import UNKNOWN, judge_call
-from proxy.sql.verdict import PLAIN, Verdict, begins
-from proxy.sql.watch import Watch
+from proxy.sql.verdict import PLAIN, Verdict
 from proxy.wire import decode, encode
 from proxy.wire.frames import HEAD, HEADER_SIZE
 
 if TYPE_CHECKING:
     from proxy.client.conversation import Conversation
-
-# Sent in place of a statement that a rule refuses: the server fails it in its place in the batch and in
-# the transaction, and its error is replaced by ours.
-_REFUSED = b"refused by tiergate"
 
 _STATEMENT_MODE = PoolMode.STATEMENT
 
@@ -42,48 +38,6 @@ class EvictFirst(Exception):
     def __init__(self, databases: tuple[str, ...]) -> None:
         super().__init__()
         self.databases = databases
-
-
-def refusal(session: Conversation, text: bytes, verdict: Verdict) -> TiergateError | None:
-    if session.mode is PoolMode.STATEMENT and begins(text):
-        return FeatureNotSupported("transaction blocks not allowed in statement pooling mode")
-    if verdict is PLAIN or session.pool.cluster.kind is ClusterKind.DEDICATED:
-        return None
-    guc = session.plane.options.tenant_guc
-    if verdict.touches_tenant(guc):
-        return TenantChangeRefused(
-            f'parameter "{guc}" cannot be changed: it names the tenant of this session',
-            hint="Connect again to speak for another tenant.",
-        )
-    if verdict.hides is not None:
-        return TenantChangeRefused(
-            f"{verdict.hides.what} is not allowed on a shared cluster", hint=verdict.hides.hint
-        )
-    return None
-
-
-class TooLong(TenantChangeRefused):
-    """A request beyond what can be inspected that may change the tenant. It is not whole yet, so it ends the session."""
-
-
-def watch(session: Conversation, head: bytes) -> None:
-    """Begins to look at a text that passes in pieces."""
-    if session.pool.cluster.kind is ClusterKind.DEDICATED:
-        return
-    session.watch = Watch(session.plane.options.tenant_guc)
-    look(session, head)
-
-
-def look(session: Conversation, piece: bytes) -> None:
-    if session.watch is not None and session.watch.suspicious(piece):
-        raise TooLong(
-            "a statement that is too long to inspect names the tenant or computes a parameter's name",
-            hint="Send it in smaller pieces, or the values as parameters.",
-        )
-
-
-def _error_frame(error: TiergateError) -> bytes:
-    return encode.error(error.message, error.sqlstate, hint=error.hint, detail=error.detail)
 
 
 def on_query(
@@ -104,8 +58,8 @@ def on_query(
         return None
     refused = refusal(session, text, verdict)
     if refused is not None:
-        server.expect(Expect(owed.QUERY, error=_error_frame(refused)))
-        return encode.query(_REFUSED)
+        server.expect(Expect(owed.QUERY, error=error_frame(refused)))
+        return encode.query(REFUSED)
     _evict(session, verdict)
     frame = None
     if verdict.deallocates and session.maps_statements:
@@ -160,8 +114,8 @@ def on_parse(
     verdict = session.judge.judge(text)
     refused = refusal(session, text, verdict)
     if refused is not None:
-        server.expect(Expect(owed.PARSE, error=_error_frame(refused)))
-        return encode.parse(b"", _REFUSED)
+        server.expect(Expect(owed.PARSE, error=error_frame(refused)))
+        return encode.parse(b"", REFUSED)
     _evict(session, verdict)
     if not session.maps_statements:
         server.expect(owed.FORWARD_PARSE)
@@ -355,8 +309,8 @@ def on_function_call(
     if refused is not None:
         if told == HEAD:
             raise TooLong("a function call that is too long to inspect", hint="Call it in a query.")
-        server.expect(Expect(owed.QUERY, error=_error_frame(refused)))
-        return encode.query(_REFUSED)
+        server.expect(Expect(owed.QUERY, error=error_frame(refused)))
+        return encode.query(REFUSED)
     server.expect(owed.FORWARD_QUERY)
     effects.obey(session, verdict)
     return None
@@ -382,16 +336,35 @@ MALFORMED: dict[int, Expect] = {
     ord("H"): owed.FORWARD_EXECUTE,
 }
 
-HANDLERS: dict[int, Handler] = {
-    ord("Q"): on_query,
+_OTHERS: dict[int, Handler] = {
     ord("P"): on_parse,
-    ord("B"): on_bind,
-    ord("D"): on_describe,
     ord("C"): on_close,
-    ord("E"): on_execute,
     ord("H"): on_flush,
-    ord("S"): on_sync,
     ord("F"): on_function_call,
     ord("c"): on_copy_end,
     ord("f"): on_copy_end,
 }
+_QUERY, _BIND, _DESCRIBE, _EXECUTE, _SYNC = b"QBDES"
+
+
+def handle(
+    kind: int,
+    session: Conversation,
+    server: ServerConnection,
+    data: bytes,
+    start: int,
+    stop: int,
+    told: int,
+) -> bytes | None:
+    """Calls the handler of `kind`. The frequent ones stand here for the compiler, which then calls them directly."""
+    if kind == _QUERY:
+        return on_query(session, server, data, start, stop, told)
+    if kind == _BIND:
+        return on_bind(session, server, data, start, stop, told)
+    if kind == _EXECUTE:
+        return on_execute(session, server, data, start, stop, told)
+    if kind == _SYNC:
+        return on_sync(session, server, data, start, stop, told)
+    if kind == _DESCRIBE:
+        return on_describe(session, server, data, start, stop, told)
+    return _OTHERS[kind](session, server, data, start, stop, told)

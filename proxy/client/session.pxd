@@ -3,6 +3,7 @@ from proxy.server.connection cimport ServerConnection
 
 cimport cython
 
+from proxy.client.requests cimport handle
 from proxy.wire.frames cimport Scanner
 
 cdef int MORE, HEAD, IDLE

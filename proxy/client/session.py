@@ -11,7 +11,8 @@ from time import monotonic
 
 from proxy import log
 from proxy.client.linking import Linking
-from proxy.client.requests import HANDLERS, MALFORMED, EvictFirst, TooLong, look
+from proxy.client.refusals import TooLong, look
+from proxy.client.requests import MALFORMED, EvictFirst, handle
 from proxy.errors import ProtocolViolation, QueryCanceled, TiergateError
 from proxy.protocol.lifecycle import SessionState
 from proxy.server.connection import IDLE, ServerConnection
@@ -67,7 +68,7 @@ class Session(Linking):
         scanner.feed(data)
         if self.watch is not None:
             look(self, scanner.data[: scanner.pos])
-            if not scanner.inside_frame:
+            if not scanner.skip:
                 self.watch = None
         server = self.server
         out: list[bytes] = []
@@ -91,7 +92,7 @@ class Session(Linking):
                     return
                 sent = start
             try:
-                instead = HANDLERS[kind](self, server, scanner.data, start, scanner.stop, told)
+                instead = handle(kind, self, server, scanner.data, start, scanner.stop, told)
             except ProtocolViolation:
                 # The server says what is wrong with it, as it does without us.
                 server.expect(MALFORMED[kind])
@@ -228,9 +229,9 @@ class Session(Linking):
         server.link = None
         if self.write_paused and not server.transport.is_closing():
             server.transport.resume_reading()
-        if server.pipeline or server.copy_in or self.scanner.inside_frame:
+        if server.pipeline or server.copy_in or self.scanner.skip:
             self.pool.abandon(server)
         elif server.status != IDLE or self.unsynced:
             self.pool.rollback(server)
         else:
-            self.pool.checkin(server, session_over=True)
+            self.pool.checkin(server, True)

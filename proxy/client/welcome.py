@@ -129,13 +129,8 @@ class Introduction(Link):
     """A login as a waiter for, and the first user of, a server connection."""
 
     def __init__(self, session: Session) -> None:
-        super().__init__(session.limits)
+        super().__init__(session.account, session.user_account, session.limits, session.startup)
         self.session = session
-        self.account: Account = session.account
-        self.user_account: UserAccount = session.user_account
-        self.state_needed: State = session.startup
-        self.waiting_since = 0.0
-        self.wait_limit = session.wait_limit
         self.pool: Pool = session.pool
         self._server: ServerConnection | None = None
         self._lost: TiergateError = ServerLost("server closed the connection unexpectedly")

@@ -14,6 +14,9 @@ cdef class Pipeline:
     cdef public list said
     cdef bint _skipping
 
+    cpdef Expect head(self)
+    @cython.locals(head=Expect)
+    cpdef bytes interest(self)
     cpdef object expect(self, Expect entry)
     @cython.locals(head=Expect, meaning=int)
     cpdef int reply(self, int kind) except -1

@@ -141,7 +141,6 @@ class Pipeline:
     def __bool__(self) -> bool:
         return bool(self.entries) or self._skipping
 
-    @property
     def head(self) -> Expect | None:
         return self.entries[0] if self.entries else None
 
@@ -155,10 +154,12 @@ class Pipeline:
         """How many ReadyForQuery the client waits for."""
         return sum(entry.kind in (SYNC, QUERY) and entry.action == FORWARD for entry in self.entries)
 
-    @property
     def interest(self) -> bytes:
         """Which replies must be told now."""
-        return self.entries[0].interest if self.entries else FROM_SERVER
+        if not self.entries:
+            return FROM_SERVER
+        head = self.entries[0]
+        return head.interest
 
     def expect(self, entry: Expect) -> None:
         """Queues `entry`; an INJECT that is at once at the head is put into `said`."""

@@ -7,5 +7,5 @@ cdef class Prepared:
     cdef Py_ssize_t _limit
     cdef object _names
 
-    cpdef object use(self, Statement statement)
+    cpdef bint use(self, Statement statement) except -1
     cpdef object remove(self, Statement statement)

@@ -72,8 +72,12 @@ class Prepared:
     def __len__(self) -> int:
         return len(self._names)
 
-    def use(self, statement: Statement) -> None:
+    def use(self, statement: Statement) -> bool:
+        """Whether it is prepared; then it is the last to go."""
+        if statement not in self._names:
+            return False
         self._names.move_to_end(statement)
+        return True
 
     def add(self, statement: Statement) -> list[Statement]:
         """Adds it and returns those that must be closed for it."""

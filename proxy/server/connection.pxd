@@ -2,6 +2,7 @@ cimport cython
 
 from proxy.admission.accounts cimport Account
 from proxy.net.transport cimport deliver
+from proxy.protocol.lifecycle cimport server_step
 from proxy.protocol.pipeline cimport Expect, Pipeline
 from proxy.protocol.state cimport State
 from proxy.protocol.statements cimport Prepared, Statement
@@ -42,5 +43,6 @@ cdef class ServerConnection:
     cdef object _ready(self, int status, Expect head)
     cpdef object expect(self, Expect entry)
     cpdef object send(self, bytes data)
+    cpdef bytes prepare(self, Statement statement)
     cpdef object begin(self, double now)
     cpdef object step(self, str event)

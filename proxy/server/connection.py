@@ -132,7 +132,7 @@ class ServerConnection:
         try:
             while (told := scanner.next()) != MORE:
                 data, start, stop, kind = scanner.data, scanner.start, scanner.stop, scanner.kind
-                head = pipeline.head
+                head = pipeline.head()
                 action = pipeline.reply(kind)
                 replacement = b""
                 if kind == _READY:
@@ -161,7 +161,7 @@ class ServerConnection:
                     sent = stop
                 if kind == _READY and head is not None and head.action == DROP and not head.tolerant:
                     self._state_settled(pieces)
-                scanner.interest = pipeline.interest
+                scanner.interest = pipeline.interest()
         except (ServerProtocolError, ProtocolViolation) as error:
             self.distrust(
                 ServerProtocolError(
@@ -191,7 +191,7 @@ class ServerConnection:
     # --- what replies mean --------------------------------------------------------------------------
 
     def _ready(self, status: int, head: Expect | None) -> None:
-        if status not in b"ITE":
+        if status != IDLE and status != IN_TRANSACTION and status != FAILED:
             raise ServerProtocolError(internal=f"transaction status {status}")
         self.status = status
         self.copy_in = False
@@ -299,7 +299,7 @@ class ServerConnection:
         self.pipeline.expect(entry)
 
     def send(self, data: bytes) -> None:
-        self.scanner.interest = self.pipeline.interest
+        self.scanner.interest = self.pipeline.interest()
         deliver(self.transport, data)
 
     def begin(self, now: float) -> None:
@@ -337,14 +337,14 @@ class ServerConnection:
 
     def prepare(self, statement: Statement) -> bytes:
         """The messages that make `statement` known here ahead of its use; b"" if it is."""
-        if statement in self.prepared:
-            self.prepared.use(statement)
-            return self._close_stale()
+        if self.prepared.use(statement):
+            return self._close_stale() if self.to_close else b""
         out = self.make_room(statement)
-        self.expect(
-            Expect(owed.PARSE, DROP, statement=statement, undo=lambda _: self.prepared.remove(statement))
-        )
+        self.expect(Expect(owed.PARSE, DROP, statement=statement, undo=partial(self._unprepared, statement)))
         return out + encode.parse(statement.name, statement.text, statement.oids)
+
+    def _unprepared(self, statement: Statement, failed: bool) -> None:
+        self.prepared.remove(statement)
 
     def make_room(self, statement: Statement) -> bytes:
         """Counts `statement` as prepared and closes what must go for it."""

@@ -1,5 +1,12 @@
+from proxy.admission.accounts cimport Account, UserAccount
+from proxy.protocol.state cimport State
+
 cdef class Link:
+    cdef public Account account
+    cdef public UserAccount user_account
     cdef public object limits
+    cdef public State state_needed
+    cdef public double wait_limit, waiting_since
 
     cpdef object replies(self, bytes data)
     cpdef object server_ready(self)

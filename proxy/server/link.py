@@ -2,25 +2,45 @@
 
 from __future__ import annotations
 
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from proxy.admission.accounts import Account, UserAccount
+from proxy.admission.accounts import Account, Counter, UserAccount
 from proxy.errors import TiergateError
-from proxy.model import Limits
-from proxy.protocol.state import State
+from proxy.model import Cluster, Limits, ServerOptions
+from proxy.protocol.state import EMPTY, State
 from proxy.protocol.statements import Statement
 from proxy.stats import PoolStats
+
+if TYPE_CHECKING:
+    from proxy.server.connection import ServerConnection
+    from proxy.server.pool import Pool
 
 S_contra = TypeVar("S_contra", contravariant=True)
 
 
 class Link:
-    """What a server connection tells whoever has it. Whoever does not want to know something leaves it out."""
+    """Who waits for a server connection with which state, and what it is told while it has one.
 
-    __slots__ = ("limits",)
+    Whoever does not want to know something leaves it out. Times are in seconds.
+    """
 
-    def __init__(self, limits: Limits) -> None:
+    __slots__ = ("account", "limits", "state_needed", "user_account", "wait_limit", "waiting_since")
+
+    def __init__(
+        self, account: Account, user_account: UserAccount, limits: Limits, state_needed: State = EMPTY
+    ) -> None:
+        self.account = account
+        self.user_account = user_account
         self.limits = limits
+        self.state_needed = state_needed
+        self.wait_limit = limits.query_wait_timeout or 0.0
+        self.waiting_since = 0.0
+
+    def granted(self, server: ServerConnection) -> None:
+        """The wait is over."""
+
+    def refused(self, error: TiergateError) -> None:
+        """The wait was in vain."""
 
     def end(self, error: TiergateError) -> None:
         """A limit of time ends the session."""
@@ -68,14 +88,17 @@ class Owner(Protocol[S_contra]):
     def retire(self, statement: Statement) -> None: ...
 
 
-class Waiter(Protocol[S_contra]):
-    """Who waits for a connection, and with which state."""
+class Keeper(Protocol):
+    """What a pool asks of those who keep all pools."""
 
-    account: Account
-    user_account: UserAccount
-    state_needed: State
-    waiting_since: float
-    wait_limit: float
+    options: ServerOptions
 
-    def granted(self, server: S_contra) -> None: ...
-    def refused(self, error: TiergateError) -> None: ...
+    def connection_counters(self, pool: Pool) -> tuple[Counter, ...]: ...
+    def open(self, pool: Pool, counters: tuple[Counter, ...]) -> None: ...
+    def make_room(self, wanting: Pool) -> None: ...
+    def came_idle(self, pool: Pool) -> None: ...
+    def reachable(self, cluster: Cluster, now: float) -> bool: ...
+    def release(self, server: ServerConnection) -> None: ...
+    def retire(self, statement: Statement) -> None: ...
+    def cancel(self, server: ServerConnection) -> None: ...
+    def cancel_and_close(self, server: ServerConnection) -> None: ...

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from time import monotonic
-from typing import Protocol
 from weakref import WeakSet
 
 from proxy.admission.accounts import Account, Counter, UserAccount, give_all, may_wait, take_all
@@ -29,33 +28,17 @@ from proxy.protocol.lifecycle import ServerState
 from proxy.protocol.state import State
 from proxy.protocol.statements import Statement
 from proxy.server.connection import ServerConnection
-from proxy.server.link import Waiter
+from proxy.server.link import Keeper, Link
 from proxy.stats import PoolStats
 
 _IDLE, _ACTIVE, _RESETTING = ServerState.IDLE, ServerState.ACTIVE, ServerState.RESETTING
 
 
-class Keeper(Protocol):
-    """What a pool asks of those who keep all pools."""
-
-    options: ServerOptions
-
-    def connection_counters(self, pool: Pool) -> tuple[Counter, ...]: ...
-    def open(self, pool: Pool, counters: tuple[Counter, ...]) -> None: ...
-    def make_room(self, wanting: Pool) -> None: ...
-    def came_idle(self, pool: Pool) -> None: ...
-    def reachable(self, cluster: Cluster, now: float) -> bool: ...
-    def release(self, server: ServerConnection) -> None: ...
-    def retire(self, statement: Statement) -> None: ...
-    def cancel(self, server: ServerConnection) -> None: ...
-    def cancel_and_close(self, server: ServerConnection) -> None: ...
-
-
 class Pool:
     __slots__ = (
-        "_serving", "accepted", "active", "closing", "cluster", "failed_with", "generation", "idle",
-        "introductions", "key", "last_used", "login", "mode", "opening", "options", "paused", "pools", "queue",
-        "resetting", "sessions", "stats",
+        "_check_delay", "_cluster", "_lifetime", "_most", "_options", "_serving", "accepted", "active", "closing",
+        "failed_with", "generation", "idle", "introductions", "key", "last_used", "login", "mode", "opening", "paused",
+        "pools", "queue", "resetting", "sessions", "stats",
     )  # fmt: skip
 
     def __init__(
@@ -64,15 +47,15 @@ class Pool:
         self.pools = pools
         self.key = key
         self.cluster = cluster
+        self.options = pools.options
         self.mode = mode
         self.login = login  # user and password for the server
-        self.options: ServerOptions = pools.options
         self.idle: deque[ServerConnection] = deque()
         self.active: set[ServerConnection] = set()
         self.resetting: set[ServerConnection] = set()
         self.closing: set[ServerConnection] = set()
         self.opening = 0
-        self.queue: FairQueue[Waiter[ServerConnection]] = FairQueue(self.serve)
+        self.queue: FairQueue[Link] = FairQueue(self.serve)
         self.sessions = 0  # that will come here for their next transaction
         self.paused = False
         self.generation = 0
@@ -86,8 +69,30 @@ class Pool:
         self._serving = False
 
     @property
+    def cluster(self) -> Cluster:
+        return self._cluster
+
+    @cluster.setter
+    def cluster(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._most = cluster.pool_size
+
+    @property
+    def options(self) -> ServerOptions:
+        return self._options
+
+    @options.setter
+    def options(self, options: ServerOptions) -> None:
+        self._options = options
+        self._check_delay = options.server_check_delay if options.server_check_query else 0.0
+        self._lifetime = options.server_lifetime
+
+    @property
     def size(self) -> int:
         """Connections that count against the pool's size."""
+        return self._size()
+
+    def _size(self) -> int:
         return len(self.idle) + len(self.active) + len(self.resetting) + self.opening
 
     @property
@@ -99,7 +104,7 @@ class Pool:
 
     # --- checkout -----------------------------------------------------------------------------------
 
-    def acquire(self, waiter: Waiter[ServerConnection], now: float) -> ServerConnection | None:
+    def acquire(self, waiter: Link, now: float) -> ServerConnection | None:
         """An idle connection, linked to nobody yet, or None: the waiter is queued.
 
         Raises CapReached for a full queue, and the servers' error while they are known to be down.
@@ -120,7 +125,7 @@ class Pool:
         self.serve()
         return None
 
-    def leave(self, waiter: Waiter[ServerConnection]) -> None:
+    def leave(self, waiter: Link) -> None:
         self.queue.remove(waiter.account, waiter.user_account, waiter)
 
     def _refuse_at_once(self, account: Account, user: UserAccount, now: float) -> None:
@@ -133,15 +138,16 @@ class Pool:
     def _pick(self, needs: State, now: float) -> ServerConnection | None:
         """One that has the state already, else the most recently used; stale ones are checked first."""
         idle = self.idle
-        delay = self.options.server_check_delay
-        if delay and now - idle[-1].idle_since > delay and self.options.server_check_query:
-            self._check(idle[-1])
+        delay = self._check_delay
+        newest = idle[-1]
+        if delay and now - newest.idle_since > delay:
+            self._check(newest)
             return None
-        if idle[-1].values is not needs:
+        if newest.values is not needs:
             for server in reversed(idle):
                 if server.values is needs and not (delay and now - server.idle_since > delay):
                     return server
-        return idle[-1]
+        return newest
 
     def _lend(self, server: ServerConnection, account: Account, counters: tuple[Counter, ...]) -> None:
         self._move(server, "checkout")
@@ -177,7 +183,7 @@ class Pool:
 
     # --- checkin ------------------------------------------------------------------------------------
 
-    def checkin(self, server: ServerConnection, *, session_over: bool = False) -> None:
+    def checkin(self, server: ServerConnection, session_over: bool = False) -> None:
         """Takes back a connection that owes nothing and is in no transaction."""
         server.link = None
         if session_over and self.mode is PoolMode.SESSION:

@@ -6,9 +6,9 @@ cdef Py_ssize_t _HEADER_SIZE, _HEAD_SIZE, _MAX_LENGTH
 
 cdef class Scanner:
     cdef public bytes interest, data
-    cdef public Py_ssize_t max_read, pos, start, stop
+    cdef public Py_ssize_t max_read, pos, skip, start, stop
     cdef public int kind
-    cdef Py_ssize_t _skip, _have, _need
+    cdef Py_ssize_t _have, _need
     cdef list _held
 
     @cython.locals(size=Py_ssize_t, skip=Py_ssize_t)

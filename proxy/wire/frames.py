@@ -50,7 +50,7 @@ class Scanner:
     """The position in one direction of one conversation."""
 
     __slots__ = (
-        "_have", "_held", "_need", "_skip", "data", "interest", "kind", "max_read", "pos", "start", "stop",
+        "_have", "_held", "_need", "data", "interest", "kind", "max_read", "pos", "skip", "start", "stop",
     )  # fmt: skip
 
     def __init__(self, interest: bytes, max_read: int = MAX_READ) -> None:
@@ -61,15 +61,10 @@ class Scanner:
         self.kind = 0
         self.start = 0
         self.stop = 0
-        self._skip = 0  # bytes of a passing body still to come
+        self.skip = 0  # bytes still to come of a frame that has been passed on in part
         self._held: list[bytes] = []
         self._have = 0
         self._need = 0
-
-    @property
-    def inside_frame(self) -> bool:
-        """A frame has been passed on in part."""
-        return self._skip > 0
 
     @property
     def holding(self) -> bool:
@@ -88,14 +83,14 @@ class Scanner:
             self._held = []
             self._have = 0
         self.data = chunk
-        skip = self._skip
+        skip = self.skip
         if skip:
             size = len(chunk)
             if skip >= size:
-                self._skip = skip - size
+                self.skip = skip - size
                 self.pos = size
             else:
-                self._skip = 0
+                self.skip = 0
                 self.pos = skip
         else:
             self.pos = 0
@@ -122,7 +117,7 @@ class Scanner:
                 if end <= size:
                     pos = end
                     continue
-                self._skip = end - size
+                self.skip = end - size
                 self.pos = size
                 return _MORE
             self.kind = kind
@@ -138,7 +133,7 @@ class Scanner:
                 return self._hold(pos, size, _HEAD_SIZE)
             else:
                 told = _HEAD
-            self._skip = end - size
+            self.skip = end - size
             self.pos = self.stop = size
             return told
 
@@ -156,7 +151,7 @@ class Scanner:
         rest = self.data[self.start :]
         self.data = self.data[: self.start]
         self.pos = self.start
-        self._skip = 0
+        self.skip = 0
         return rest
 
 

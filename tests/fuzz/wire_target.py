@@ -199,7 +199,7 @@ class Reading:
                 assert len(said) == size
             else:
                 assert len(said) <= size
-                assert scanner.inside_frame == (len(said) < size)
+                assert (scanner.skip > 0) == (len(said) < size)
             if told == HEAD:
                 assert len(said) >= HEAD_SIZE
                 assert size - 1 > scanner.max_read

@@ -28,7 +28,7 @@ class Owner:
         self.lost_ones: list[ServerConnection] = []
         self.cleaned_ones: list[ServerConnection] = []
         self.retired: list[Statement] = []
-        self.stats = PoolStats()
+        self.stats = PoolStats(0.0)
 
     def lost(self, server: ServerConnection) -> None:
         self.lost_ones.append(server)
@@ -44,7 +44,7 @@ class Link(link.Link):
     """A session that only remembers; `events` is what it heard in order, bytes joined."""
 
     def __init__(self, limits: Limits = UNLIMITED) -> None:
-        super().__init__(limits)
+        super().__init__(account(), UserAccount(User("app")), limits)
         self.events: list[object] = []
         self.news = True
         self.renames: dict[bytes, bytes] = {}
@@ -94,7 +94,7 @@ class Link(link.Link):
         self.events.append("resume")
 
 
-class Waiter:
+class Waiter(link.Link):
     """Who waits for a connection of a pool."""
 
     def __init__(
@@ -104,10 +104,7 @@ class Waiter:
         wait_limit: float = 0.0,
         user: UserAccount | None = None,
     ) -> None:
-        self.account = account
-        self.user_account = user or UserAccount(User("app"))
-        self.state_needed = needs
-        self.waiting_since = 0.0
+        super().__init__(account, user or UserAccount(User("app")), UNLIMITED, needs)
         self.wait_limit = wait_limit
         self.server: ServerConnection | None = None
         self.error: TiergateError | None = None

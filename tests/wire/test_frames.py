@@ -71,7 +71,7 @@ def test_a_read_frame_beyond_the_limit_is_told_by_its_head_and_passes() -> None:
     told, passed = run(scanner, [frame[i : i + 10_000] for i in range(0, len(frame), 10_000)])
     assert [(how, kind) for how, kind, _ in told] == [(HEAD, ord("Q"))]
     assert passed == frame
-    assert not scanner.inside_frame
+    assert not scanner.skip
     assert not scanner.holding
 
 
@@ -83,7 +83,7 @@ def test_a_head_is_told_only_when_enough_of_it_is_there() -> None:
     assert scanner.holding
     scanner.feed(frame[HEAD_SIZE - 1 : HEAD_SIZE])
     assert scanner.next() == HEAD
-    assert scanner.inside_frame
+    assert scanner.skip
 
 
 def test_passing_bodies_are_not_kept() -> None:
@@ -91,7 +91,7 @@ def test_passing_bodies_are_not_kept() -> None:
     scanner.feed(b"D" + (1 << 29).to_bytes(4, "big") + b"x" * 1000)
     assert scanner.next() == MORE
     assert not scanner.holding
-    assert scanner.inside_frame
+    assert scanner.skip
 
 
 def test_rewind_gives_back_the_told_frame_and_all_behind_it() -> None:
