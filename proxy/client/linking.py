@@ -259,7 +259,7 @@ class Linking(Conversation):
         if server.write_paused:  # a copy failed before all that was sent for it had been taken
             self.resume_client()
         self.idle_since = server.query_since
-        self.pool.checkin(server)
+        self.pool.checkin_at(server, server.query_since)
 
     def copy_began(self) -> None:
         if self.leaving:

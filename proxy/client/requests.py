@@ -16,17 +16,31 @@ from proxy.client.refusals import REFUSED, TooLong, error_frame, refusal, watch
 from proxy.errors import ProtocolViolation
 from proxy.model import PinReason, PoolMode
 from proxy.protocol import pipeline as owed
-from proxy.protocol.pipeline import FORWARD_PLAIN_QUERY, INJECT, Expect
+from proxy.protocol.pipeline import (
+    FORWARD_BIND,
+    FORWARD_DESCRIBE,
+    FORWARD_EXECUTE,
+    FORWARD_PARSE,
+    FORWARD_PLAIN_QUERY,
+    FORWARD_SYNC,
+    INJECT,
+    Expect,
+    expect_of,
+)
 from proxy.protocol.statements import PREFIX, STRANGE, Statement
 from proxy.server.connection import FAILED, ServerConnection
 from proxy.sql.calls import UNKNOWN, judge_call
 from proxy.sql.verdict import PLAIN, Verdict
 from proxy.wire import decode, encode
+from proxy.wire.decode import bind_names, parse_fields
+from proxy.wire.decode import query as read_query
 from proxy.wire.frames import HEAD, HEADER_SIZE
 
 if TYPE_CHECKING:
     from proxy.client.conversation import Conversation
 
+_QUERY, _BIND, _DESCRIBE, _EXECUTE, _SYNC, _PORTAL = b"QBDESP"
+_BIND_REPLY = owed.BIND
 _STATEMENT_MODE = PoolMode.STATEMENT
 
 Handler = Callable[["Conversation", ServerConnection, bytes, int, int, int], bytes | None]
@@ -51,7 +65,7 @@ def on_query(
         server.expect(owed.FORWARD_QUERY)
         effects.pin(session, PinReason.UNINSPECTED)
         return None
-    text = decode.query(data[start + 5 : stop])
+    text = read_query(data[start + 5 : stop])
     verdict = session.judge.judge(text)
     if verdict is PLAIN and session.mode is not _STATEMENT_MODE:
         server.expect(FORWARD_PLAIN_QUERY)
@@ -106,11 +120,11 @@ def on_parse(
     session.unsynced = True
     if told == HEAD:
         watch(session, data[start + 5 : stop])
-        server.expect(owed.FORWARD_PARSE)
+        server.expect(FORWARD_PARSE)
         effects.pin(session, PinReason.UNINSPECTED)
         session.unnamed = server.unnamed = None
         return None
-    name, text, oids = decode.parse(data[start + 5 : stop])
+    name, text, oids = parse_fields(data[start + 5 : stop])
     verdict = session.judge.judge(text)
     refused = refusal(session, text, verdict)
     if refused is not None:
@@ -118,7 +132,7 @@ def on_parse(
         return encode.parse(b"", REFUSED)
     _evict(session, verdict)
     if not session.maps_statements:
-        server.expect(owed.FORWARD_PARSE)
+        server.expect(FORWARD_PARSE)
         if name:
             effects.pin(session, PinReason.SQL_PREPARE)
         effects.obey(session, verdict)
@@ -130,7 +144,7 @@ def on_parse(
     known = session.statements.get(name)
     if known is not None:
         out = server.prepare(known)
-        server.expect(owed.FORWARD_PARSE)
+        server.expect(FORWARD_PARSE)
         return out + encode.parse(known.name, text, oids)
     statement = session.plane.pools.catalog.statement(text, oids, verdict)
     session.statements[name] = statement
@@ -155,27 +169,28 @@ def on_parse(
         server.prepared.remove(statement)
         effects.forget(session, name, statement)
 
-    server.expect(Expect(owed.PARSE, statement=statement, undo=undo))
+    server.expect(expect_of(owed.PARSE, statement, undo))
     return closing + encode.parse(statement.name, text, oids)
 
 
-def _unnamed_again(
-    session: Conversation, server: ServerConnection, *, fresh: bool = False
-) -> Callable[[bool], None]:
+class UnnamedBefore:
     """Takes back what a request does to the unnamed statement; a Parse that fails (`fresh`: the client's) ends it."""
-    before, there = session.unnamed, server.unnamed
 
-    def undo(failed: bool) -> None:
-        session.unnamed = None if failed and fresh else before
-        server.unnamed = None if failed else there
+    __slots__ = ("_before", "_fresh", "_server", "_session", "_there")
 
-    return undo
+    def __init__(self, session: Conversation, server: ServerConnection, fresh: bool) -> None:
+        self._session, self._server, self._fresh = session, server, fresh
+        self._before, self._there = session.unnamed, server.unnamed
+
+    def __call__(self, failed: bool) -> None:
+        self._session.unnamed = None if failed and self._fresh else self._before
+        self._server.unnamed = None if failed else self._there
 
 
 def _parse_unnamed(session: Conversation, server: ServerConnection, statement: Statement) -> None:
-    undo = _unnamed_again(session, server, fresh=True)
+    undo = UnnamedBefore(session, server, True)
     session.unnamed = server.unnamed = statement
-    server.expect(Expect(owed.PARSE, undo=undo))
+    server.expect(expect_of(owed.PARSE, None, undo))
 
 
 def _foreign(name: bytes) -> bytes:
@@ -195,13 +210,13 @@ def _statement_for_use(
     statement = session.unnamed
     if statement is server.unnamed:
         return b"", name, statement
-    undo = _unnamed_again(session, server)
+    undo = UnnamedBefore(session, server, False)
     if statement is None:
         server.unnamed = None
-        server.expect(Expect(owed.CLOSE, owed.DROP, undo=undo))
+        server.expect(expect_of(owed.CLOSE, None, undo, owed.DROP))
         return encode.close(b"S", b""), name, None
     server.unnamed = statement
-    server.expect(Expect(owed.PARSE, owed.DROP, statement=statement, undo=undo))
+    server.expect(expect_of(owed.PARSE, statement, undo, owed.DROP))
     return encode.parse(b"", statement.text, statement.oids), name, statement
 
 
@@ -210,14 +225,14 @@ def on_bind(
 ) -> bytes | None:
     session.unsynced = True
     if not session.maps_statements:
-        server.expect(owed.FORWARD_BIND)
+        server.expect(FORWARD_BIND)
         return None
-    portal, name, rest = decode.bind_names(data[start + 5 : stop])
+    portal, name, rest = bind_names(data[start + 5 : stop])
     ahead, known_as, statement = _statement_for_use(session, server, name)
     if statement is None:
-        server.expect(owed.FORWARD_BIND)
+        server.expect(FORWARD_BIND)
     else:
-        server.expect(Expect(owed.BIND, statement=statement))
+        server.expect(expect_of(_BIND_REPLY, statement, None))
         if statement.verdict is not PLAIN:
             effects.obey(session, statement.verdict)
             effects.reassert_after_sync(session, statement.verdict)
@@ -232,12 +247,12 @@ def on_describe(
     session: Conversation, server: ServerConnection, data: bytes, start: int, stop: int, told: int
 ) -> bytes | None:
     session.unsynced = True
-    kind, name = decode.target(data[start + 5 : stop])
-    if kind == b"P" or not session.maps_statements:
-        server.expect(owed.FORWARD_DESCRIBE)
+    if not session.maps_statements or (stop - start > HEADER_SIZE and data[start + 5] == _PORTAL):
+        server.expect(FORWARD_DESCRIBE)
         return None
+    kind, name = decode.target(data[start + 5 : stop])
     ahead, known_as, statement = _statement_for_use(session, server, name)
-    server.expect(owed.FORWARD_DESCRIBE if statement is None else Expect(owed.DESCRIBE, statement=statement))
+    server.expect(FORWARD_DESCRIBE if statement is None else Expect(owed.DESCRIBE, statement=statement))
     if known_as == name:
         return ahead + data[start:stop] if ahead else None
     return ahead + encode.describe(kind, known_as)
@@ -251,7 +266,7 @@ def on_close(
     statement = session.statements.get(name) if kind == b"S" else None
     if statement is None:
         if kind == b"S" and not name:
-            server.expect(Expect(owed.CLOSE, undo=_unnamed_again(session, server)))
+            server.expect(Expect(owed.CLOSE, undo=UnnamedBefore(session, server, False)))
             session.unnamed = server.unnamed = None
         else:
             server.expect(owed.FORWARD_CLOSE)
@@ -270,7 +285,7 @@ def on_execute(
     session: Conversation, server: ServerConnection, data: bytes, start: int, stop: int, told: int
 ) -> bytes | None:
     session.unsynced = True
-    server.expect(owed.FORWARD_EXECUTE)
+    server.expect(FORWARD_EXECUTE)
     return None
 
 
@@ -291,7 +306,7 @@ def on_sync(
     session.unsynced = False
     restored, session.pending = session.pending, None
     if not restored:
-        server.expect(owed.FORWARD_SYNC)
+        server.expect(FORWARD_SYNC)
         return None
     server.expect(Expect(owed.SYNC, restores=restored))
     return data[start:stop] + effects.reassert(session, restored)
@@ -328,12 +343,12 @@ def on_copy_end(
 # What the server is to answer to a message that it will find malformed.
 MALFORMED: dict[int, Expect] = {
     ord("Q"): owed.FORWARD_QUERY,
-    ord("P"): owed.FORWARD_PARSE,
-    ord("B"): owed.FORWARD_BIND,
-    ord("D"): owed.FORWARD_DESCRIBE,
+    ord("P"): FORWARD_PARSE,
+    ord("B"): FORWARD_BIND,
+    ord("D"): FORWARD_DESCRIBE,
     ord("C"): owed.FORWARD_CLOSE,
     ord("F"): owed.FORWARD_QUERY,
-    ord("H"): owed.FORWARD_EXECUTE,
+    ord("H"): FORWARD_EXECUTE,
 }
 
 _OTHERS: dict[int, Handler] = {
@@ -344,7 +359,6 @@ _OTHERS: dict[int, Handler] = {
     ord("c"): on_copy_end,
     ord("f"): on_copy_end,
 }
-_QUERY, _BIND, _DESCRIBE, _EXECUTE, _SYNC = b"QBDES"
 
 
 def handle(

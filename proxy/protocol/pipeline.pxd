@@ -22,3 +22,6 @@ cdef class Pipeline:
     cpdef int reply(self, int kind) except -1
     cdef object _say(self)
     cdef object _fail(self, Expect head)
+
+@cython.locals(entry=Expect)
+cpdef Expect expect_of(int kind, object statement, object undo, int action=*)

@@ -112,6 +112,22 @@ class Expect:
         self.restores = restores
 
 
+def expect_of(
+    kind: int, statement: Statement | None, undo: Callable[[bool], None] | None, action: int = FORWARD
+) -> Expect:
+    """The frequent ones of those that carry something, made without keywords."""
+    entry: Expect = Expect.__new__(Expect)
+    entry.kind = kind
+    entry.action = action
+    entry.interest = FROM_SERVER if action != DROP else FROM_SERVER_DROPPING
+    entry.says = entry.error = b""
+    entry.statement = statement
+    entry.undo = undo
+    entry.tolerant = False
+    entry.restores = None
+    return entry
+
+
 # Entries that carry nothing are shared.
 FORWARD_PARSE = Expect(PARSE)
 FORWARD_BIND = Expect(BIND)

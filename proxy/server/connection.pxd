@@ -10,8 +10,8 @@ from proxy.server.link cimport Link
 from proxy.stats cimport PoolStats
 from proxy.wire.frames cimport Scanner
 
-cdef int MORE, HEAD, DROP, FORWARD
-cdef int _READY, _ERROR, _STATUS, _COMPLETE, _COPY_IN, _COPY_BOTH
+cdef int MORE, HEAD, HEADER_SIZE, DROP, FORWARD
+cdef int _READY, _ERROR, _STATUS, _COMPLETE, _COPY_IN, _COPY_BOTH, _D
 
 cdef class ServerConnection:
     cdef object __weakref__

@@ -21,14 +21,14 @@ from proxy.protocol.state import EMPTY, State, batches, difference, intern, set_
 from proxy.protocol.statements import PREFIX, STRANGE, Prepared, Statement
 from proxy.server.link import Link, Owner
 from proxy.wire import decode, encode
-from proxy.wire.frames import FROM_SERVER, HEAD, MORE, Scanner
+from proxy.wire.frames import FROM_SERVER, HEAD, HEADER_SIZE, MORE, Scanner
 
 if TYPE_CHECKING:
     from proxy.admission.accounts import Account, Counter
     from proxy.model import Endpoint
 
 IDLE, IN_TRANSACTION, FAILED = ord("I"), ord("T"), ord("E")
-_READY, _ERROR, _STATUS, _COMPLETE, _COPY_IN, _COPY_BOTH = b"ZESCGW"
+_READY, _ERROR, _STATUS, _COMPLETE, _COPY_IN, _COPY_BOTH, _D = b"ZESCGWD"
 READ_ONLY_PARAMETERS = frozenset((
     "server_version", "server_encoding", "integer_datetimes", "in_hot_standby", "is_superuser", "session_authorization",
 ))  # fmt: skip
@@ -138,7 +138,9 @@ class ServerConnection:
                 if kind == _READY:
                     self._ready(data[stop - 1], head)
                 elif kind == _COMPLETE:
-                    self._completed(data[start + 5 : stop])
+                    self.copy_in = False
+                    if stop - start > HEADER_SIZE and data[start + 5] == _D:
+                        self._completed(data[start + 5 : stop])
                 elif kind == _ERROR:
                     frame = data[start:stop]
                     action, replacement = self._error(frame, head, action, whole=told != HEAD)
@@ -226,7 +228,6 @@ class ServerConnection:
         link.state_ready(error)
 
     def _completed(self, tag: bytes) -> None:
-        self.copy_in = False
         if tag == b"DISCARD ALL\0":
             alone = not any(
                 entry.action == FORWARD and entry.kind == owed.BIND for entry in self.pipeline.entries

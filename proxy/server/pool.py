@@ -185,16 +185,20 @@ class Pool:
 
     def checkin(self, server: ServerConnection, session_over: bool = False) -> None:
         """Takes back a connection that owes nothing and is in no transaction."""
+        self.checkin_at(server, monotonic(), session_over)
+
+    def checkin_at(self, server: ServerConnection, now: float, session_over: bool = False) -> None:
+        """The same for who has just looked at the clock."""
         server.link = None
         if session_over and self.mode is PoolMode.SESSION:
             server.dirty = True
         if server.cancels or server.dirty:
-            self.last_used = monotonic()
+            self.last_used = now
             self._move(server, "clean")
             self._give_permits(server)
             self._clean(server)
             return
-        self._settle(server, "checkin")
+        self._settle(server, "checkin", now)
 
     def _clean(self, server: ServerConnection) -> None:
         """Waits for cancels, then resets; called again when either is over."""
@@ -215,23 +219,21 @@ class Pool:
 
             server.run(query, reset)
             return
-        self._settle(server, "cleaned")
+        self._settle(server, "cleaned", monotonic())
 
     def cleaned(self, server: ServerConnection) -> None:
         if server.state is ServerState.RESETTING and not server.pipeline:  # a job of ours may be under way
             self._clean(server)
 
-    def _settle(self, server: ServerConnection, event: str) -> None:
+    def _settle(self, server: ServerConnection, event: str, now: float) -> None:
         """Back among the idle, or closed if its time is over."""
-        now = monotonic()
         server.idle_since = self.last_used = now
         self._move(server, event)
-        lifetime = self.options.server_lifetime
         if (
             self.paused
             or server.generation != self.generation
-            or (lifetime and now - server.opened_at > lifetime)
-            or self.size > self.cluster.pool_size
+            or (self._lifetime and now - server.opened_at > self._lifetime)
+            or self._size() > self._most
         ):
             self.close_idle(server)
         self._give_permits(server)  # not before: for whoever this lets in another would be opened

@@ -40,12 +40,17 @@ class Parse(NamedTuple):
 
 
 def parse(body: bytes) -> Parse:
+    return Parse(*parse_fields(body))
+
+
+def parse_fields(body: bytes) -> tuple[bytes, bytes, bytes]:
+    """The fields of `parse` as a bare tuple, for where it is asked often."""
     name, at = cstring(body)
     text, at = cstring(body, at)
     oids = body[at:]
     if len(oids) < 2 or len(oids) != 2 + 4 * int.from_bytes(oids[:2], "big"):
         raise ProtocolViolation("invalid message format")
-    return Parse(name, text, oids)
+    return name, text, oids
 
 
 def bind_names(body: bytes) -> tuple[bytes, bytes, int]:
