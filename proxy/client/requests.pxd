@@ -10,11 +10,11 @@ from proxy.wire.decode cimport query as read_query
 
 cdef int HEAD, HEADER_SIZE, FAILED, _QUERY, _BIND, _DESCRIBE, _EXECUTE, _SYNC, _PORTAL, _BIND_REPLY
 
-cdef class UnnamedBefore:
+cdef class UnnamedIs:
     cdef Conversation _session
     cdef ServerConnection _server
     cdef bint _fresh
-    cdef Statement _before, _there
+    cdef Statement _before, _own
 
 @cython.locals(text=bytes)
 cpdef bytes on_query(Conversation session, ServerConnection server, bytes data, Py_ssize_t start, Py_ssize_t stop, int told)

@@ -173,24 +173,28 @@ def on_parse(
     return closing + encode.parse(statement.name, text, oids)
 
 
-class UnnamedBefore:
-    """Takes back what a request does to the unnamed statement; a Parse that fails (`fresh`: the client's) ends it."""
+class UnnamedIs:
+    """Makes `own` the unnamed statement of both; called, takes that back unless something newer has come. The
+    client's own Parse (`fresh`) leaves none if it fails; of a server that skipped the request nothing is known."""
 
-    __slots__ = ("_before", "_fresh", "_server", "_session", "_there")
+    __slots__ = ("_before", "_fresh", "_own", "_server", "_session")
 
-    def __init__(self, session: Conversation, server: ServerConnection, fresh: bool) -> None:
-        self._session, self._server, self._fresh = session, server, fresh
-        self._before, self._there = session.unnamed, server.unnamed
+    def __init__(
+        self, session: Conversation, server: ServerConnection, own: Statement | None, fresh: bool
+    ) -> None:
+        self._session, self._server, self._own, self._fresh = session, server, own, fresh
+        self._before = session.unnamed
+        session.unnamed = server.unnamed = own
 
     def __call__(self, failed: bool) -> None:
-        self._session.unnamed = None if failed and self._fresh else self._before
-        self._server.unnamed = None if failed else self._there
+        if self._session.unnamed is self._own:
+            self._session.unnamed = None if failed and self._fresh else self._before
+        if self._server.unnamed is self._own:
+            self._server.unnamed = None if failed else STRANGE
 
 
 def _parse_unnamed(session: Conversation, server: ServerConnection, statement: Statement) -> None:
-    undo = UnnamedBefore(session, server, True)
-    session.unnamed = server.unnamed = statement
-    server.expect(expect_of(owed.PARSE, None, undo))
+    server.expect(expect_of(owed.PARSE, None, UnnamedIs(session, server, statement, True)))
 
 
 def _foreign(name: bytes) -> bytes:
@@ -210,12 +214,10 @@ def _statement_for_use(
     statement = session.unnamed
     if statement is server.unnamed:
         return b"", name, statement
-    undo = UnnamedBefore(session, server, False)
+    undo = UnnamedIs(session, server, statement, False)
     if statement is None:
-        server.unnamed = None
         server.expect(expect_of(owed.CLOSE, None, undo, owed.DROP))
         return encode.close(b"S", b""), name, None
-    server.unnamed = statement
     server.expect(expect_of(owed.PARSE, statement, undo, owed.DROP))
     return encode.parse(b"", statement.text, statement.oids), name, statement
 
@@ -266,8 +268,7 @@ def on_close(
     statement = session.statements.get(name) if kind == b"S" else None
     if statement is None:
         if kind == b"S" and not name:
-            server.expect(Expect(owed.CLOSE, undo=UnnamedBefore(session, server, False)))
-            session.unnamed = server.unnamed = None
+            server.expect(Expect(owed.CLOSE, undo=UnnamedIs(session, server, None, False)))
         else:
             server.expect(owed.FORWARD_CLOSE)
         foreign = _foreign(name) if kind == b"S" and session.maps_statements else name

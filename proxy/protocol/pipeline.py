@@ -218,14 +218,13 @@ class Pipeline:
         return head.action
 
     def copy_in_began(self) -> bool:
-        """The server reads CopyData now and ignores what Syncs were sent behind the Execute.
+        """The server reads CopyData now and ignores what Syncs were sent behind the Execute or Query.
 
         Returns whether the copy is still open, that is whether its end has not been sent yet.
         """
         entries = self.entries
-        if entries and entries[0].kind == EXECUTE:
-            while len(entries) > 1 and entries[1].kind == SYNC:
-                del entries[1]
+        while len(entries) > 1 and entries[1].kind == SYNC:
+            del entries[1]
         return len(entries) < 2 or entries[1].kind != COPY_END
 
     def _say(self) -> None:

@@ -243,7 +243,7 @@ def test_what_was_skipped_leaves_the_client_its_own(stage: Stage, skipped: bytes
     server.take()
     server.say(ERROR, READY)
     client.says(use())
-    assert server.take() == use(), "it is still there"
+    assert server.take() == encode.parse(b"", b"SELECT 1") + use(), "it still has it"
     stage.leave()
 
 
@@ -265,4 +265,15 @@ def test_a_query_takes_the_unnamed_statement_away(stage: Stage) -> None:
     server.take()
     client.says(use())
     assert server.take() == use(), "the server says that there is none"
+    stage.leave()
+
+
+def test_what_is_taken_back_is_not_what_came_after_it(stage: Stage) -> None:
+    client, server = stage.unlinked()
+    client.says(encode.bind(b"", b"missing", []) + encode.parse(b"", b"SELECT 1") + encode.SYNC)
+    client.says(encode.parse(b"", b"SELECT 2") + encode.SYNC)
+    server.take()
+    server.say(ERROR, READY, PARSED, READY)
+    client.says(use())
+    assert server.take() == use(), "of SELECT 2"
     stage.leave()

@@ -1,0 +1,253 @@
+"""A small PostgreSQL that lives in memory: it reads the bytes of one connection and says what the real one would.
+
+It knows transactions, prepared statements, reported parameters and COPY, and a dozen statements. Rows tell which
+session state they were made in.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from proxy.wire import encode
+
+_SETTING = re.compile(r"SET (\w+) = '(\w*)'")
+_REPORTED = {"timezone": "TimeZone", "application_name": "application_name"}
+_DEFAULTS = {"timezone": "UTC", "application_name": "", "app.tenant_id": ""}
+_TAGS = {"BEGIN": "BEGIN", "COMMIT": "COMMIT", "ROLLBACK": "ROLLBACK"}
+
+
+class _Failure(Exception):
+    def __init__(self, sqlstate: str, message: str = "no") -> None:
+        super().__init__(message)
+        self.sqlstate = sqlstate
+        self.message = message
+
+
+class SimulatedServer:
+    """`startup` is what the client asked for at its login: RESET goes back to that."""
+
+    def __init__(self, startup: Mapping[str, str] | None = None) -> None:
+        self.defaults = {**_DEFAULTS, **(startup or {})}
+        self.values = dict(self.defaults)
+        self.told = {name: self.values[name] for name in _REPORTED}
+        self.statements: dict[bytes, str] = {}
+        self.portal: tuple[str, list[str | None]] | None = None
+        self.status = "I"
+        self.over = False
+        self._before: dict[str, str] | None = None  # values to go back to
+        self._skipping = False
+        self._copying = False
+        self._extended = False
+        self._unread = b""
+
+    # --- bytes --------------------------------------------------------------------------------------
+
+    def feed(self, data: bytes) -> bytes:
+        """The answers to all that is whole by now."""
+        self._unread += data
+        out = []
+        while len(self._unread) >= 5 and not self.over:
+            end = 1 + int.from_bytes(self._unread[1:5], "big")
+            if len(self._unread) < end:
+                break
+            kind, body = self._unread[:1], self._unread[5:end]
+            self._unread = self._unread[end:]
+            out.append(self._message(kind, body))
+        return b"".join(out)
+
+    def _message(self, kind: bytes, body: bytes) -> bytes:
+        if kind == b"X":
+            self.over = True
+            return b""
+        if self._copying:
+            return self._copy(kind)
+        if kind == b"S":
+            self._skipping = False
+            return self._end_of_batch()
+        if self._skipping or kind in b"dcfH":
+            return b""
+        if kind == b"Q":
+            return self._query(body[:-1].decode())
+        self._open()
+        try:
+            return self._extended_message(kind, body)
+        except _Failure as failure:
+            self._skipping = True
+            return self._failed(failure)
+
+    # --- transactions -------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        if self._before is None:
+            self._before = dict(self.values)
+
+    def _failed(self, failure: _Failure) -> bytes:
+        if self.status == "T":
+            self.status = "E"
+        elif self.status == "I" and self._before is not None:
+            self.values, self._before = self._before, None
+        return encode.error(failure.message, failure.sqlstate)
+
+    def _end_of_batch(self) -> bytes:
+        if self.status == "I":
+            self._before = None
+            self.portal = None
+        said = []
+        for name, shown in _REPORTED.items():
+            if self.values[name] != self.told[name]:
+                self.told[name] = self.values[name]
+                said.append(encode.parameter_status(shown.encode(), self.values[name].encode()))
+        return b"".join(said) + encode.ready_for_query(self.status.encode())
+
+    # --- simple queries -----------------------------------------------------------------------------
+
+    def _query(self, text: str) -> bytes:
+        self.statements.pop(b"", None)
+        self._open()
+        try:
+            rows, tag = self._run(text, [])
+        except _Failure as failure:
+            return self._failed(failure) + self._end_of_batch()
+        if tag == "COPY":
+            self._copying, self._extended = True, False
+            return encode.frame(b"G", b"\0\0\0")
+        head = encode.row_description([("answer", 25, 0)]) if rows else b""
+        return head + rows + encode.command_complete(tag) + self._end_of_batch()
+
+    def _copy(self, kind: bytes) -> bytes:
+        if kind in b"dHS":
+            return b""
+        self._copying = False
+        if kind == b"c":
+            said = encode.command_complete("COPY 1")
+        else:
+            self._skipping = self._extended
+            said = self._failed(_Failure("57014", "COPY from stdin failed"))
+        return said if self._extended else said + self._end_of_batch()
+
+    # --- extended queries ---------------------------------------------------------------------------
+
+    def _extended_message(self, kind: bytes, body: bytes) -> bytes:
+        if kind == b"P":
+            name, text, _ = body.split(b"\0", 2)
+            self._parse(name, text.decode())
+            return encode.PARSE_COMPLETE
+        if kind == b"B":
+            self._bind(body)
+            return encode.BIND_COMPLETE
+        if kind == b"D":
+            text = self._statement(body[1:-1])
+            self._allowed(text)
+            rows = (
+                encode.row_description([("answer", 25, 0)]) if text.startswith("SELECT") else encode.NO_DATA
+            )
+            return encode.frame(b"t", b"\0\0") + rows
+        if kind == b"E":
+            if self.portal is None:
+                raise _Failure("34000")
+            rows, tag = self._run(*self.portal)
+            if tag == "COPY":
+                self._copying = self._extended = True
+                return encode.frame(b"G", b"\0\0\0")
+            return rows + encode.command_complete(tag)
+        if kind == b"C":
+            self.statements.pop(body[1:-1], None)
+            return encode.CLOSE_COMPLETE
+        raise AssertionError(kind)
+
+    def _parse(self, name: bytes, text: str) -> None:
+        if not name:
+            self.statements.pop(b"", None)
+        self._allowed(text)
+        if text == "SELEC":
+            raise _Failure("42601")
+        if name and name in self.statements:
+            raise _Failure("42P05", f'prepared statement "{name.decode()}" already exists')
+        self.statements[name] = text
+
+    def _statement(self, name: bytes) -> str:
+        if name not in self.statements:
+            raise _Failure("26000", f'prepared statement "{name.decode()}" does not exist')
+        return self.statements[name]
+
+    def _bind(self, body: bytes) -> None:
+        _, name, rest = body.split(b"\0", 2)
+        text = self._statement(name)
+        self._allowed(text)
+        values: list[str | None] = []
+        at = 4
+        for _ in range(int.from_bytes(rest[2:4], "big")):
+            length = int.from_bytes(rest[at : at + 4], "big", signed=True)
+            at += 4
+            values.append(None if length < 0 else rest[at : at + length].decode())
+            at += max(length, 0)
+        self.portal = (text, values)
+
+    # --- statements ---------------------------------------------------------------------------------
+
+    def _allowed(self, text: str) -> None:
+        if self.status == "E" and text not in ("COMMIT", "ROLLBACK"):
+            raise _Failure("25P02")
+
+    def _run(self, text: str, values: list[str | None]) -> tuple[bytes, str]:
+        """Rows and tag."""
+        self._allowed(text)
+        if text in _TAGS:
+            return b"", self._transaction(text)
+        if text.startswith("SELECT pg_catalog.set_config"):
+            for name, value in zip(values[::2], values[1::2], strict=True):
+                assert name is not None
+                self.values[name] = self.defaults[name] if value is None else value
+            return encode.data_row(["x"]), "SELECT 1"
+        if text.startswith("SELECT "):
+            seen = [
+                text,
+                self.values["app.tenant_id"],
+                self.values["timezone"],
+                self.values["application_name"],
+            ]
+            return encode.data_row(["|".join(seen)]), "SELECT 1"
+        if found := _SETTING.fullmatch(text):
+            self.values[found[1].lower()] = found[2]
+            return b"", "SET"
+        if text == "RESET ALL":
+            self.values = dict(self.defaults)
+            return b"", "RESET"
+        if text.startswith("RESET "):
+            name = text[6:].lower()
+            self.values[name] = self.defaults[name]
+            return b"", "RESET"
+        if text == "DISCARD ALL":
+            if self.status != "I":
+                raise _Failure("25001")
+            self.values = dict(self.defaults)
+            self.statements.clear()
+            return b"", "DISCARD ALL"
+        if text == "DEALLOCATE ALL":
+            self.statements.clear()
+            return b"", "DEALLOCATE ALL"
+        if text.startswith("DEALLOCATE "):
+            name = text[11:].strip('"').encode()
+            if self.statements.pop(name, None) is None:
+                raise _Failure("26000")
+            return b"", "DEALLOCATE"
+        if text.startswith("COPY "):
+            return b"", "COPY"
+        if text == "LISTEN x":
+            return b"", "LISTEN"
+        raise _Failure("22012" if text == "FAIL" else "42601")
+
+    def _transaction(self, verb: str) -> str:
+        tag = verb
+        if verb == "BEGIN":
+            self.status = "T"
+            return tag
+        if verb == "ROLLBACK" or self.status == "E":
+            if self.status != "I" and self._before is not None:
+                self.values = self._before
+            tag = "ROLLBACK"
+        self._before = None
+        self.status = "I"
+        self.portal = None
+        return tag
