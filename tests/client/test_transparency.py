@@ -25,8 +25,18 @@ SIMPLE = (
     "SET application_name = 'x'", "RESET timezone", "RESET ALL", "DISCARD ALL", "DEALLOCATE ALL", "DEALLOCATE a",
     "LISTEN x",
 )  # fmt: skip
-PREPARED = ("SELECT 1", "SELECT 2", "SELECT 3", "SELEC", "FAIL", "BEGIN", "COMMIT", "SET timezone = 'CET'")
-NAMES = (b"", b"a", b"b")
+PREPARED = (
+    "SELECT 1",
+    "SELECT 2",
+    "SELECT 3",
+    "SELEC",
+    "FAIL",
+    "BEGIN",
+    "COMMIT",
+    "SET timezone = 'CET'",
+    "RESET ALL",
+)
+NAMES = (b"", b"a", b"a", b"b")
 STARTUPS: tuple[dict[str, str], ...] = ({}, {"application_name": "app"}, {"timezone": "CET"})
 
 _text = st.sampled_from(PREPARED).map(str.encode)
@@ -178,7 +188,9 @@ _turns = st.lists(st.tuples(st.integers(0, 11), st.sampled_from([1, 3, 7, 40, 5_
 
 
 def scripts(cycle: st.SearchStrategy[bytes]) -> st.SearchStrategy[Any]:
-    one = st.tuples(st.sampled_from(["acme", "beta"]), st.sampled_from(STARTUPS), st.lists(cycle, max_size=7))
+    one = st.tuples(
+        st.sampled_from(["acme", "beta"]), st.sampled_from(STARTUPS), st.lists(cycle, max_size=12)
+    )
     return st.lists(one, min_size=1, max_size=3)
 
 
