@@ -252,6 +252,8 @@ class ServerConnection:
         display_names[lower] = name
         self.reported = with_parameter(self.reported, lower, value)
         if action == DROP or self.link is None:
+            if head is not None and head.tolerant:  # set again behind a RESET that may have been rolled back
+                self.values = with_parameter(self.values, lower, value)
             return DROP, b""
         if head is None or head.restores is None or lower not in head.restores:
             self.link.reported(lower, value)
@@ -314,9 +316,8 @@ class ServerConnection:
         """The messages that bring it to `needs`, with their replies queued as dropped; b"" if it is there."""
         if self.values is needs:
             return b""
-        changes = difference(self.values, needs, self.login_parameters)
-        self.values = needs
-        return self.assign(changes)
+        before, self.values = self.values, needs
+        return self.assign(difference(before, needs, self.login_parameters))
 
     def assign(self, changes: dict[str, str | None], *, tolerant: bool = False) -> bytes:
         if not changes:

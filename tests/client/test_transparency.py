@@ -224,3 +224,10 @@ def test_clients_that_wait_for_their_answers(
 @given(scripts(_piped), _turns, st.integers(1, 2))
 def test_clients_that_do_not(script: list[Any], turns: list[tuple[int, int]], servers: int) -> None:
     check(script, turns, servers, 200, waits=False)
+
+
+def test_a_reset_that_fails_with_its_batch_has_reset_nothing() -> None:
+    reset = encode.parse(b"", b"RESET ALL") + encode.bind(b"", b"", []) + encode.execute()
+    failing = encode.bind(b"", b"missing", []) + encode.SYNC
+    cycles = [encode.query(b"SET timezone = 'MST'"), reset + failing, encode.query(b"SELECT 1")]
+    check([("acme", {"timezone": "CET"}, cycles)], [], 1, 200, waits=True)
