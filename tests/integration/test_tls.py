@@ -9,7 +9,9 @@ import psycopg
 import pytest
 
 from tests import rawclient
+from tests.integration.servers import backends
 from tests.rawclient import ServerError
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from proxy.cli.embedded import EmbeddedServer
@@ -189,6 +191,7 @@ def test_a_server_with_tls(
     (server,) = proxy.console("SHOW SERVERS")
     assert server["tls"] == "TLS"
     client.send(rawclient.query("SELECT pg_sleep(30)"))
+    wait_until(lambda: backends(tls_server, "state = 'active' AND query = 'SELECT pg_sleep(30)'"))
     rawclient.send_cancel(proxy.port, client.pid, client.key)
     assert rawclient.sqlstates(client.read_ready()) == ["57014"]
 
