@@ -222,6 +222,18 @@ class ClientOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class TlsOptions:
+    """How TLS is spoken on one side. File names are absolute or empty."""
+
+    sslmode: str
+    ca_file: str = ""
+    cert_file: str = ""
+    key_file: str = ""
+    protocols: tuple[str, ...] = ("secure",)
+    ciphers: str = "default"
+
+
+@dataclass(frozen=True, slots=True)
 class Directory:
     """Everyone and everything the configuration names, as one consistent snapshot."""
 

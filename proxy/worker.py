@@ -45,7 +45,7 @@ class Worker:
         self.overrides: dict[str, str] = {}
         self.process = ProcessStats()
         self.registry = Registry(config.directory, config.client)
-        self.pools = Pools(config.server, _server_tls(config), self.process)
+        self.pools = Pools(config.server, tls.server_tls(config.tls.side("server")), self.process)
         self.plane = Plane(config.client, self.registry, self.pools, self.process, Judge(_VERDICTS))
         self.consoles: set[Console] = set()
         self.http: Http | None = None
@@ -55,7 +55,7 @@ class Worker:
         self._listeners: list[listen.Listener] = []
         self._acceptor = Acceptor(
             config.client,
-            _client_tls(config),
+            tls.client_tls(config.tls.side("client")),
             self.registry,
             self._logged_in,
             self.plane.cancel,
@@ -172,10 +172,10 @@ class Worker:
                 self.plane.accounts.account(tenant)
         for of_user in self.plane.accounts.users():
             self.plane.accounts.user(of_user.user)
-        self.pools.reload(fresh.server, _server_tls(fresh), fresh.directory.clusters)
+        self.pools.reload(fresh.server, tls.server_tls(fresh.tls.side("server")), fresh.directory.clusters)
         self.plane.options = fresh.client
         self.plane.clients.limit = fresh.client.max_client_conn
-        self._acceptor.reload(fresh.client, _client_tls(fresh))
+        self._acceptor.reload(fresh.client, tls.client_tls(fresh.tls.side("client")))
         log.configure(fresh.process.log_format, fresh.process.log_level)
         _log.info("configuration reloaded", needs_restart=needing)
         return needing
@@ -237,30 +237,6 @@ class Worker:
         if self.http is not None:
             http, self.http = self.http, None
             await http.stop()
-
-
-def _server_tls(config: Settings) -> tls.ServerTls:
-    values = config.tls
-    return tls.server_tls(
-        values.server_tls_sslmode,
-        ca_file=values.server_tls_ca_file,
-        cert_file=values.server_tls_cert_file,
-        key_file=values.server_tls_key_file,
-        protocols=values.server_tls_protocols,
-        ciphers=values.server_tls_ciphers,
-    )
-
-
-def _client_tls(config: Settings) -> tls.ClientTls | None:
-    values = config.tls
-    return tls.client_tls(
-        values.client_tls_sslmode,
-        ca_file=values.client_tls_ca_file,
-        cert_file=values.client_tls_cert_file,
-        key_file=values.client_tls_key_file,
-        protocols=values.client_tls_protocols,
-        ciphers=values.client_tls_ciphers,
-    )
 
 
 def write_pidfile(path: str) -> None:

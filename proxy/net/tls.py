@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import ssl
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
 from proxy.auth.binding import server_end_point
 from proxy.errors import ConfigError
+from proxy.model import TlsOptions
 
 ALPN = "postgresql"
 _VERSIONS = {
@@ -50,47 +50,33 @@ class ClientTls:
         return self.sslmode in ("require", "verify-ca", "verify-full")
 
 
-def server_tls(
-    sslmode: str,
-    *,
-    ca_file: str = "",
-    cert_file: str = "",
-    key_file: str = "",
-    protocols: Sequence[str] = (),
-    ciphers: str = "",
-) -> ServerTls:
+def server_tls(options: TlsOptions) -> ServerTls:
+    sslmode = options.sslmode
     if sslmode == "disable":
         return ServerTls(sslmode, None)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = sslmode == "verify-full"
     context.verify_mode = ssl.CERT_REQUIRED if sslmode in ("verify-ca", "verify-full") else ssl.CERT_NONE
     context.set_alpn_protocols([ALPN])
-    _load(context, ca_file, cert_file, key_file, protocols, ciphers, system_ca=sslmode.startswith("verify"))
+    _load(context, options, system_ca=sslmode.startswith("verify"))
     return ServerTls(sslmode, context)
 
 
-def client_tls(
-    sslmode: str,
-    *,
-    ca_file: str = "",
-    cert_file: str = "",
-    key_file: str = "",
-    protocols: Sequence[str] = (),
-    ciphers: str = "",
-) -> ClientTls | None:
+def client_tls(options: TlsOptions) -> ClientTls | None:
+    sslmode = options.sslmode
     if sslmode == "disable":
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     if sslmode in ("verify-ca", "verify-full"):
         context.verify_mode = ssl.CERT_REQUIRED
-    elif ca_file:
+    elif options.ca_file:
         context.verify_mode = ssl.CERT_OPTIONAL
     context.set_alpn_protocols([ALPN])
-    _load(context, ca_file, cert_file, key_file, protocols, ciphers, system_ca=False)
+    _load(context, options, system_ca=False)
     context.sni_callback = _remember_name
     context.num_tickets = 0  # clients of PostgreSQL resume no sessions
     context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION
-    return ClientTls(sslmode, context, _binding(cert_file))
+    return ClientTls(sslmode, context, _binding(options.cert_file))
 
 
 def _binding(cert_file: str) -> bytes:
@@ -113,17 +99,9 @@ def server_name(sock: ssl.SSLObject | ssl.SSLSocket | None) -> str:
     return _asked.get(sock, "") if sock is not None else ""
 
 
-def _load(
-    context: ssl.SSLContext,
-    ca_file: str,
-    cert_file: str,
-    key_file: str,
-    protocols: Sequence[str],
-    ciphers: str,
-    *,
-    system_ca: bool,
-) -> None:
+def _load(context: ssl.SSLContext, options: TlsOptions, *, system_ca: bool) -> None:
     what = "certificate"
+    ca_file, cert_file, key_file = options.ca_file, options.cert_file, options.key_file
     try:
         if cert_file:
             what = f"{cert_file} (with its key {key_file or 'in the same file'})"
@@ -134,12 +112,12 @@ def _load(
         elif system_ca:
             context.load_default_certs()
         what = "ciphers"
-        versions = [_VERSIONS[name.lower()] for name in protocols if name.lower() in _VERSIONS]
+        versions = [_VERSIONS[name.lower()] for name in options.protocols if name.lower() in _VERSIONS]
         context.minimum_version = min(versions, default=ssl.TLSVersion.TLSv1_2)
         if versions:
             context.maximum_version = max(versions)
-        if ciphers not in ("", "default", "secure", "normal", "fast"):
-            context.set_ciphers(ciphers)
+        if options.ciphers not in ("", "default", "secure", "normal", "fast"):
+            context.set_ciphers(options.ciphers)
     except OSError as error:  # ssl.SSLError is one
         # OpenSSL's errors have a reason or a text, and their strerror is long; those of the system have a strerror.
         reason = getattr(error, "reason", None) or (not isinstance(error, ssl.SSLError) and error.strerror)

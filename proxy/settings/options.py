@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
-from proxy.model import ClientOptions, Directory, ServerOptions
+from proxy.model import ClientOptions, Directory, ServerOptions, TlsOptions
 from proxy.settings import addresses
 
 
@@ -51,6 +51,10 @@ class TlsSettings:
     server_tls_ca_file: str = ""
     server_tls_protocols: tuple[str, ...] = ("secure",)
     server_tls_ciphers: str = "default"
+
+    def side(self, side: Literal["client", "server"]) -> TlsOptions:
+        said = {field.name: getattr(self, f"{side}_tls_{field.name}") for field in fields(TlsOptions)}
+        return TlsOptions(**said)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from proxy.model import ClientOptions
+from proxy.model import ClientOptions, TlsOptions
 from proxy.net.tls import ClientTls, client_tls
 from proxy.wire.startup import CancelRequest
 from tests.client.gate import OPTIONS, Gate, gate
@@ -36,10 +36,12 @@ SSLMODES = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
 
 def server_tls(sslmode: str, certificates: Certificates, *, ca: bool = False) -> ClientTls | None:
     return client_tls(
-        sslmode,
-        cert_file=certificates.server_cert,
-        key_file=certificates.server_key,
-        ca_file=certificates.ca if ca or sslmode.startswith("verify") else "",
+        TlsOptions(
+            sslmode,
+            cert_file=certificates.server_cert,
+            key_file=certificates.server_key,
+            ca_file=certificates.ca if ca or sslmode.startswith("verify") else "",
+        )
     )
 
 

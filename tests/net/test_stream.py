@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.errors import ProtocolViolation
+from proxy.model import TlsOptions
 from proxy.net import stream as streams
 from proxy.net.stream import LoginStream, PeerGone
 from proxy.net.tls import client_tls
@@ -274,7 +275,9 @@ def test_closing_does_not_wait_for_ever(loop_runs: Both, monkeypatch: pytest.Mon
 def test_under_tls_a_hand_over_loses_nothing_and_closing_says_the_last_words(
     loop_runs: Both, certificates: Certificates
 ) -> None:
-    tls = client_tls("require", cert_file=certificates.server_cert, key_file=certificates.server_key)
+    tls = client_tls(
+        TlsOptions("require", cert_file=certificates.server_cert, key_file=certificates.server_key)
+    )
     assert tls is not None
 
     async def main() -> None:
@@ -309,7 +312,9 @@ def test_under_tls_a_peer_that_takes_no_leave_is_cut_off(
     loop_runs: Both, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(streams, "_LINGER", 0.05)
-    tls = client_tls("require", cert_file=certificates.server_cert, key_file=certificates.server_key)
+    tls = client_tls(
+        TlsOptions("require", cert_file=certificates.server_cert, key_file=certificates.server_key)
+    )
     assert tls is not None
 
     async def main() -> None:

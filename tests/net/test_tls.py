@@ -12,6 +12,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from proxy.errors import ConfigError
+from proxy.model import TlsOptions
 from proxy.net import tls
 from proxy.net.tls import ALPN, ClientTls, client_tls, server_name, server_tls
 
@@ -44,7 +45,9 @@ def handshake(
 
 
 def for_clients(certificates: Certificates, sslmode: str = "require", **more: str) -> ClientTls:
-    made = client_tls(sslmode, cert_file=certificates.server_cert, key_file=certificates.server_key, **more)
+    made = client_tls(
+        TlsOptions(sslmode, cert_file=certificates.server_cert, key_file=certificates.server_key, **more)
+    )
     assert made is not None
     return made
 
@@ -60,8 +63,8 @@ def a_client(certificates: Certificates, which: str = "") -> ssl.SSLContext:
 
 
 def test_disable_is_no_tls() -> None:
-    assert client_tls("disable") is None
-    assert server_tls("disable").context is None
+    assert client_tls(TlsOptions("disable")) is None
+    assert server_tls(TlsOptions("disable")).context is None
 
 
 @pytest.mark.parametrize(
@@ -70,7 +73,7 @@ def test_disable_is_no_tls() -> None:
 )
 def test_which_sslmodes_require_tls(certificates: Certificates, sslmode: str, required: bool) -> None:
     assert for_clients(certificates, sslmode, ca_file=certificates.ca).required is required
-    ours = server_tls(sslmode, ca_file=certificates.ca)
+    ours = server_tls(TlsOptions(sslmode, ca_file=certificates.ca))
     assert (ours.required, ours.first) == (required, sslmode != "allow")
 
 
@@ -111,7 +114,7 @@ def test_without_an_authority_no_client_certificate_is_believed(certificates: Ce
 
 
 def test_old_versions_are_not_spoken(certificates: Certificates) -> None:
-    for context in (for_clients(certificates).context, server_tls("require").context):
+    for context in (for_clients(certificates).context, server_tls(TlsOptions("require")).context):
         assert context is not None
         assert context.minimum_version == ssl.TLSVersion.TLSv1_2
     newest = for_clients(certificates, protocols=["tlsv1.3"])  # type: ignore[arg-type]
@@ -127,7 +130,7 @@ def test_old_versions_are_not_spoken(certificates: Certificates) -> None:
 
 
 def test_the_protocol_is_named(certificates: Certificates) -> None:
-    towards_servers = server_tls("require").context
+    towards_servers = server_tls(TlsOptions("require")).context
     assert towards_servers is not None
     ours, theirs = handshake(for_clients(certificates).context, towards_servers)
     assert ours.selected_alpn_protocol() == theirs.selected_alpn_protocol() == ALPN
@@ -171,7 +174,7 @@ def test_the_binding_is_of_the_certificate_that_clients_see(
     all_in_one = tmp_path / "all.pem"
     parts = (certificates.server_key, certificates.server_cert, certificates.ca)
     all_in_one.write_text("".join(Path(part).read_text() for part in parts))
-    again = client_tls("require", cert_file=str(all_in_one))
+    again = client_tls(TlsOptions("require", cert_file=str(all_in_one)))
     assert again is not None
     assert again.binding == made.binding
 
@@ -196,7 +199,7 @@ def test_the_binding_is_of_the_certificate_that_clients_see(
 def test_which_servers_are_believed(
     certificates: Certificates, sslmode: str, authority: str, name: str, accepted: bool
 ) -> None:
-    context = server_tls(sslmode, ca_file=getattr(certificates, authority)).context
+    context = server_tls(TlsOptions(sslmode, ca_file=getattr(certificates, authority))).context
     assert context is not None
     server = for_clients(certificates).context
     if accepted:
@@ -207,7 +210,9 @@ def test_which_servers_are_believed(
 
 
 def test_a_server_is_shown_our_certificate(certificates: Certificates) -> None:
-    ours = server_tls("require", cert_file=certificates.client_cert, key_file=certificates.client_key)
+    ours = server_tls(
+        TlsOptions("require", cert_file=certificates.client_cert, key_file=certificates.client_key)
+    )
     assert ours.context is not None
     server, _ = handshake(
         for_clients(certificates, "verify-ca", ca_file=certificates.ca).context, ours.context, "localhost"
@@ -229,16 +234,18 @@ def test_a_file_that_is_missing_or_no_pem_is_named(
     }
     nowhere = str(tmp_path / "no.pem")
     with pytest.raises(ConfigError, match=r"TLS files cannot be used: .*no\.pem.*No such file") as caught:
-        client_tls("require", **(files | {missing: nowhere}))
+        client_tls(TlsOptions("require", **(files | {missing: nowhere})))
     assert nowhere in caught.value.message
     Path(nowhere).write_text("no certificate")
     with pytest.raises(ConfigError, match=r"TLS files cannot be used: .*no\.pem"):
-        client_tls("require", **(files | {missing: nowhere}))
+        client_tls(TlsOptions("require", **(files | {missing: nowhere})))
 
 
 def test_a_key_of_another_certificate(certificates: Certificates) -> None:
     with pytest.raises(ConfigError, match=r"TLS files cannot be used: .*KEY_VALUES_MISMATCH"):
-        client_tls("require", cert_file=certificates.server_cert, key_file=certificates.client_key)
+        client_tls(
+            TlsOptions("require", cert_file=certificates.server_cert, key_file=certificates.client_key)
+        )
 
 
 def test_an_encrypted_key_is_refused_and_nobody_is_asked(certificates: Certificates, tmp_path: Path) -> None:
@@ -252,7 +259,7 @@ def test_an_encrypted_key_is_refused_and_nobody_is_asked(certificates: Certifica
         )
     )
     with pytest.raises(ConfigError, match="the private key is encrypted"):
-        client_tls("require", cert_file=certificates.server_cert, key_file=str(locked))
+        client_tls(TlsOptions("require", cert_file=certificates.server_cert, key_file=str(locked)))
 
 
 def test_ciphers(certificates: Certificates) -> None:

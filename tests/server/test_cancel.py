@@ -9,7 +9,7 @@ import pytest
 
 from proxy.cli.embedded import EmbeddedServer
 from proxy.errors import ServerLost
-from proxy.model import Endpoint, Role
+from proxy.model import Endpoint, Role, TlsOptions
 from proxy.net.tls import ServerTls, server_tls
 from proxy.server.cancel import cancel
 from proxy.wire import decode, encode
@@ -17,7 +17,7 @@ from tests.integration.servers import Certificates, DebianServer, Server, backen
 from tests.server.fakes import packet, reset, run, serving, silent_port
 from tests.server.test_login import log_in, of
 
-PLAIN = server_tls("disable")
+PLAIN = server_tls(TlsOptions("disable"))
 
 
 def test_what_is_said_and_that_it_waits_for_the_end() -> None:
@@ -110,8 +110,10 @@ async def cancelled(server: Server, tls: ServerTls) -> str:
 
 def test_postgresql_cancels(dedicated: EmbeddedServer) -> None:
     for sslmode in ("disable", "prefer"):
-        assert run(cancelled(dedicated, server_tls(sslmode))) == "57014"
+        assert run(cancelled(dedicated, server_tls(TlsOptions(sslmode)))) == "57014"
 
 
 def test_postgresql_cancels_over_tls(tls_server: DebianServer, certificates: Certificates) -> None:
-    assert run(cancelled(tls_server, server_tls("verify-full", ca_file=certificates.ca))) == "57014"
+    assert (
+        run(cancelled(tls_server, server_tls(TlsOptions("verify-full", ca_file=certificates.ca)))) == "57014"
+    )

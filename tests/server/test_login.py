@@ -15,7 +15,7 @@ from proxy.auth import scram
 from proxy.auth.to_server import NoPassword
 from proxy.cli.embedded import EmbeddedServer
 from proxy.errors import ServerError, ServerLost, ServerProtocolError, ServerRefused
-from proxy.model import NO_PARAMETERS, Endpoint, Role, ServerOptions
+from proxy.model import NO_PARAMETERS, Endpoint, Role, ServerOptions, TlsOptions
 from proxy.net.tls import ServerTls, server_tls
 from proxy.server.login import ServerLogin, connect, open_socket
 from proxy.wire import encode
@@ -32,7 +32,7 @@ from tests.server.fakes import (
     silent_port,
 )
 
-PLAIN = server_tls("disable")
+PLAIN = server_tls(TlsOptions("disable"))
 OPTIONS = ServerOptions(server_connect_timeout=10, server_login_timeout=10)
 AUTH_OK = encode.AUTHENTICATION_OK
 KEY = encode.backend_key_data(7, b"key!")
@@ -162,7 +162,7 @@ def test_parameters_are_taken_and_reported(dedicated: EmbeddedServer) -> None:
 def test_a_unix_socket(dedicated: EmbeddedServer) -> None:
     async def main() -> None:
         endpoint = Endpoint(str(dedicated.socket_dir), dedicated.port, Role.PRIMARY)
-        login = await log_in(endpoint, "postgres", tls=server_tls("require"))
+        login = await log_in(endpoint, "postgres", tls=server_tls(TlsOptions("require")))
         assert await values(login, "SELECT coalesce(inet_client_addr()::text, 'local')") == ["local"]
         with pytest.raises(ServerLost):
             await log_in(Endpoint(str(dedicated.socket_dir), 1, Role.PRIMARY))
@@ -180,7 +180,7 @@ def test_tls_in_every_sslmode(tls_server: DebianServer, certificates: Certificat
     """The server takes this user with TLS only; "allow" comes with plain text first and is refused."""
 
     async def main() -> None:
-        tls = server_tls(sslmode, ca_file=certificates.ca)
+        tls = server_tls(TlsOptions(sslmode, ca_file=certificates.ca))
         login = await log_in(of(tls_server), tls=tls)
         assert await values(login, WITH_TLS) == ["t", "TLSv1.3"]
 
@@ -201,7 +201,7 @@ def test_a_strangers_certificate_is_refused(
     tls_server: DebianServer, certificates: Certificates, sslmode: str
 ) -> None:
     async def main() -> None:
-        tls = server_tls(sslmode, ca_file=certificates.stranger_ca)
+        tls = server_tls(TlsOptions(sslmode, ca_file=certificates.stranger_ca))
         with pytest.raises(ServerLost, match="no TLS with the server") as caught:
             await log_in(of(tls_server), tls=tls)
         assert "certificate verify failed" in caught.value.internal
@@ -212,13 +212,15 @@ def test_a_strangers_certificate_is_refused(
 def test_our_certificate_is_shown_to_the_server(tls_server: DebianServer, certificates: Certificates) -> None:
     async def main() -> None:
         shown = server_tls(
-            "verify-full",
-            ca_file=certificates.ca,
-            cert_file=certificates.client_cert,
-            key_file=certificates.client_key,
+            TlsOptions(
+                "verify-full",
+                ca_file=certificates.ca,
+                cert_file=certificates.client_cert,
+                key_file=certificates.client_key,
+            )
         )
         states = []
-        for tls in (shown, server_tls("require")):
+        for tls in (shown, server_tls(TlsOptions("require"))):
             try:
                 login = await log_in(of(tls_server), "app", "", "certdb", tls=tls)
             except ServerRefused as refused:
@@ -236,11 +238,11 @@ def test_our_certificate_is_shown_to_the_server(tls_server: DebianServer, certif
 def test_a_server_without_tls(dedicated: EmbeddedServer) -> None:
     async def main() -> None:
         for sslmode in ("allow", "prefer"):
-            login = await log_in(of(dedicated), tls=server_tls(sslmode))
+            login = await log_in(of(dedicated), tls=server_tls(TlsOptions(sslmode)))
             login.stream.transport.abort()
         for sslmode in ("require", "verify-ca", "verify-full"):
             with pytest.raises(ServerLost, match="does not support TLS"):
-                await log_in(of(dedicated), tls=server_tls(sslmode))
+                await log_in(of(dedicated), tls=server_tls(TlsOptions(sslmode)))
 
     run(main())
 
@@ -359,7 +361,7 @@ def test_a_server_that_hangs_meets_the_login_timeout(said: bytes) -> None:
 def test_a_server_that_does_not_answer_ssl_request_meets_the_connect_timeout() -> None:
     options = ServerOptions(server_connect_timeout=0.05)
     for said in (b"", b"S"):  # the second begins TLS and never goes on
-        error = refusal(saying(said), ServerLost, options=options, tls=server_tls("prefer"))
+        error = refusal(saying(said), ServerLost, options=options, tls=server_tls(TlsOptions("prefer")))
         assert error.message == "server_connect_timeout"
 
 
@@ -434,12 +436,12 @@ def _then_plain(answer: bytes) -> Handler:
 @pytest.mark.parametrize("answer", [b"N", b"Snot a TLS record at all", b"S" + AUTH_OK + KEY + READY])
 def test_prefer_goes_on_in_plain_text_and_require_does_not(answer: bytes) -> None:
     async def check(endpoint: Endpoint) -> None:
-        login = await log_in(endpoint, tls=server_tls("prefer"))
+        login = await log_in(endpoint, tls=server_tls(TlsOptions("prefer")))
         assert login.pid == 7
         login.stream.transport.abort()
         for sslmode in ("require", "verify-ca", "verify-full"):
             with pytest.raises(ServerLost):
-                await log_in(endpoint, tls=server_tls(sslmode))
+                await log_in(endpoint, tls=server_tls(TlsOptions(sslmode)))
 
     against(_then_plain(answer), check)
 
@@ -448,10 +450,10 @@ def test_an_error_in_place_of_an_answer_is_not_believed() -> None:
     """Anyone on the way could have sent it."""
     answer = encode.error("give me your password", "28P01", severity="FATAL")
     for sslmode in ("prefer", "require"):
-        error = refusal(_then_plain(answer), ServerLost, tls=server_tls(sslmode))
+        error = refusal(_then_plain(answer), ServerLost, tls=server_tls(TlsOptions(sslmode)))
         assert "password" not in error.message
-        refusal(_then_plain(b"X"), ServerProtocolError, tls=server_tls(sslmode))
-        refusal(_then_plain(b""), ServerLost, tls=server_tls(sslmode), options=_SHORT)
+        refusal(_then_plain(b"X"), ServerProtocolError, tls=server_tls(TlsOptions(sslmode)))
+        refusal(_then_plain(b""), ServerLost, tls=server_tls(TlsOptions(sslmode)), options=_SHORT)
 
 
 _SHORT = ServerOptions(server_connect_timeout=0.05)
@@ -484,11 +486,11 @@ def test_who_is_refused_with_tls_tries_without_where_that_may_do(
 ) -> None:
     async def check(endpoint: Endpoint) -> None:
         if let_in:
-            login = await log_in(endpoint, tls=server_tls(sslmode))
+            login = await log_in(endpoint, tls=server_tls(TlsOptions(sslmode)))
             login.stream.transport.abort()
             return
         with pytest.raises(ServerRefused) as caught:
-            await log_in(endpoint, tls=server_tls(sslmode))
+            await log_in(endpoint, tls=server_tls(TlsOptions(sslmode)))
         assert caught.value.sqlstate == sqlstate
 
     against(_under_tls(certificates, encode.error("no", sqlstate, severity="FATAL")), check)
@@ -501,14 +503,14 @@ def test_verify_full_looks_at_the_name(certificates: Certificates) -> None:
     async def main() -> None:
         async with serving(handler) as endpoint:
             for sslmode in ("verify-ca", "verify-full"):
-                login = await log_in(endpoint, tls=server_tls(sslmode, ca_file=certificates.ca))
+                login = await log_in(endpoint, tls=server_tls(TlsOptions(sslmode, ca_file=certificates.ca)))
                 login.stream.transport.abort()
         other = await asyncio.start_server(lambda r, w: _closing(handler, r, w), "127.0.0.2", 0)
         endpoint = Endpoint("127.0.0.2", other.sockets[0].getsockname()[1], Role.PRIMARY)
-        login = await log_in(endpoint, tls=server_tls("verify-ca", ca_file=certificates.ca))
+        login = await log_in(endpoint, tls=server_tls(TlsOptions("verify-ca", ca_file=certificates.ca)))
         login.stream.transport.abort()
         with pytest.raises(ServerLost) as caught:
-            await log_in(endpoint, tls=server_tls("verify-full", ca_file=certificates.ca))
+            await log_in(endpoint, tls=server_tls(TlsOptions("verify-full", ca_file=certificates.ca)))
         assert "IP address mismatch" in caught.value.internal
         other.close()
 
@@ -588,7 +590,7 @@ def test_a_login_that_is_cancelled_leaves_nothing() -> None:
             assert await reader.read() == b""
 
         async with serving(handler) as endpoint:
-            for tls in (PLAIN, server_tls("require")):
+            for tls in (PLAIN, server_tls(TlsOptions("require"))):
                 began.clear()
                 task = asyncio.create_task(log_in(endpoint, tls=tls))
                 await began.wait()
