@@ -8,7 +8,7 @@ import pytest
 
 from tests import rawclient
 from tests.integration.servers import backends, connect
-from tests.rawclient import RawClient, ServerError, errors, sqlstates
+from tests.rawclient import ServerError, errors, sqlstates
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -86,15 +86,11 @@ def test_kill_one_client(proxy: Proxy, command: str, column: str) -> None:
     assert failure(proxy, f"{command} {row[column]}") == "22023"
 
 
-def replicator(proxy: Proxy) -> RawClient:
-    return proxy.raw("replicator@ent_1", password="replicator-secret", parameters={"replication": "database"})
-
-
 def test_kill_of_a_cluster_drops_all_its_connections_and_leaves_it_paused(
     proxy: Proxy, dedicated: EmbeddedServer
 ) -> None:
     idle, busy, elsewhere = proxy.raw("app@ent_1"), proxy.raw("app@ent_1"), proxy.raw()
-    walsender = replicator(proxy)
+    walsender = proxy.replicator()
     busy.query("BEGIN")
     proxy.console("KILL ent")
     for client in (idle, busy):
@@ -112,7 +108,7 @@ def test_kill_of_a_cluster_drops_all_its_connections_and_leaves_it_paused(
 
 
 def test_kill_of_all(proxy: Proxy) -> None:
-    clients = [proxy.raw("app@ent_1"), proxy.raw("app@vip_1"), proxy.raw(), replicator(proxy)]
+    clients = [proxy.raw("app@ent_1"), proxy.raw("app@vip_1"), proxy.raw(), proxy.replicator()]
     proxy.console("KILL")
     for client in clients:
         client.read_to_eof()

@@ -199,9 +199,7 @@ def test_sockets_and_state(proxy: Proxy) -> None:
     busy, idle = proxy.raw(), proxy.raw("app@vip_1")
     assert idle.value("SELECT 1") == "1"
     busy.query("BEGIN")
-    replica = proxy.raw(
-        "replicator@ent_1", password="replicator-secret", parameters={"replication": "database"}
-    )
+    replica = proxy.replicator()
     states = sorted(str(row["state"]) for row in proxy.console("SHOW SOCKETS"))
     assert states == ["cl_active", "cl_active", "cl_idle", "sv_active", "sv_active", "sv_idle"]
     active = proxy.console("SHOW ACTIVE_SOCKETS")

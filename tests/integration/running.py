@@ -24,6 +24,7 @@ from proxy import log, settings
 from proxy.cli.embedded import free_port
 from proxy.worker import Worker
 from tests.rawclient import V3_0, Frame, RawClient, row_values
+from tests.waiting import wait_until
 
 T = TypeVar("T")
 
@@ -198,6 +199,12 @@ class Proxy:
         self._connections.append(connection)
         return connection
 
+    def replicator(self, kind: str = "database", **more: Any) -> RawClient:
+        """A raw client of the enterprise tenant with a replication connection."""
+        return self.raw(
+            "replicator@ent_1", password="replicator-secret", parameters={"replication": kind}, **more
+        )
+
     def dsn(self, user: str = "app@std_1", database: str = "appdb", password: str = "app-secret") -> str:
         return f"host={self.host} port={self.port} user={user} dbname={database} password={password}"
 
@@ -233,6 +240,11 @@ class Proxy:
             problems += [f"socket: {now[inode]}" for inode in now.keys() - Proxy._before.keys()]
         if problems:
             raise AssertionError("left behind by the proxy:\n" + "\n".join(problems))
+
+
+def waiting(proxy: Proxy, count: int = 1) -> None:
+    """Waits until so many clients wait for a server connection."""
+    wait_until(lambda: sum(int(row["cl_waiting"] or 0) for row in proxy.console("SHOW POOLS")) == count)
 
 
 def table(frames: list[Frame]) -> list[dict[str, str | None]]:

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
+from tests.integration.running import waiting
 from tests.integration.servers import backends
+from tests.integration.tables import one_connection
 from tests.rawclient import (
     SYNC,
     V3_2,
@@ -27,23 +29,14 @@ from tests.waiting import wait_until
 if TYPE_CHECKING:
     from proxy.cli.embedded import EmbeddedServer
     from tests.conftest import StartProxy
-    from tests.integration.running import Proxy
 
 Tables = dict[str, dict[str, Any]]
 SLEEP = "SELECT pg_sleep(28)"
 PID = "SELECT pg_backend_pid()"
 
 
-def one_connection(tables: Tables, mode: str = "transaction", size: int = 1) -> Tables:
-    return tables | {"cluster.shared": tables["cluster.shared"] | {"pool_size": size, "pool_mode": mode}}
-
-
 def running(server: EmbeddedServer, text: str = SLEEP) -> None:
     wait_until(lambda: backends(server, f"state = 'active' AND query = $${text}$$"), what=text)
-
-
-def waiting(proxy: Proxy, count: int = 1) -> None:
-    wait_until(lambda: sum(int(row["cl_waiting"] or 0) for row in proxy.console("SHOW POOLS")) == count)
 
 
 @pytest.mark.parametrize("mode", ["transaction", "session"])

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.integration.running import configuration, waiting
 from tests.integration.servers import backends
+from tests.integration.tables import with_cluster, with_limits
 from tests.rawclient import (
     SYNC,
     RawClient,
@@ -32,18 +34,6 @@ if TYPE_CHECKING:
 
 Tables = dict[str, dict[str, Any]]
 PID = "SELECT pg_backend_pid()"
-
-
-def with_limits(tables: Tables, tenant: str = "std_1", **limits: Any) -> Tables:
-    return tables | {f"tenant.{tenant}": tables[f"tenant.{tenant}"] | {"limits": limits}}
-
-
-def with_cluster(tables: Tables, **more: Any) -> Tables:
-    return tables | {"cluster.shared": tables["cluster.shared"] | more}
-
-
-def waiting(proxy: Proxy, count: int) -> None:
-    wait_until(lambda: sum(int(row["cl_waiting"] or 0) for row in proxy.console("SHOW POOLS")) == count)
 
 
 def tenant_row(proxy: Proxy, tenant: str = "std_1") -> dict[str, str | None]:
@@ -350,8 +340,6 @@ def test_the_wait_of_a_login(start_proxy: StartProxy, all_tiers: Tables) -> None
 
 @pytest.mark.parametrize("whose", ["tenant", "user"])
 def test_raised_by_reload(start_proxy: StartProxy, all_tiers: Tables, whose: str) -> None:
-    from tests.integration.running import configuration
-
     def limited(limit: int) -> Tables:
         if whose == "tenant":
             return with_limits(all_tiers, max_connections=limit)

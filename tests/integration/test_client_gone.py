@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.integration.servers import backends
+from tests.integration.tables import one_connection
 from tests.rawclient import (
     SYNC,
     TERMINATE,
@@ -52,10 +53,6 @@ def reset(client: RawClient) -> None:
 
 LEAVING = [polite, eof, half_closed, reset]
 Leave = Callable[[RawClient], None]
-
-
-def one_connection(tables: Tables, mode: str = "transaction") -> Tables:
-    return tables | {"cluster.shared": tables["cluster.shared"] | {"pool_size": 1, "pool_mode": mode}}
 
 
 def gone(proxy: Proxy) -> None:

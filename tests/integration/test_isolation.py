@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from tests.integration.servers import connect
+from tests.integration.tables import one_connection
 from tests.rawclient import (
     SYNC,
     RawClient,
@@ -36,19 +37,15 @@ PID = "SELECT pg_backend_pid()"
 TENANT = "SELECT current_setting('app.tenant_id', true)"
 
 
-def small(tables: Tables, mode: str = "transaction", size: int = 1) -> Tables:
-    return tables | {"cluster.shared": tables["cluster.shared"] | {"pool_size": size, "pool_mode": mode}}
-
-
 @pytest.fixture(params=["transaction", "session"])
 def proxy(request: pytest.FixtureRequest, start_proxy: StartProxy, all_tiers: Tables) -> Proxy:
-    return start_proxy(small(all_tiers, request.param))
+    return start_proxy(one_connection(all_tiers, request.param))
 
 
 @pytest.fixture
 def pooled(start_proxy: StartProxy, all_tiers: Tables) -> Proxy:
     """Transaction mode with one server connection."""
-    return start_proxy(small(all_tiers))
+    return start_proxy(one_connection(all_tiers))
 
 
 def setting(client: RawClient, name: str) -> str | None:
@@ -151,7 +148,7 @@ def test_nothing_is_seen_meanwhile_and_the_own_stays(
     start_proxy: StartProxy, all_tiers: Tables, trace: str
 ) -> None:
     """Two sessions that live at the same time on at most two connections."""
-    proxy = start_proxy(small(all_tiers, size=2))
+    proxy = start_proxy(one_connection(all_tiers, size=2))
     act, question = TRACES[trace]
     assert question is not None
     first, second = proxy.raw(), proxy.raw("app@std_2")
@@ -189,7 +186,7 @@ def test_the_unnamed_statement(pooled: Proxy) -> None:
 
 
 def test_what_pins_is_given_back(start_proxy: StartProxy, all_tiers: Tables) -> None:
-    proxy = start_proxy(small(all_tiers, size=2))
+    proxy = start_proxy(one_connection(all_tiers, size=2))
     first, second = proxy.raw(), proxy.raw("app@std_2")
     first.query("CREATE TEMP TABLE mine AS SELECT 'first' AS who")
     pid = first.value(PID)
@@ -209,7 +206,7 @@ def test_what_pins_is_given_back(start_proxy: StartProxy, all_tiers: Tables) -> 
 
 
 def test_notifications_reach_their_listener_only(start_proxy: StartProxy, all_tiers: Tables) -> None:
-    proxy = start_proxy(small(all_tiers, size=3))
+    proxy = start_proxy(one_connection(all_tiers, size=3))
     listener, other = proxy.raw(), proxy.raw("app@std_2")
     listener.query("LISTEN news")
     other.query("NOTIFY news, 'hello'")
@@ -223,7 +220,7 @@ def test_notifications_reach_their_listener_only(start_proxy: StartProxy, all_ti
 
 
 def test_advisory_locks_are_the_sessions(start_proxy: StartProxy, all_tiers: Tables) -> None:
-    proxy = start_proxy(small(all_tiers, size=2))
+    proxy = start_proxy(one_connection(all_tiers, size=2))
     first, second = proxy.raw(), proxy.raw("app@std_2")
     first.query("SELECT pg_advisory_lock(815)")
     for _ in range(3):
@@ -264,7 +261,7 @@ def test_startup_parameters_follow(pooled: Proxy) -> None:
 def test_parameters_that_only_a_beginning_connection_takes(
     start_proxy: StartProxy, all_tiers: Tables
 ) -> None:
-    proxy = start_proxy(small(all_tiers, size=2))
+    proxy = start_proxy(one_connection(all_tiers, size=2))
     plain = proxy.raw()
     for spelling in ("ignore_system_indexes", "IGNORE_SYSTEM_INDEXES"):
         other = proxy.raw("app@std_2", parameters={spelling: "on", "options": "-c work_mem=5MB"})
@@ -302,7 +299,7 @@ def test_values_of_ten_kilobytes_follow(pooled: Proxy) -> None:
 
 
 def test_a_rolled_back_setting_is_gone(start_proxy: StartProxy, all_tiers: Tables) -> None:
-    proxy = start_proxy(small(all_tiers, size=2))  # a SET of what no server reports pins
+    proxy = start_proxy(one_connection(all_tiers, size=2))  # a SET of what no server reports pins
     first, second = proxy.raw(), proxy.raw("app@std_2")
     for name, value in (("application_name", "gone"), ("work_mem", "6MB"), ("TimeZone", "Asia/Tokyo")):
         before = setting(first, name)
@@ -433,7 +430,7 @@ def test_the_tenant_is_right_in_every_transaction(
     start_proxy: StartProxy, all_tiers: Tables, size: int
 ) -> None:
     """Sessions of all tenants interleave on few connections; every first statement sees its own tenant."""
-    proxy = start_proxy(small(all_tiers, size=size))
+    proxy = start_proxy(one_connection(all_tiers, size=size))
     tenants = ["std_1", "std_2", "free_1"] * 3
     clients = [(tenant, proxy.raw(f"app@{tenant}")) for tenant in tenants]
     failures: list[str] = []
@@ -488,7 +485,7 @@ def test_drivers_share_a_connection_without_seeing_each_other(pooled: Proxy) -> 
 
 
 def test_a_batch_without_sync_belongs_to_its_session(start_proxy: StartProxy, all_tiers: Tables) -> None:
-    proxy = start_proxy(small(all_tiers, size=2))
+    proxy = start_proxy(one_connection(all_tiers, size=2))
     first, second = proxy.raw(), proxy.raw("app@std_2")
     first.send(parse("SELECT 'first'") + bind() + execute() + b"H\0\0\0\4")
     assert rows(first.read_until("C")) == [["first"]]

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
+from tests.integration.running import waiting
 from tests.integration.servers import backends, connect
+from tests.integration.tables import with_cluster
 from tests.rawclient import SYNC, ServerError, ask, query, rows, sqlstates
 from tests.waiting import wait_until
 
@@ -19,10 +21,6 @@ if TYPE_CHECKING:
 
 Tables = dict[str, dict[str, Any]]
 PID = "SELECT pg_backend_pid()"
-
-
-def with_cluster(tables: Tables, **more: Any) -> Tables:
-    return tables | {"cluster.shared": tables["cluster.shared"] | more}
 
 
 def own(server: EmbeddedServer, **more: Any) -> Tables:
@@ -41,10 +39,6 @@ def refused(proxy: Proxy, user: str = "app@std_1", **more: Any) -> dict[str, str
     with pytest.raises(ServerError) as error:
         proxy.raw(user, **more)
     return error.value.fields
-
-
-def waiting(proxy: Proxy, count: int) -> None:
-    wait_until(lambda: sum(int(row["cl_waiting"] or 0) for row in proxy.console("SHOW POOLS")) == count)
 
 
 # --- sharing ----------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.integration import servers
-from tests.rawclient import V3_2, RawClient, ServerError, frame, query, rows, send_cancel, sqlstates
+from tests.rawclient import V3_2, ServerError, frame, query, rows, send_cancel, sqlstates
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -25,17 +25,13 @@ def proxy(start_proxy: StartProxy, all_tiers: Tables) -> Proxy:
     return start_proxy(all_tiers)
 
 
-def replicator(proxy: Proxy, kind: str = "database") -> RawClient:
-    return proxy.raw("replicator@ent_1", password="replicator-secret", parameters={"replication": kind})
-
-
 def relays(proxy: Proxy) -> int:
     return proxy.call(lambda: len(proxy.worker.plane.relays))
 
 
 @pytest.mark.parametrize("kind", ["database", "true", "on", "1"])
 def test_identify_system(proxy: Proxy, dedicated: EmbeddedServer, kind: str) -> None:
-    client = replicator(proxy, kind)
+    client = proxy.replicator(kind)
     ((system, timeline, position, database),) = client.rows("IDENTIFY_SYSTEM")
     with servers.connect(dedicated) as direct:
         row = direct.execute("SELECT system_identifier::text FROM pg_control_system()").fetchone()
@@ -54,12 +50,12 @@ def test_identify_system(proxy: Proxy, dedicated: EmbeddedServer, kind: str) -> 
 
 @pytest.mark.parametrize("kind", ["false", "off", "0", "no"])
 def test_no_replication_is_an_ordinary_session(proxy: Proxy, kind: str) -> None:
-    assert replicator(proxy, kind).value("SELECT 1") == "1"
+    assert proxy.replicator(kind).value("SELECT 1") == "1"
     assert relays(proxy) == 0
 
 
 def test_physical_streaming_both_ways(proxy: Proxy, dedicated: EmbeddedServer) -> None:
-    client = replicator(proxy, "true")
+    client = proxy.replicator("true")
     ((_, _, position, _),) = client.rows("IDENTIFY_SYSTEM")
     client.send(query(f"START_REPLICATION PHYSICAL {position} TIMELINE 1"))
     client.read_until("W")
@@ -86,7 +82,7 @@ def test_logical_streaming(proxy: Proxy, dedicated: EmbeddedServer) -> None:
     with servers.connect(dedicated) as direct:
         direct.execute("DROP PUBLICATION IF EXISTS all_of_it")
         direct.execute("CREATE PUBLICATION all_of_it FOR TABLE notes")
-    client = replicator(proxy)
+    client = proxy.replicator()
     client.checked(client.query("CREATE_REPLICATION_SLOT s TEMPORARY LOGICAL pgoutput"))
     client.send(
         query("START_REPLICATION SLOT s LOGICAL 0/0 (proto_version '1', publication_names 'all_of_it')")
@@ -102,19 +98,14 @@ def test_logical_streaming(proxy: Proxy, dedicated: EmbeddedServer) -> None:
 
 
 def test_plain_sql_on_a_logical_connection(proxy: Proxy) -> None:
-    client = replicator(proxy)
+    client = proxy.replicator()
     assert rows(client.query("SELECT 1 + 1")) == [["2"]]
     client.close()
 
 
 @pytest.mark.parametrize("protocol", [0x30000, V3_2])
 def test_a_cancel_reaches_the_walsender(proxy: Proxy, dedicated: EmbeddedServer, protocol: int) -> None:
-    client = proxy.raw(
-        "replicator@ent_1",
-        password="replicator-secret",
-        parameters={"replication": "database"},
-        protocol=protocol,
-    )
+    client = proxy.replicator(protocol=protocol)
     client.send(query("SELECT pg_sleep(28)"))
     wait_until(lambda: servers.backends(dedicated, f"{WALSENDERS} AND query LIKE '%pg_sleep(28)%'") == 1)
     send_cancel(proxy.port, client.pid, b"\0" * len(client.key))
@@ -129,7 +120,7 @@ def test_a_cancel_reaches_the_walsender(proxy: Proxy, dedicated: EmbeddedServer,
 
 @pytest.mark.parametrize("name", ["ent_1", "ent"])
 def test_it_ends_when_its_tenant_or_cluster_is_disabled(proxy: Proxy, name: str) -> None:
-    client = replicator(proxy)
+    client = proxy.replicator()
     client.rows("IDENTIFY_SYSTEM")
     proxy.console("DISABLE vip_1")
     assert client.nothing_to_read(1.2)
@@ -145,23 +136,23 @@ def test_the_servers_refusal_is_its_own(proxy: Proxy) -> None:
     assert refused.value.fields["S"] == "FATAL"
     assert relays(proxy) == 0
     with pytest.raises(ServerError):
-        proxy.raw("replicator@ent_1", password="replicator-secret", parameters={"replication": "nonsense"})
+        proxy.replicator("nonsense")
     assert relays(proxy) == 0
 
 
 def test_caps_hold_for_replication_too(start_proxy: StartProxy, all_tiers: Tables) -> None:
     proxy = start_proxy(all_tiers | {"tenant.ent_1.limits": {"max_connections": 1}})
-    first = replicator(proxy)
+    first = proxy.replicator()
     with pytest.raises(ServerError) as refused:
-        replicator(proxy)
+        proxy.replicator()
     assert refused.value.sqlstate == "53300"
     first.close()
     wait_until(lambda: relays(proxy) == 0)
-    replicator(proxy).close()
+    proxy.replicator().close()
 
 
 def test_a_walsender_that_is_ended_ends_its_client(proxy: Proxy, dedicated: EmbeddedServer) -> None:
-    client = replicator(proxy)
+    client = proxy.replicator()
     client.rows("IDENTIFY_SYSTEM")
     with servers.connect(dedicated) as direct:
         direct.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {WALSENDERS}")

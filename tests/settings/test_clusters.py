@@ -6,22 +6,10 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.errors import ConfigError
 from proxy.model import ClusterKind, Endpoint, PoolMode, Role
-from proxy.settings import Settings, parse
+from tests.settings.parsing import bad, good
 
 SHARED = '[cluster.shared]\nkind = "shared"\ncoordinators = ["c1", "c2:6000"]\n'
-
-
-def good(text: str) -> Settings:
-    return parse(text, "f.toml")
-
-
-def bad(text: str) -> str:
-    with pytest.raises(ConfigError) as caught:
-        parse(text, "f.toml")
-    assert len(caught.value.problems) == 1, caught.value.problems
-    return caught.value.problems[0]
 
 
 def test_a_configured_cluster() -> None:

@@ -8,24 +8,12 @@ import time
 
 import pytest
 
-from proxy.errors import ConfigError
 from proxy.model import Limits, PoolMode, Tenant
-from proxy.settings import Settings, parse
+from tests.settings.parsing import bad, good
 
 SHARED = '[cluster.shared]\nkind = "shared"\ncoordinators = ["c1"]\n'
 ACME = SHARED + '[tenant.acme]\ntier = "standard"\nid = "0B5A1D5E-6F0F-4F0E-9A53-0D5F2A1C7E01"\n'
 ACME_ID = "0b5a1d5e-6f0f-4f0e-9a53-0d5f2a1c7e01"
-
-
-def good(text: str) -> Settings:
-    return parse(text, "f.toml")
-
-
-def bad(text: str) -> str:
-    with pytest.raises(ConfigError) as caught:
-        parse(text, "f.toml")
-    assert len(caught.value.problems) == 1, caught.value.problems
-    return caught.value.problems[0]
 
 
 def test_four_tiers_are_there_unmentioned() -> None:
