@@ -229,10 +229,9 @@ class ServerConnection:
 
     def _completed(self, tag: bytes) -> None:
         if tag == b"DISCARD ALL\0":
-            alone = not any(
-                entry.action == FORWARD and entry.kind == owed.BIND for entry in self.pipeline.entries
-            )
-            alone = alone and sum(entry.kind == owed.QUERY for entry in self.pipeline.entries) <= 1
+            entries = self.pipeline.entries
+            alone = not any(entry.action == FORWARD and entry.kind == owed.BIND for entry in entries)
+            alone = alone and sum(entry.kind == owed.QUERY for entry in entries) <= 1
             self.prepared.clear()
             self.unnamed = None
             self.values = EMPTY
