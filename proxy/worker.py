@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from time import monotonic
+from typing import TYPE_CHECKING
 
 from proxy import __version__, log, settings
 from proxy.client.accept import Acceptor
@@ -15,8 +17,10 @@ from proxy.client.login import fail as refuse
 from proxy.client.plane import Plane
 from proxy.client.relay import Relay
 from proxy.client.welcome import welcome
-from proxy.control.api import Http
+from proxy.control.actions import Local
 from proxy.control.console import Console, open_console
+from proxy.control.fleet import Control
+from proxy.control.views import WorkerRow
 from proxy.errors import ClientIdleTimeout, ShuttingDown, TiergateError
 from proxy.net import listen, tls
 from proxy.net.stream import LoginStream
@@ -28,6 +32,9 @@ from proxy.settings import Settings
 from proxy.sql.verdict import Judge
 from proxy.stats import ProcessStats
 
+if TYPE_CHECKING:
+    from proxy.control.api import Http
+
 _log = log.get("worker")
 _VERDICTS = 10_000
 _THOROUGH_EVERY = 20  # sweeps
@@ -36,17 +43,33 @@ _LAST_TURNS = 0.05  # seconds
 
 
 class Worker:
-    """One process's data plane. `start` binds; `drain` lets transactions finish; `stop` ends everything."""
+    """One process's data plane. `start` binds; `drain` lets transactions finish; `stop` ends everything.
+
+    One of several is given the `sockets` to accept from, its `number`, and the `control` that its consoles ask.
+    """
 
     version = __version__
 
-    def __init__(self, config: Settings) -> None:
+    def __init__(
+        self,
+        config: Settings,
+        *,
+        sockets: Sequence[socket.socket] | None = None,
+        control: Control | None = None,
+        number: int = 1,
+    ) -> None:
         self.settings = config
+        self.number = number
         self.overrides: dict[str, str] = {}
         self.process = ProcessStats()
         self.registry = Registry(config.directory, config.client)
         self.pools = Pools(config.server, tls.server_tls(config.tls.side("server")), self.process)
         self.plane = Plane(config.client, self.registry, self.pools, self.process, Judge(_VERDICTS))
+        self.local = Local(self.plane, self)
+        self._control = control if control is not None else self.local
+        self._sockets = sockets
+        self._started_at = monotonic()
+        self._retiring: asyncio.Task[None] | None = None
         self.consoles: set[Console] = set()
         self.http: Http | None = None
         self.stopped = asyncio.Event()
@@ -72,25 +95,35 @@ class Worker:
         process = self.settings.process
         loop = asyncio.get_running_loop()
         try:
-            if process.listen_addr:
-                for sock in listen.tcp_sockets(
-                    process.listen_addr, process.listen_port, process.listen_backlog
-                ):
-                    self._listeners.append(listen.Listener(loop, sock, self._acceptor.accept))
-            if process.unix_socket_dir:
-                sock = listen.unix_socket(
-                    process.unix_socket_dir, self.port or process.listen_port, process.unix_socket_mode,
-                    process.listen_backlog,
-                )  # fmt: skip
-                self._listeners.append(listen.Listener(loop, sock, self._acceptor.accept))
-            if process.http is not None:
-                self.http = Http(self.plane)
-                await self.http.start(*process.http)
+            if self._sockets is not None:
+                for sock in self._sockets:
+                    self._listeners.append(
+                        listen.Listener(loop, sock, self._acceptor.accept, owns_path=False)
+                    )
+            else:
+                await self._bind(loop)
         except BaseException:
             await self._close_faces()
             raise
         self._timer = loop.call_later(SWEEP, self._sweep)
         _log.info("listening", address=process.listen_addr, port=self.port, http_port=self.http_port)
+
+    async def _bind(self, loop: asyncio.AbstractEventLoop) -> None:
+        process = self.settings.process
+        if process.listen_addr:
+            for sock in listen.tcp_sockets(process.listen_addr, process.listen_port, process.listen_backlog):
+                self._listeners.append(listen.Listener(loop, sock, self._acceptor.accept))
+        if process.unix_socket_dir:
+            sock = listen.unix_socket(
+                process.unix_socket_dir, self.port or process.listen_port, process.unix_socket_mode,
+                process.listen_backlog,
+            )  # fmt: skip
+            self._listeners.append(listen.Listener(loop, sock, self._acceptor.accept))
+        if process.http is not None:
+            from proxy.control.api import Http  # a worker among others has no use for its libraries
+
+            self.http = Http(self.local)
+            await self.http.start(*process.http)
 
     @property
     def port(self) -> int:
@@ -142,7 +175,7 @@ class Worker:
     async def _logged_in(self, login: Login, stream: LoginStream) -> None:
         try:
             if login.is_console:
-                console = open_console(self.plane, self, login, stream)
+                console = open_console(self.plane, self._control, login, stream)
                 self.consoles.add(console)
                 console.on_close = self.consoles.discard
             elif login.replication:
@@ -163,6 +196,7 @@ class Worker:
         return self.apply(fresh)
 
     def apply(self, fresh: Settings) -> list[str]:
+        server_tls, client_tls = certificates(fresh)  # what cannot be used changes nothing
         needing = settings.restart_needed(self.settings, fresh)
         self.settings = fresh
         self.registry.replace(fresh.directory, fresh.client)
@@ -172,10 +206,10 @@ class Worker:
                 self.plane.accounts.account(tenant)
         for of_user in self.plane.accounts.users():
             self.plane.accounts.user(of_user.user)
-        self.pools.reload(fresh.server, tls.server_tls(fresh.tls.side("server")), fresh.directory.clusters)
+        self.pools.reload(fresh.server, server_tls, fresh.directory.clusters)
         self.plane.options = fresh.client
         self.plane.clients.limit = fresh.client.max_client_conn
-        self._acceptor.reload(fresh.client, tls.client_tls(fresh.tls.side("client")))
+        self._acceptor.reload(fresh.client, client_tls)
         log.configure(fresh.process.log_format, fresh.process.log_level)
         _log.info("configuration reloaded", needs_restart=needing)
         return needing
@@ -190,11 +224,47 @@ class Worker:
     def config_rows(self) -> list[tuple[str, str, str, str]]:
         return settings.describe(self.settings)
 
+    def worker_row(self) -> WorkerRow:
+        state = "retiring" if self._retiring is not None else "draining" if self.plane.draining else "ready"
+        return WorkerRow(
+            self.number, os.getpid(), state, self.version, int(monotonic() - self._started_at), 0
+        )
+
     def shutdown(self, wait: bool) -> None:
         self.stop_at_once = not wait
         self.wants_to_stop.set()
 
     # --- the end ------------------------------------------------------------------------------------
+
+    async def until_told_to_stop(self) -> None:
+        """Serves; returns when it shall stop and, unless at once, has drained."""
+        await self.wants_to_stop.wait()
+        if self.stop_at_once:
+            return
+        timeout = self.settings.process.shutdown_timeout
+        _log.info("draining", timeout=timeout)
+        # 0 is "off" for a duration everywhere: no bound.
+        drain = asyncio.ensure_future(self.drain(timeout or float("inf")))
+        while not drain.done() and not self.stop_at_once:
+            await asyncio.wait({drain}, timeout=0.05)
+        if not drain.done():
+            drain.cancel()
+            _log.warning("drain given up")
+        elif not drain.result():
+            _log.warning("drain incomplete", timeout=timeout)
+
+    def retire(self, timeout: float) -> None:
+        """Others take the new clients; its own are served until they leave. After `timeout` (0: never) it drains."""
+        if self._retiring is None:
+            self._stop_listening()
+            self._retiring = asyncio.get_running_loop().create_task(self._retire(timeout or float("inf")))
+
+    async def _retire(self, timeout: float) -> None:
+        _log.info("retiring", clients=len(self.plane.sessions))
+        deadline = monotonic() + timeout
+        while (self.plane.sessions or self.plane.relays or self._acceptor.pending) and monotonic() < deadline:
+            await asyncio.sleep(0.05)
+        self.shutdown(wait=True)
 
     async def drain(self, timeout: float) -> bool:
         """No new clients; sessions end as soon as they are in no transaction. True if all did within `timeout`."""
@@ -221,6 +291,8 @@ class Worker:
             console.end(error)
         if self._timer is not None:
             self._timer.cancel()
+        if self._retiring is not None:
+            self._retiring.cancel()
         await self.pools.close()
         await self._close_faces()
         await asyncio.sleep(_LAST_TURNS)
@@ -237,6 +309,11 @@ class Worker:
         if self.http is not None:
             http, self.http = self.http, None
             await http.stop()
+
+
+def certificates(config: Settings) -> tuple[tls.ServerTls, tls.ClientTls | None]:
+    """What the files hold, for servers and for clients. Raises ConfigError."""
+    return tls.server_tls(config.tls.side("server")), tls.client_tls(config.tls.side("client"))
 
 
 def write_pidfile(path: str) -> None:

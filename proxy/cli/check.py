@@ -9,13 +9,13 @@ import typer
 from proxy import settings
 from proxy.cli.problems import complain
 from proxy.errors import ConfigError
-from proxy.worker import Worker
+from proxy.worker import certificates
 
 
 def run(config: Path) -> int:
     try:
         loaded = settings.load(str(config))
-        Worker(loaded)  # reads the certificates
+        certificates(loaded)
     except ConfigError as error:
         complain(error)
         return 1

@@ -59,29 +59,12 @@ async def serve(config: Settings, ready: Ready | None = None) -> None:
             with _pidfile(config.process.pidfile):
                 if ready is not None:
                     await ready(worker)
-                await worker.wants_to_stop.wait()
-                await _drain(worker)
+                await worker.until_told_to_stop()
         finally:
             await worker.stop()
     finally:
         for number in signals:
             loop.remove_signal_handler(number)
-
-
-async def _drain(worker: Worker) -> None:
-    if worker.stop_at_once:
-        return
-    timeout = worker.settings.process.shutdown_timeout
-    _log.info("draining", timeout=timeout)
-    # 0 is "off" for a duration everywhere: no bound.
-    drain = asyncio.ensure_future(worker.drain(timeout or float("inf")))
-    while not drain.done() and not worker.stop_at_once:
-        await asyncio.wait({drain}, timeout=0.05)
-    if not drain.done():
-        drain.cancel()
-        _log.warning("drain given up")
-    elif not drain.result():
-        _log.warning("drain incomplete", timeout=timeout)
 
 
 def _terminate(worker: Worker) -> None:

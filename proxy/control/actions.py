@@ -1,4 +1,7 @@
-"""What operators may do, whatever face they use. Each raises a TiergateError that says why it could not."""
+"""What operators may do, whatever face they use. Each raises a TiergateError that says why it could not.
+
+`Local` is the `Control` of one data plane: the whole of it, or one worker's part that the supervisor asks for.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,16 @@ import asyncio
 from typing import Protocol
 
 from proxy.client.plane import Plane
+from proxy.control import counts as counting
+from proxy.control import views
+from proxy.control.counts import Counts
+from proxy.control.fleet import Result
+from proxy.control.views import View
 from proxy.errors import InvalidParameter, ShuttingDown
 from proxy.registry.memory import Kind
+
+
+Named = tuple[Kind, str]  # what a name has meant
 
 
 class Operations(Protocol):
@@ -20,6 +31,7 @@ class Operations(Protocol):
 
     def set(self, key: str, value: str) -> None: ...
     def config_rows(self) -> list[tuple[str, str, str, str]]: ...
+    def worker_row(self) -> views.WorkerRow: ...
     def shutdown(self, wait: bool) -> None: ...
 
 
@@ -52,7 +64,7 @@ def reconnect(plane: Plane, cluster: str) -> None:
     plane.pools.reconnect(cluster)
 
 
-def kill(plane: Plane, name: str, kind: str = "") -> None:
+def kill(plane: Plane, name: str, kind: str = "") -> Named:
     """Drops the clients of a tenant; or all connections of a cluster ("*": of all), which then is paused."""
     if name == "*":
         found: Kind = "cluster"
@@ -71,6 +83,7 @@ def kill(plane: Plane, name: str, kind: str = "") -> None:
             relay.close()
     if found == "cluster":
         plane.pools.drop_all(name, error)
+    return found, name
 
 
 def kill_client(plane: Plane, which: str) -> None:
@@ -86,7 +99,7 @@ def kill_client(plane: Plane, which: str) -> None:
     raise InvalidParameter(f"no client {which}")
 
 
-def _kind(plane: Plane, name: str, kind: str = "") -> tuple[Kind, str]:
+def _kind(plane: Plane, name: str, kind: str = "") -> Named:
     """A tenant goes before a cluster of the same name unless `kind` says which of them is meant."""
     tenant = plane.registry.known(name) if kind != "cluster" else None
     if tenant is not None:
@@ -97,12 +110,72 @@ def _kind(plane: Plane, name: str, kind: str = "") -> tuple[Kind, str]:
     return "cluster", name
 
 
-def disable(plane: Plane, name: str, kind: str = "") -> None:
+def disable(plane: Plane, name: str, kind: str = "") -> Named:
     """No new logins for a tenant or a cluster; the sessions that there are end at their next transaction."""
-    plane.registry.disable(*_kind(plane, name, kind))
+    named = _kind(plane, name, kind)
+    plane.registry.disable(*named)
+    return named
 
 
-def enable(plane: Plane, name: str, kind: str = "") -> None:
+def enable(plane: Plane, name: str, kind: str = "") -> Named:
     found, name = _kind(plane, name, kind)
     if not plane.registry.enable(found, name):
         raise InvalidParameter(f'{found} "{name}" is not disabled')
+    return found, name
+
+
+class Local:
+    """The views and verbs of one process."""
+
+    def __init__(self, plane: Plane, operations: Operations) -> None:
+        self.version = operations.version
+        self._plane = plane
+        self._operations = operations
+
+    async def view(self, name: str, *words: str) -> View:
+        if name == "config":
+            return views.config(self._operations.config_rows())
+        if name == "workers":
+            return views.workers([self._operations.worker_row()])
+        if name == "route":
+            return views.route(self._plane, *words)
+        if name.startswith(views.PGBOUNCER):
+            return views.AS_PGBOUNCER[name.removeprefix(views.PGBOUNCER)](self._plane)
+        return views.VIEWS[name](self._plane)
+
+    async def act(self, verb: str, *words: str) -> Result:
+        plane, operations = self._plane, self._operations
+        match verb:
+            case "reload":
+                return operations.reload()
+            case "set":
+                operations.set(*words)
+            case "shutdown":
+                operations.shutdown(wait=words == ("wait",))
+            case "upgrade":
+                raise InvalidParameter(
+                    "one process cannot be upgraded in place", hint="Set workers to more than 1."
+                )
+            case "pause":
+                await pause(plane, *words)
+            case "resume":
+                resume(plane, *words)
+            case "reconnect":
+                reconnect(plane, *words)
+            case "disable":
+                return list(disable(plane, *words))
+            case "enable":
+                return list(enable(plane, *words))
+            case "kill":
+                return list(kill(plane, *words))
+            case "kill_client":
+                kill_client(plane, *words)
+            case _:
+                raise InvalidParameter(f'"{verb}" is not known here')
+        return None
+
+    async def counts(self) -> Counts:
+        return counting.take(self._plane)
+
+    async def problems(self) -> list[str]:
+        return views.problems(self._plane)

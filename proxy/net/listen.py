@@ -23,7 +23,12 @@ class Listener:
     """Calls `accepted(socket)` with each new non-blocking socket until it is closed."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, sock: socket.socket, accepted: Callable[[socket.socket], None]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sock: socket.socket,
+        accepted: Callable[[socket.socket], None],
+        *,
+        owns_path: bool = True,
     ) -> None:
         self._loop = loop
         self._sock = sock
@@ -31,8 +36,8 @@ class Listener:
         self._again: asyncio.TimerHandle | None = None
         self.family = sock.family
         self.port: int = 0 if sock.family == socket.AF_UNIX else sock.getsockname()[1]
-        self._path: str = sock.getsockname() if sock.family == socket.AF_UNIX else ""
-        self._inode = _inode(self._path)
+        self._path: str = sock.getsockname() if sock.family == socket.AF_UNIX and owns_path else ""
+        self._inode = inode(self._path)
         loop.add_reader(sock.fileno(), self._readable)
 
     def _readable(self) -> None:
@@ -67,13 +72,21 @@ class Listener:
             self._again.cancel()
         self._loop.remove_reader(self._sock.fileno())
         self._sock.close()
-        if self._path and _inode(self._path) == self._inode:  # not one that has replaced it
-            with contextlib.suppress(OSError):
-                os.unlink(self._path)
+        remove_path(self._path, self._inode)
 
 
-def tcp_sockets(address: str, port: int, backlog: int) -> list[socket.socket]:
-    """One socket for each address that `address` means ("*": all, IPv4 and IPv6). Raises ConfigError."""
+def remove_path(path: str, its_inode: int) -> None:
+    """Unlinks a unix socket's path unless another has replaced it."""
+    if path and inode(path) == its_inode:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+
+
+def tcp_sockets(address: str, port: int, backlog: int, *, shares_port: bool = False) -> list[socket.socket]:
+    """One socket for each address that `address` means ("*": all, IPv4 and IPv6). Raises ConfigError.
+
+    With `shares_port` more may be opened on the same port later (SO_REUSEPORT), also by others of this user.
+    """
     sockets: list[socket.socket] = []
     failure: OSError | None = None
     try:
@@ -83,7 +96,7 @@ def tcp_sockets(address: str, port: int, backlog: int) -> list[socket.socket]:
             if not port and sockets:
                 where = (where[0], sockets[0].getsockname()[1], *where[2:])
             try:
-                sockets.append(_bound(socket.socket(family, kind, proto), where, backlog))
+                sockets.append(_bound(socket.socket(family, kind, proto), where, backlog, shares_port))
             except OSError as error:
                 if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
                     raise
@@ -97,9 +110,11 @@ def tcp_sockets(address: str, port: int, backlog: int) -> list[socket.socket]:
     return sockets
 
 
-def _bound(sock: socket.socket, where: Any, backlog: int) -> socket.socket:
+def _bound(sock: socket.socket, where: Any, backlog: int, shares_port: bool) -> socket.socket:
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shares_port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if sock.family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind(where)
@@ -111,7 +126,7 @@ def _bound(sock: socket.socket, where: Any, backlog: int) -> socket.socket:
     return sock
 
 
-def _inode(path: str) -> int:
+def inode(path: str) -> int:
     try:
         return os.stat(path).st_ino if path else 0
     except OSError:

@@ -11,7 +11,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from proxy.admission.accounts import Account, TierAccount
+from proxy.control import counts as counting
 from proxy.control import metrics
+from proxy.control.counts import Counts
 from proxy.model import Limits, Tenant, Tier
 from proxy.stats import DURATION_BOUNDS
 
@@ -29,7 +31,7 @@ def proxy(start_proxy: StartProxy, all_tiers: Tables) -> Proxy:
 
 
 def scrape(proxy: Proxy) -> str:
-    return proxy.call(lambda: metrics.exposition(proxy.worker.plane)).decode()
+    return proxy.call(lambda: metrics.exposition(counting.take(proxy.worker.plane))).decode()
 
 
 def one(text: str, name: str, **labels: str) -> float:
@@ -90,30 +92,33 @@ def test_buckets_are_cumulative_and_in_order(proxy: Proxy) -> None:
     assert len(found) == len(DURATION_BOUNDS) + 1
 
 
-def _accounts(count: int, tier: str = "free") -> list[Account]:
+def _count(counts: Counts, many: int, tier: str = "free") -> None:
     shared = TierAccount(Tier(tier))
-    found = []
-    for number in range(count):
+    accounts = []
+    for number in range(many):
         account = Account(Tenant(f"{tier}_{number}", tier, "shared"), shared, Limits())
         account.stats.queries = number
         account.stats.durations.add(0.001)
         account.stats.error("57014")
         account.clients.take()
-        found.append(account)
-    return found
+        accounts.append(account)
+    more = counting.empty()
+    counting.take_tenants(accounts, more)
+    counting.add(counts, more)
 
 
 @pytest.mark.parametrize("many", [0, 1, metrics.EXACT_TENANTS, metrics.EXACT_TENANTS + 1, 10_000])
 def test_the_busiest_tenants_are_told_and_the_others_summed(many: int) -> None:
-    accounts = _accounts(many) + _accounts(min(many, 3), "vip")
-    found = metrics.groups(accounts)
+    counts = counting.empty()
+    _count(counts, many)
+    _count(counts, min(many, 3), "vip")
+    found = metrics.groups(counts)
     assert len(found) <= metrics.EXACT_TENANTS + 2
     for total in (
-        lambda g: g.stats.queries, lambda g: g.stats.durations.count, lambda g: g.connections,
-        lambda g: g.stats.errors.get("57014", 0),
+        lambda g: g.queries, lambda g: sum(g.durations), lambda g: g.connections, lambda g: g.errors.get("57014", 0)
     ):  # fmt: skip
         check: Callable[[Any], int] = total
-        whole = metrics.groups(accounts, exact=len(accounts))
+        whole = metrics.groups(counts, exact=many + 3)
         assert sum(map(check, found)) == sum(map(check, whole))
     names = [group.labels["tenant_id"] for group in found]
     assert len({tuple(group.labels.items()) for group in found}) == len(found)

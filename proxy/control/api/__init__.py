@@ -1,5 +1,5 @@
-"""The HTTP face: metrics and health, on the data plane's own loop."""
+"""The HTTP face: metrics and health, on the loop of the process that hosts it."""
 
-from proxy.control.api.server import Http
+from proxy.control.api.server import Http, listening
 
-__all__ = ["Http"]
+__all__ = ["Http", "listening"]

@@ -2,41 +2,20 @@
 
 from __future__ import annotations
 
-from time import monotonic
-
 from fastapi import FastAPI, Response
 from fastapi.responses import JSONResponse
 
 from proxy import __version__
-from proxy.client.plane import Plane
 from proxy.control import metrics
-from proxy.model import Role
+from proxy.control.fleet import Control
 
 
-def problems(plane: Plane) -> list[str]:
-    """Why no new client should be sent here; empty when all is well."""
-    found = []
-    if plane.draining:
-        found.append("draining")
-    now = monotonic()
-    health = plane.pools.health
-    clusters = list(plane.registry.clusters())
-    down = [
-        cluster.name
-        for cluster in clusters
-        if not any(health.healthy(e, now) for e in cluster.endpoints if e.role is not Role.REPLICA)
-    ]
-    if clusters and len(down) == len(clusters):
-        found.append("no cluster has a healthy endpoint")
-    return found
-
-
-def make_app(plane: Plane) -> FastAPI:
+def make_app(control: Control) -> FastAPI:
     app = FastAPI(title="Tiergate", version=__version__, openapi_url=None)
 
     @app.get("/metrics")
     async def scrape() -> Response:
-        return Response(metrics.exposition(plane), media_type=metrics.CONTENT_TYPE)
+        return Response(metrics.exposition(await control.counts()), media_type=metrics.CONTENT_TYPE)
 
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:
@@ -44,7 +23,7 @@ def make_app(plane: Plane) -> FastAPI:
 
     @app.get("/readyz")
     async def readyz() -> JSONResponse:
-        found = problems(plane)
+        found = await control.problems()
         body = {"status": "ready" if not found else "not ready", "problems": found}
         return JSONResponse(body, status_code=503 if found else 200)
 

@@ -1,4 +1,4 @@
-"""uvicorn as a guest on the data plane's loop: no signal handlers, no logs of its own, nothing left behind."""
+"""uvicorn as a guest on the process's loop: no signal handlers, no logs of its own, nothing left behind."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import uvicorn
 
-from proxy.client.plane import Plane
 from proxy.control.api.app import make_app
+from proxy.control.fleet import Control
 from proxy.errors import ConfigError
 
 
@@ -20,29 +20,36 @@ class _Guest(uvicorn.Server):
         yield
 
 
+def listening(host: str, port: int) -> socket.socket:
+    """The socket of `http_addr`. Raises ConfigError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host if host != "*" else "", port))
+        sock.listen(128)
+    except OSError as error:
+        sock.close()
+        raise ConfigError(f"cannot listen on {host}:{port} (http_addr): {error.strerror or error}") from None
+    return sock
+
+
 class Http:
-    def __init__(self, plane: Plane) -> None:
-        self._plane = plane
+    def __init__(self, control: Control) -> None:
+        self._control = control
         self._server: _Guest | None = None
         self._task: asyncio.Task[None] | None = None
         self.port = 0
 
     async def start(self, host: str, port: int) -> None:
         """Returns when it answers. Raises ConfigError if it cannot listen."""
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        sock = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.bind((host if host != "*" else "", port))
-            sock.listen(128)
-        except OSError as error:
-            sock.close()
-            raise ConfigError(
-                f"cannot listen on {host}:{port} (http_addr): {error.strerror or error}"
-            ) from None
+        await self.serve(listening(host, port))
+
+    async def serve(self, sock: socket.socket) -> None:
+        """The same on a socket that listens already, which it closes at its end."""
         self.port = sock.getsockname()[1]
         config = uvicorn.Config(
-            make_app(self._plane), log_config=None, access_log=False, lifespan="off", ws="none",
+            make_app(self._control), log_config=None, access_log=False, lifespan="off", ws="none",
             timeout_graceful_shutdown=1,
         )  # fmt: skip
         self._server = _Guest(config)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from proxy import log
 from proxy.client.plane import Plane
-from proxy.control.actions import Operations
 from proxy.control.console import commands, rows
+from proxy.control.fleet import Control
 from proxy.control.views import View
 from proxy.errors import ClientError, ProtocolViolation, TiergateError
 from proxy.net.transport import Transport
@@ -62,10 +62,9 @@ class Console(asyncio.Protocol):
     read from one whose messages wait.
     """
 
-    def __init__(self, plane: Plane, operations: Operations, login: Login, transport: Transport) -> None:
+    def __init__(self, plane: Plane, control: Control, login: Login, transport: Transport) -> None:
         self.on_close: Callable[[Console], None] = lambda _: None
-        self._plane = plane
-        self._operations = operations
+        self._control = control
         self._is_admin = login.user.name in plane.options.admin_users
         self._as_pgbouncer = login.database == "pgbouncer"
         self._user = login.user.name
@@ -261,8 +260,7 @@ class Console(asyncio.Protocol):
 
     async def _execute(self, statement: str) -> commands.Answer:
         answer = await commands.execute(
-            self._plane,
-            self._operations,
+            self._control,
             statement,
             may_write=self._is_admin,
             as_pgbouncer=self._as_pgbouncer,
@@ -292,10 +290,10 @@ def _complete(answer: commands.Answer) -> bytes:
     return notices + encode.command_complete(answer.tag)
 
 
-def open_console(plane: Plane, operations: Operations, login: Login, stream: LoginStream) -> Console:
+def open_console(plane: Plane, control: Control, login: Login, stream: LoginStream) -> Console:
     """Says welcome and hands the socket to a new Console."""
-    console = Console(plane, operations, login, stream.transport)
-    parameters = (("server_version", f"{operations.version}/tiergate"), *_PARAMETERS)
+    console = Console(plane, control, login, stream.transport)
+    parameters = (("server_version", f"{control.version}/tiergate"), *_PARAMETERS)
     out = [encode.parameter_status(name.encode(), value.encode()) for name, value in parameters]
     out.append(encode.backend_key_data(plane.new_pid(), plane.new_key(login.protocol_minor)))
     out.append(encode.ready_for_query())

@@ -8,9 +8,22 @@ from collections.abc import Callable
 from proxy.client.plane import Plane
 from proxy.control.views import inventory, sockets, traffic
 from proxy.control.views.inventory import route
+from proxy.control.views.process import WorkerRow, config, problems, workers
 from proxy.control.views.view import Value, View
 
-__all__ = ["AS_PGBOUNCER", "VIEWS", "Value", "View", "route"]
+__all__ = [
+    "AS_PGBOUNCER",
+    "NAMES",
+    "PGBOUNCER",
+    "VIEWS",
+    "Value",
+    "View",
+    "WorkerRow",
+    "config",
+    "problems",
+    "route",
+    "workers",
+]
 
 # SHOW name -> view, for those that need nothing but the data plane.
 VIEWS: dict[str, Callable[[Plane], View]] = {
@@ -39,3 +52,7 @@ AS_PGBOUNCER: dict[str, Callable[[Plane], View]] = {
     "stats_totals": traffic.stats_totals_by_database,
     "stats_averages": traffic.stats_averages_by_database,
 }
+
+# How they are asked for: "pgbouncer.stats".
+PGBOUNCER = "pgbouncer."
+NAMES = frozenset({*VIEWS, *(PGBOUNCER + name for name in AS_PGBOUNCER), "config", "workers"})

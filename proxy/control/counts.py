@@ -1,0 +1,134 @@
+"""The counts of one data plane as plain values that can be sent, and how those of several are added up.
+
+Three kinds, by how they add up: `counters` only grow, so those of a process that is gone still belong to the sum;
+`gauges` are sums of what is now; of `most` every process tells the same thing, and the largest is true.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from time import monotonic
+from typing import Any
+
+from proxy.admission.accounts import Account
+from proxy.client.plane import Plane
+from proxy.protocol.lifecycle import SessionState
+
+Counts = dict[str, Any]
+
+
+def empty() -> Counts:
+    return {"counters": {}, "gauges": {}, "most": {}}
+
+
+def take(plane: Plane) -> Counts:
+    counts = empty()
+    take_tenants(plane.accounts, counts)
+    _pools(plane, counts)
+    _process(plane, counts)
+    return counts
+
+
+def take_tenants(accounts: Iterable[Account], counts: Counts) -> None:
+    counters: dict[str, Any] = {}
+    clients: dict[str, int] = {}
+    storage: dict[str, float] = {}
+    for account in accounts:
+        name, stats = account.tenant.name, account.stats
+        counters[name] = {
+            "tier": account.tenant.tier,
+            "queries": stats.queries,
+            "durations": list(stats.durations.buckets),
+            "seconds": stats.durations.total,
+            "errors": dict(stats.errors),
+        }
+        clients[name] = account.clients.used
+        if account.limits.max_storage_gb:
+            storage[name] = account.limits.max_storage_gb
+    counts["counters"]["tenants"] = counters
+    counts["gauges"]["tenants"] = clients
+    counts["most"]["storage_max_gb"] = storage
+
+
+def _pools(plane: Plane, counts: Counts) -> None:
+    counters: dict[str, Any] = {}
+    gauges: dict[str, Any] = {}
+    for pool in plane.pools:
+        key = "\0".join((pool.key.cluster, pool.key.database, pool.key.user, pool.mode.value))
+        counted = {
+            "wait_seconds": pool.stats.wait_seconds,
+            "received": pool.stats.bytes_received,
+            "sent": pool.stats.bytes_sent,
+            "transactions": pool.stats.transactions,
+        }
+        now = {
+            "active": len(pool.active),
+            "idle": len(pool.idle),
+            "resetting": len(pool.resetting),
+            "login": pool.opening,
+            "waiting": len(pool.queue),
+        }
+        # Startup parameters may split a pool, but not its labels.
+        _merge(counters, {key: counted}, most=False)
+        _merge(gauges, {key: now}, most=False)
+    counts["counters"]["pools"] = counters
+    counts["gauges"]["pools"] = gauges
+
+
+def _process(plane: Plane, counts: Counts) -> None:
+    process, now, health = plane.process, monotonic(), plane.pools.health
+    counts["counters"] |= {
+        "process": {
+            "client_connections": process.client_connections,
+            "rejected_connections": process.rejected_connections,
+            "login_failures": process.login_failures,
+            "server_connections": process.server_connections,
+            "server_failures": process.server_failures,
+            "cancels": process.cancels,
+        },
+        "timeouts": dict(process.timeouts),
+        "pins": dict(process.pins),
+    }
+    states = dict.fromkeys((state.value for state in SessionState if state is not SessionState.CLOSED), 0)
+    for session in plane.sessions:
+        states[session.state.value] += 1
+    counts["gauges"]["clients"] = states
+    counts["most"]["ejected"] = {
+        cluster.name: sum(not health.healthy(endpoint, now) for endpoint in cluster.endpoints)
+        for cluster in plane.registry.clusters()
+    }
+
+
+def add(total: Counts, more: Counts) -> None:
+    """Adds `more` to `total` in place."""
+    _merge(total["counters"], more["counters"], most=False)
+    _merge(total["gauges"], more["gauges"], most=False)
+    _merge(total["most"], more["most"], most=True)
+
+
+def keep(gone: Counts, last: Counts, now: Counts | None) -> None:
+    """Adds to `gone` what `last` counted in one process and `now`, what it tells next, counts no more.
+
+    None is a process that has ended. A pool that was closed is told no more, or counts anew.
+    """
+    if now is None:
+        _merge(gone["counters"], last["counters"], most=False)
+        return
+    for group in ("tenants", "pools"):
+        for key, old in last["counters"].get(group, {}).items():
+            new = now["counters"].get(group, {}).get(key)
+            if new is None or any(new[name] < value for name, value in old.items() if isinstance(value, int)):
+                _merge(gone["counters"].setdefault(group, {}), {key: old}, most=False)
+
+
+def _merge(total: dict[str, Any], more: dict[str, Any], *, most: bool) -> None:
+    for key, value in more.items():
+        if isinstance(value, dict):
+            _merge(total.setdefault(key, {}), value, most=most)
+        elif isinstance(value, list):
+            old = total.get(key) or [0] * len(value)
+            total[key] = [a + b for a, b in zip(old, value, strict=True)]
+        elif isinstance(value, str) or key not in total:
+            total[key] = value
+        else:
+            total[key] = max(total[key], value) if most else total[key] + value
