@@ -22,6 +22,7 @@ REDACTED = "[redacted]"
 
 Event = MutableMapping[str, Any]
 _threshold = _LEVELS["info"]
+_process: dict[str, object] = {}
 
 
 class Logger:
@@ -66,7 +67,12 @@ class Logger:
 
     def _emit(self, level: Level, event: str, fields: dict[str, object]) -> None:
         logger = structlog.get_logger()
-        getattr(logger, level)(event, **{"logger": self._name} | self._fields | fields)
+        getattr(logger, level)(event, **{"logger": self._name} | _process | self._fields | fields)
+
+
+def identify(**fields: object) -> None:
+    """Fields that this process says with every event."""
+    _process.update(fields)
 
 
 def get(name: str, **fields: object) -> Logger:

@@ -106,7 +106,8 @@ class Worker:
             await self._close_faces()
             raise
         self._timer = loop.call_later(SWEEP, self._sweep)
-        _log.info("listening", address=process.listen_addr, port=self.port, http_port=self.http_port)
+        if self._sockets is None:
+            _log.info("listening", address=process.listen_addr, port=self.port, http_port=self.http_port)
 
     async def _bind(self, loop: asyncio.AbstractEventLoop) -> None:
         process = self.settings.process

@@ -43,11 +43,24 @@ def serve(config: Config) -> None:
     """Run the proxy in the foreground.
 
     SIGHUP reloads the file. SIGTERM drains: no new clients, transactions may finish for shutdown_timeout;
-    a second one stops at once. SIGINT and SIGQUIT stop at once. All of them exit 0.
+    a second one stops at once. SIGINT and SIGQUIT stop at once. All of them exit 0. With several workers,
+    SIGUSR2 upgrades the program in place.
     """
     from proxy.cli.serve import run
 
     raise typer.Exit(run(config))
+
+
+@main.command(hidden=True)
+def worker(
+    number: Annotated[int, typer.Option()],
+    channel: Annotated[int, typer.Option()],
+    sockets: Annotated[str, typer.Option()],
+) -> None:
+    """One process of several; the supervisor starts it."""
+    from proxy.cli.worker import run
+
+    raise typer.Exit(run(number, channel, sockets))
 
 
 @main.command()

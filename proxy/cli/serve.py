@@ -1,4 +1,4 @@
-"""Runs one worker in the foreground and turns signals into reload, drain and stop.
+"""Runs one worker, or a supervisor of several, in the foreground and turns signals into what they mean.
 
 The meaning of the signals is PgBouncer's: SIGTERM waits for clients, a second one no longer does. SIGINT and
 SIGQUIT end everything at once, as PostgreSQL's fast shutdown. Every ordered end is exit 0, as with both.
@@ -11,7 +11,7 @@ import contextlib
 import os
 import resource
 import signal
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -19,8 +19,11 @@ import uvloop
 
 from proxy import log, settings
 from proxy.cli.problems import complain
-from proxy.errors import ConfigError
+from proxy.errors import ConfigError, TiergateError
 from proxy.settings import Settings
+from proxy.supervisor import heritage
+from proxy.supervisor.heritage import Heritage
+from proxy.supervisor.supervisor import Supervisor
 from proxy.worker import Worker, write_pidfile
 
 Ready = Callable[[Worker], Awaitable[None]]
@@ -30,14 +33,32 @@ _DESCRIPTORS_BESIDE_CLIENTS = 100
 
 
 def run(config: Path) -> int:
+    before = heritage.receive()
     try:
-        loaded = settings.load(str(config))
+        text, loaded = _load(str(config), before)
         log.configure(loaded.process.log_format, loaded.process.log_level)
-        uvloop.run(serve(loaded))
+        if before is not None or loaded.process.worker_count > 1:
+            uvloop.run(supervise(loaded, text, before))
+        else:
+            uvloop.run(serve(loaded))
     except ConfigError as error:
         complain(error)
         return 1
     return 0
+
+
+def _load(path: str, before: Heritage | None) -> tuple[str, Settings]:
+    """The file, or what it said when it was good: in an upgrade there are clients who must not suffer for it."""
+    overrides: dict[str, str] = before["overrides"] if before is not None else {}
+    try:
+        text = settings.read(path)
+        return text, settings.parse(text, path, os.environ, overrides)
+    except ConfigError as error:
+        if before is None:
+            raise
+        _log.error("the configuration cannot be used, the old one stays", problems=list(error.problems))
+        text = before["text"]
+        return text, settings.parse(text, path, os.environ, overrides)
 
 
 async def serve(config: Settings, ready: Ready | None = None) -> None:
@@ -62,6 +83,52 @@ async def serve(config: Settings, ready: Ready | None = None) -> None:
                 await worker.until_told_to_stop()
         finally:
             await worker.stop()
+    finally:
+        for number in signals:
+            loop.remove_signal_handler(number)
+
+
+async def supervise(config: Settings, text: str, before: Heritage | None) -> None:
+    """The same with several workers. `before` is what the program has left whose place this one takes."""
+    raise_descriptor_limit(config)
+    supervisor = Supervisor(config, text, before)
+    loop = asyncio.get_running_loop()
+    tasks: set[asyncio.Task[None]] = set()
+
+    def later(work: Callable[[], Coroutine[None, None, None]]) -> None:
+        task = loop.create_task(work())
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    async def reload() -> None:
+        try:
+            await supervisor.reload()
+        except ConfigError as error:
+            _log.error("reload refused, the old configuration stays", problems=list(error.problems))
+
+    async def upgrade() -> None:
+        try:
+            await supervisor.upgrade()
+        except TiergateError as error:
+            _log.error("upgrade refused", problems=error.message.split("\n"))
+
+    signals: dict[signal.Signals, Callable[[], None]] = {
+        signal.SIGTERM: partial(supervisor.shutdown, wait=True),
+        signal.SIGINT: partial(supervisor.shutdown, wait=False),
+        signal.SIGQUIT: partial(supervisor.shutdown, wait=False),
+        signal.SIGHUP: partial(later, reload),
+        signal.SIGUSR2: partial(later, upgrade),
+    }
+    for number, action in signals.items():
+        loop.add_signal_handler(number, action)
+    heritage.unblock_signals()
+    try:
+        await supervisor.start()
+        try:
+            with _pidfile(config.process.pidfile):
+                await supervisor.until_told_to_stop()
+        finally:
+            await supervisor.stop()
     finally:
         for number in signals:
             loop.remove_signal_handler(number)

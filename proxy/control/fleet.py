@@ -73,21 +73,21 @@ class Remote:
         return found
 
 
-def handlers(control: Control) -> dict[str, Handler]:
-    """What a `Remote` of the other end asks."""
+def handlers(control: Callable[[], Awaitable[Control]]) -> dict[str, Handler]:
+    """What a `Remote` of the other end asks; answered once there is a `control`."""
 
     async def view(fields: Fields) -> Fields:
-        found = await control.view(fields["name"], *fields["words"])
+        found = await (await control()).view(fields["name"], *fields["words"])
         return {"columns": found.columns, "rows": found.rows}
 
     async def act(fields: Fields) -> Fields:
-        return {"result": await control.act(fields["verb"], *fields["words"])}
+        return {"result": await (await control()).act(fields["verb"], *fields["words"])}
 
     async def counts(_: Fields) -> Fields:
-        return await control.counts()
+        return await (await control()).counts()
 
     async def problems(_: Fields) -> Fields:
-        return {"problems": await control.problems()}
+        return {"problems": await (await control()).problems()}
 
     return {"view": view, "act": act, "counts": counts, "problems": problems}
 
@@ -96,9 +96,12 @@ def handlers(control: Control) -> dict[str, Handler]:
 
 
 class Fleet:
-    """`members` gives the workers that serve now, by number. What was paused or disabled is kept for new ones."""
+    """`members` gives the workers by number, with starting=True also those that start.
 
-    def __init__(self, house: House, members: Callable[[], Mapping[int, Control]]) -> None:
+    What was paused or disabled is kept for new ones.
+    """
+
+    def __init__(self, house: House, members: Callable[..., Mapping[int, Control]]) -> None:
         self.version = house.version
         self.paused: set[str] = set()
         self.disabled: set[str] = set()
@@ -169,6 +172,28 @@ class Fleet:
         first, *others = told.values()
         return found + [problem for problem in first if all(problem in other for other in others)]
 
+    # --- an upgrade ---------------------------------------------------------------------------------
+
+    def hand_on(self) -> dict[str, Any]:
+        return {
+            "paused": sorted(self.paused),
+            "disabled": sorted(self.disabled),
+            "gone": self._gone,
+            "last": self._last,
+            "gone_views": self._gone_views,
+            "last_views": self._last_views,
+        }
+
+    def adopt(self, handed: dict[str, Any]) -> None:
+        """What the program before knew, after its way through JSON."""
+        self.paused, self.disabled = set(handed["paused"]), set(handed["disabled"])
+        self._gone = handed["gone"]
+        self._last = {int(number): counts for number, counts in handed["last"].items()}
+        self._gone_views = {name: _view(parts) for name, parts in handed["gone_views"].items()}
+        for name, views in handed["last_views"].items():
+            found = {int(number): _view(parts) for number, parts in views.items()}
+            self._last_views[name] = {number: view for number, view in found.items() if view is not None}
+
     # --- doing --------------------------------------------------------------------------------------
 
     async def act(self, verb: str, *words: str) -> Result:
@@ -179,7 +204,7 @@ class Fleet:
             return await self._kill_client(*words)
         undo = self._remember(verb, *words)
         try:
-            results = await self._all(lambda member: member.act(verb, *words))
+            results = await self._all(lambda member: member.act(verb, *words), starting=True)
         except TiergateError:
             undo()
             raise
@@ -215,9 +240,11 @@ class Fleet:
         await self._all(lambda member: member.act("kill_client", pointer))
         return None
 
-    async def _all(self, ask: Callable[[Control], Awaitable[Any]], least: int = 1) -> dict[int, Any]:
+    async def _all(
+        self, ask: Callable[[Control], Awaitable[Any]], *, least: int = 1, starting: bool = False
+    ) -> dict[int, Any]:
         """What the workers answer. A worker that is gone is no error; a refusal is one if all refuse."""
-        members = dict(self._members())
+        members = dict(self._members(starting=starting))
         answers = await asyncio.gather(*(ask(member) for member in members.values()), return_exceptions=True)
         found: dict[int, Any] = {}
         refusals: list[TiergateError] = []
@@ -236,3 +263,7 @@ class Fleet:
         if len(found) < least:
             raise ChannelLost("no worker serves at the moment", hint="Try again.")
         return found
+
+
+def _view(parts: Any) -> View | None:
+    return View(tuple(parts[0]), [tuple(row) for row in parts[1]]) if parts is not None else None

@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, cast
 
 from proxy import errors, log
-from proxy.errors import TiergateError
+from proxy.errors import ShuttingDown, TiergateError
 
 Fields = dict[str, Any]
 Handler = Callable[[Fields], Awaitable[Fields | None] | Fields | None]
@@ -54,8 +54,14 @@ class Channel(asyncio.Protocol):
         self._tasks: set[asyncio.Task[None]] = set()
         self.closed = False
 
-    async def open(self, sock: socket.socket) -> None:
-        """Speaks over one end of a socket pair, which belongs to the channel from here on."""
+    async def open(self, sock: socket.socket, handed: Fields | None = None) -> None:
+        """Speaks over one end of a socket pair, which belongs to the channel from here on.
+
+        `handed` is what `hand_on` gave in another program that has spoken over it before.
+        """
+        if handed is not None:
+            self._number = handed["number"]
+            self._unread += handed["unread"].encode("latin-1")
         sock.setblocking(False)
         await asyncio.get_running_loop().create_unix_connection(lambda: self, sock=sock)
 
@@ -99,6 +105,35 @@ class Channel(asyncio.Protocol):
         self._finish()
         if self._transport is not None:
             self._transport.close()
+
+    # --- an upgrade ---------------------------------------------------------------------------------
+
+    @property
+    def busy(self) -> bool:
+        """Whether something that was asked here has no answer yet, or an answer is not sent."""
+        unsent = self._transport is not None and self._transport.get_write_buffer_size() > 0
+        return bool(self._tasks) or unsent
+
+    def pause(self) -> None:
+        """Handles no more messages; the other side does not notice. What is under way is answered as not done."""
+        if not self.closed and self._transport is not None:
+            self._transport.pause_reading()
+        for task in self._tasks:
+            task.cancel()
+
+    def resume(self) -> None:
+        if not self.closed and self._transport is not None:
+            self._transport.resume_reading()
+
+    def hand_on(self) -> Fields:
+        """For the program that takes over, of a channel that is paused; the socket's descriptor is beside it."""
+        return {"number": self._number, "unread": self._unread.decode("latin-1")}
+
+    def fileno(self) -> int:
+        if self._transport is None:
+            raise ChannelLost("the channel is not open")
+        number: int = self._transport.get_extra_info("socket").fileno()
+        return number
 
     # --- from the other side --------------------------------------------------------------------------
 
@@ -157,6 +192,9 @@ class Channel(asyncio.Protocol):
     async def _await(self, number: int, kind: str, result: Awaitable[Fields | None]) -> None:
         try:
             fields = await result
+        except asyncio.CancelledError:
+            self._answer_error(number, kind, ShuttingDown("the supervisor begins anew; try again"))
+            raise
         except Exception as error:
             self._answer_error(number, kind, error)
         else:

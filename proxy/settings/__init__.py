@@ -1,7 +1,7 @@
 """TOML and environment to frozen values; the only reader of configuration."""
 
 from proxy.settings.describe import describe, restart_needed
-from proxy.settings.loading import load, parse
+from proxy.settings.loading import load, parse, read
 from proxy.settings.options import ProcessSettings, Settings, TlsSettings
 from proxy.settings.values import duration, format_duration
 
@@ -14,5 +14,6 @@ __all__ = [
     "format_duration",
     "load",
     "parse",
+    "read",
     "restart_needed",
 ]

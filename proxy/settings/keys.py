@@ -50,6 +50,7 @@ PROXY: dict[str, ProxyKey] = {
     "log_level": ProxyKey(v.choice("debug", "info", "warning", "error"), "process"),
     "shutdown_timeout": ProxyKey(v.DURATION, "process"),
     "stats_period": ProxyKey(v.DURATION, "process"),
+    "upgrade_timeout": ProxyKey(v.DURATION, "process"),
     "redis_url": ProxyKey(v.SECRET, "process", False),
     "registry_dsn": ProxyKey(v.SECRET, "process", False),
     "pidfile": ProxyKey(v.TEXT, "process", False),

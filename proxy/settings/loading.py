@@ -28,14 +28,18 @@ def load(
     path: str, environ: Mapping[str, str] | None = None, overrides: Mapping[str, str] = NOTHING
 ) -> Settings:
     """The file at `path` under the environment (the process's own unless given) and what an operator SET."""
+    return parse(read(path), path, os.environ if environ is None else environ, overrides)
+
+
+def read(path: str) -> str:
+    """The text of a configuration file. Raises ConfigError."""
     try:
         with open(path, encoding="utf-8") as file:
-            text = file.read()
+            return file.read()
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: is not UTF-8") from None
-    return parse(text, path, os.environ if environ is None else environ, overrides)
 
 
 def parse(
@@ -97,10 +101,6 @@ def _limits(reader: Reader, said: dict[str, Any]) -> Limits:
 
 
 def _check_process(reader: Reader, process: ProcessSettings) -> None:
-    if process.workers != 1:
-        reader.problem(
-            "proxy", "workers", f"is {process.workers}, but workers > 1 is not supported yet; use 1"
-        )
     if process.redis_url:
         reader.problem("proxy", "redis_url", "Redis is not supported yet; leave it empty")
     if process.registry_dsn:

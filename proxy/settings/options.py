@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Literal
@@ -12,7 +13,10 @@ from proxy.settings import addresses
 
 @dataclass(frozen=True, slots=True)
 class ProcessSettings:
-    """`shutdown_timeout` bounds a drain. Keys here need a restart, except the log's and those that are times."""
+    """`shutdown_timeout` bounds a drain, `upgrade_timeout` the rest of the life of workers that were replaced.
+
+    Keys here need a restart, except the log's and those that are times.
+    """
 
     listen_addr: str = "127.0.0.1"
     listen_port: int = 6432
@@ -25,9 +29,15 @@ class ProcessSettings:
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     shutdown_timeout: float = 60.0
     stats_period: float = 60.0
+    upgrade_timeout: float = 0.0
     redis_url: str = ""
     registry_dsn: str = ""
     pidfile: str = ""
+
+    @property
+    def worker_count(self) -> int:
+        """`workers`, or as many as there are cores that this process may use."""
+        return self.workers or len(os.sched_getaffinity(0))
 
     @property
     def http(self) -> tuple[str, int] | None:

@@ -32,7 +32,7 @@ def test_keys_without_effect_are_told() -> None:
 def test_every_problem_with_file_key_and_nearest_key(tmp_path: Path) -> None:
     config = tmp_path / "wrong.toml"
     config.write_text(
-        '[proxy]\nworkers = 4\nlisten_prot = 1\n[tenant.a]\ntier = "gold"\n[user.u]\ntenants = ["b"]\n'
+        '[proxy]\nworkers = -4\nlisten_prot = 1\n[tenant.a]\ntier = "gold"\n[user.u]\ntenants = ["b"]\n'
     )
     result = check(config)
     assert result.exit_code == 1

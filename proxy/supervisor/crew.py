@@ -1,0 +1,227 @@
+"""The worker processes: one in each slot, replaced when it ends, and those of before an upgrade."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable, Mapping
+from functools import partial
+from time import monotonic
+from typing import Any
+
+from proxy import __version__, log
+from proxy.control.fleet import Control
+from proxy.errors import ConfigError, ShuttingDown, TiergateError
+from proxy.net.channel import ChannelLost, Fields, Handler
+from proxy.supervisor.process import Backoff, State, WorkerProcess, spawn
+from proxy.supervisor.sockets import Sockets
+
+_log = log.get("supervisor")
+_START_TIMEOUT = 60.0
+_DYING = 0.5  # seconds between the end of a worker's channel and its own
+_AT_ONCE = 10.0  # seconds that a worker has to stop before it is killed
+_SPEAKING = (State.READY, State.RETIRING, State.ENDING)
+
+
+class Crew:
+    """`orders` is what a new worker is told; `handlers` what it may say; `ended` is called with each that is gone."""
+
+    def __init__(
+        self,
+        slots: int,
+        sockets: Sockets,
+        orders: Callable[[], Fields],
+        handlers: Callable[[WorkerProcess], Mapping[str, Handler]],
+        ended: Callable[[WorkerProcess], None],
+    ) -> None:
+        self.slots = slots
+        self.sockets = sockets
+        self.processes: dict[int, WorkerProcess] = {}
+        self.restarts = [0] * slots
+        self.next_number = 1
+        self.ending = False
+        self._orders = orders
+        self._handlers = handlers
+        self._ended = ended
+        self._keepers: list[asyncio.Task[None]] = []
+        self._reapers: set[asyncio.Task[None]] = set()
+
+    # --- start --------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Returns when all slots serve. Raises what the first worker of a slot could not start for."""
+        loop = asyncio.get_running_loop()
+        firsts: list[asyncio.Future[None]] = [loop.create_future() for _ in range(self.slots)]
+        self._keepers = [loop.create_task(self._keep(slot, first)) for slot, first in enumerate(firsts)]
+        results = await asyncio.gather(*firsts, return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+
+    async def start_beside_others(self) -> None:
+        """Returns when all slots serve, however often that has to be tried: those of before serve meanwhile."""
+        loop = asyncio.get_running_loop()
+        firsts: list[asyncio.Future[None]] = [loop.create_future() for _ in range(self.slots)]
+        self._keepers = [loop.create_task(self._keep(slot, first)) for slot, first in enumerate(firsts)]
+        for slot, first in enumerate(firsts):
+            with contextlib.suppress(TiergateError):
+                await first
+            while not any(p.slot == slot and p.state is State.READY for p in self.processes.values()):
+                await asyncio.sleep(0.05)
+
+    async def _keep(self, slot: int, first: asyncio.Future[None]) -> None:
+        """One slot: its worker, and the next one whenever that ends."""
+        try:
+            await self._keep_on(slot, first)
+        finally:
+            _settle(first, ShuttingDown("the proxy is shutting down"))
+
+    async def _keep_on(self, slot: int, first: asyncio.Future[None]) -> None:
+        backoff = Backoff()
+        while not self.ending:
+            try:
+                process = await self._spawn(slot)
+            except OSError as error:
+                _log.error("a worker cannot be started", error=str(error))
+                _settle(first, ConfigError(f"a worker cannot be started: {error}"))
+                await asyncio.sleep(backoff.after(0.0))
+                continue
+            try:
+                await self._begin(process)
+            except TiergateError as error:
+                if not self.ending:
+                    _log.error("a worker has not started", worker=process.number, error=error.message)
+                _settle(first, error)
+                process.step("end")
+                process.channel.tell("stop")
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_AT_ONCE):
+                        await process.gone.wait()
+                process.kill()
+            else:
+                _settle(first, None)
+            await process.gone.wait()
+            if not self.ending:
+                self.restarts[slot] += 1
+                await asyncio.sleep(backoff.after(monotonic() - process.started_at))
+
+    async def _spawn(self, slot: int) -> WorkerProcess:
+        number, self.next_number = self.next_number, self.next_number + 1
+        pid, sock = spawn(number, self.sockets.share(slot, self.slots))
+        process = WorkerProcess(number, slot, pid, __version__)
+        await self._listen_to(process, sock)
+        return process
+
+    async def _listen_to(self, process: WorkerProcess, sock: socket.socket, handed: Any = None) -> None:
+        self.processes[process.number] = process
+        channel = process.speak(self._handlers(process), partial(self._lost, process))
+        await channel.open(sock, handed)
+
+    async def _begin(self, process: WorkerProcess) -> None:
+        try:
+            await process.channel.ask("start", _START_TIMEOUT, **self._orders())
+        except ChannelLost:
+            raise ConfigError("a worker has ended while it started; the log says why") from None
+        process.step("ready")
+        _log.info("worker started", worker=process.number, pid=process.pid)
+
+    async def adopt(self, row: dict[str, Any]) -> None:
+        """A worker that the program before has started."""
+        process = WorkerProcess(row["number"], row["slot"], row["pid"], row["version"], State(row["state"]))
+        process.started_at = monotonic() - row["age"]
+        await self._listen_to(process, socket.socket(fileno=row["fd"]), row["handed"])
+
+    # --- who there is -------------------------------------------------------------------------------
+
+    def members(self, *, starting: bool = False) -> dict[int, Control]:
+        """Those that can be asked; with `starting` also those that will answer a little later."""
+        states = (State.STARTING, *_SPEAKING) if starting else _SPEAKING
+        return {number: p.control for number, p in self.processes.items() if p.state in states}
+
+    @property
+    def serves(self) -> bool:
+        return any(process.state is State.READY for process in self.processes.values())
+
+    # --- ends ---------------------------------------------------------------------------------------
+
+    def _lost(self, process: WorkerProcess) -> None:
+        """The channel's end: the worker has ended, or must not go on, since it cannot be spoken to."""
+        task = asyncio.get_running_loop().create_task(self._reap(process))
+        self._reapers.add(task)
+        task.add_done_callback(self._reapers.discard)
+
+    async def _reap(self, process: WorkerProcess) -> None:
+        """Not by SIGCHLD, which the loop keeps to itself: the end of the channel tells as much."""
+        deadline = monotonic() + (_AT_ONCE if process.state is State.ENDING else _DYING)
+        pause = 0.002
+        while True:
+            how = process.has_ended()
+            if how:
+                self._is_gone(process, how)
+                return
+            if monotonic() > deadline:
+                process.kill()
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, 0.05)
+
+    def _is_gone(self, process: WorkerProcess, how: str) -> None:
+        said = _log.info if process.state is State.ENDING else _log.error
+        said("worker ended", worker=process.number, pid=process.pid, state=process.state.value, how=how)
+        process.step("gone")
+        del self.processes[process.number]
+        process.channel.close()
+        self._ended(process)
+        process.gone.set()
+
+    def leaving(self, process: WorkerProcess) -> None:
+        """It has said that it ends."""
+        process.step("end")
+
+    def retire(self, numbers: set[int], timeout: float) -> None:
+        for process in list(self.processes.values()):
+            if process.number in numbers:
+                process.step("retire")
+                process.channel.tell("retire", timeout=timeout)
+
+    async def drain(self, timeout: float) -> None:
+        """All finish what they do and end; returns when the last is gone. After `timeout` they stop by themselves."""
+        self._end()
+        for process in self.processes.values():
+            process.channel.tell("drain")
+        await self._all_gone(timeout + _AT_ONCE if timeout else None)
+
+    async def stop(self) -> None:
+        self._end()
+        for process in self.processes.values():
+            process.channel.tell("stop")
+        await self._all_gone(_AT_ONCE)
+
+    def _end(self) -> None:
+        self.ending = True
+        self.sockets.close()
+        for process in self.processes.values():
+            process.step("end")
+        for keeper in self._keepers:
+            keeper.cancel()
+
+    async def _all_gone(self, timeout: float | None) -> None:
+        try:
+            async with asyncio.timeout(timeout):
+                while self.processes:
+                    await next(iter(self.processes.values())).gone.wait()
+        except TimeoutError:
+            for process in self.processes.values():
+                _log.warning("a worker is killed, since it does not end", worker=process.number)
+                process.kill()
+            while self.processes:
+                await next(iter(self.processes.values())).gone.wait()
+
+
+def _settle(future: asyncio.Future[None], error: Exception | None) -> None:
+    if future.done():
+        return
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(None)

@@ -1,0 +1,343 @@
+"""The parent of several workers: holds the configuration and the sockets, hosts the control plane, is upgraded."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+from collections.abc import Awaitable, Mapping
+from time import monotonic
+from typing import Any
+
+from proxy import __version__, log, settings
+from proxy.control import fleet, views
+from proxy.control.api import Http, listening
+from proxy.control.fleet import Fleet, Result
+from proxy.control.views import View, WorkerRow
+from proxy.errors import ConfigError, InvalidParameter, TiergateError
+from proxy.net.channel import Fields, Handler
+from proxy.settings import Settings
+from proxy.supervisor import heritage
+from proxy.supervisor.crew import Crew
+from proxy.supervisor.heritage import Heritage
+from proxy.supervisor.process import State, WorkerProcess, program
+from proxy.supervisor.sockets import Sockets
+from proxy.worker import certificates
+
+_log = log.get("supervisor")
+_CHECK_TIMEOUT = 60.0
+_PATIENCE = 2.0  # seconds that an upgrade waits for what the control plane does
+
+
+class Supervisor:
+    """`start` returns when clients can come. The configuration is kept as text: a new worker gets the same."""
+
+    version = __version__
+
+    def __init__(self, config: Settings, text: str, before: Heritage | None = None) -> None:
+        self.settings = config
+        self.overrides: dict[str, str] = {}
+        self.fleet = Fleet(self, self._members)
+        self.http: Http | None = None
+        self.crew: Crew
+        self._text = text
+        self._before = before
+        self._http_sock: socket.socket | None = None
+        self._wants_to_stop = asyncio.Event()
+        self._stop_at_once = asyncio.Event()
+        self._upgrading = before is not None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # --- start --------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Raises ConfigError if it cannot listen or no worker can start."""
+        process, before = self.settings.process, self._before
+        slots = process.worker_count
+        if before is None:
+            sockets = Sockets.open(process, slots)
+        else:
+            sockets = Sockets.adopt(before["sockets"])
+        self.crew = Crew(slots, sockets, self._orders, self._handlers, self._ended)
+        try:
+            await self._start_http()
+            if before is None:
+                await self.crew.start()
+            else:
+                await self._take_over(before)
+        except BaseException:
+            await self.stop()
+            raise
+        _log.info(
+            "listening", address=process.listen_addr, port=self.port, http_port=self.http_port, workers=slots
+        )
+
+    async def _start_http(self) -> None:
+        where = self.settings.process.http
+        left = self._before["http"] if self._before is not None else None
+        if left is not None:
+            self._http_sock = socket.socket(fileno=left)
+        elif where is not None:
+            self._http_sock = listening(*where)
+        if self._http_sock is not None:
+            self.http = Http(self.fleet)
+            await self.http.serve(self._http_sock.dup())
+
+    async def _take_over(self, before: Heritage) -> None:
+        self.overrides = before["overrides"]
+        self.fleet.adopt(before["fleet"])
+        self.crew.next_number = before["next_number"]
+        old = [row["number"] for row in before["workers"]]
+        for row in before["workers"]:
+            await self.crew.adopt(row)
+        self._spawn(self._replace(set(old)))
+
+    async def _replace(self, old: set[int]) -> None:
+        await self.crew.start_beside_others()
+        self.crew.retire(old, self.settings.process.upgrade_timeout)
+        self._upgrading = False
+        _log.info("upgraded", version=self.version, retiring=len(old & self.crew.processes.keys()))
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    @property
+    def port(self) -> int:
+        return self.crew.sockets.port
+
+    @property
+    def http_port(self) -> int:
+        return self.http.port if self.http is not None else 0
+
+    # --- workers ------------------------------------------------------------------------------------
+
+    def _orders(self) -> Fields:
+        return {
+            "text": self._text,
+            "path": self.settings.path,
+            "overrides": self.overrides,
+            "paused": sorted(self.fleet.paused),
+            "disabled": sorted(self.fleet.disabled),
+        }
+
+    def _members(self, *, starting: bool = False) -> Mapping[int, fleet.Control]:
+        return self.crew.members(starting=starting)
+
+    def _handlers(self, process: WorkerProcess) -> dict[str, Handler]:
+        async def control() -> Fleet:
+            return self.fleet
+
+        return {
+            "leaving": lambda _: self.crew.leaving(process),
+            "counted": lambda counts: self.fleet.told(process.number, counts),
+            **fleet.handlers(control),
+        }
+
+    def _ended(self, process: WorkerProcess) -> None:
+        self.fleet.ended(process.number)
+
+    # --- what it answers itself ---------------------------------------------------------------------
+
+    def own_view(self, name: str) -> View | None:
+        if name == "config":
+            return views.config(settings.describe(self.settings))
+        if name == "workers":
+            now = monotonic()
+            return views.workers(
+                [
+                    WorkerRow(
+                        p.number, p.pid, p.state.value, p.version, int(now - p.started_at),
+                        self.crew.restarts[p.slot] if p.slot < self.crew.slots else 0,
+                    )
+                    for p in self.crew.processes.values()
+                ]
+            )  # fmt: skip
+        return None
+
+    def own_act(self, verb: str, words: tuple[str, ...]) -> Awaitable[Result] | None:
+        match verb:
+            case "reload":
+                return self.reload()
+            case "set":
+                return self._set(*words)
+            case "shutdown":
+                return self._shutdown(words == ("wait",))
+            case "upgrade":
+                return self.upgrade()
+        return None
+
+    def own_problems(self) -> list[str]:
+        if self.crew.ending:
+            return ["draining"]
+        return [] if self.crew.serves else ["no worker accepts clients"]
+
+    # --- verbs --------------------------------------------------------------------------------------
+
+    async def reload(self) -> list[str]:
+        """Reads the file again, for all workers or for none; returns the keys that need a restart."""
+        return await self._apply(settings.read(self.settings.path), self.overrides)
+
+    async def _set(self, key: str, value: str) -> Result:
+        await self._apply(self._text, {**self.overrides, key: value})
+        return None
+
+    async def _apply(self, text: str, overrides: dict[str, str]) -> list[str]:
+        fresh = settings.parse(text, self.settings.path, os.environ, overrides)
+        certificates(fresh)
+        needing = settings.restart_needed(self.settings, fresh)
+        self.settings, self._text, self.overrides = fresh, text, overrides
+        log.configure(fresh.process.log_format, fresh.process.log_level)
+        asked = [process for process in self.crew.processes.values() if process.number in self._speaking()]
+        answers = await asyncio.gather(
+            *(process.channel.ask("reload", 30.0, **self._orders()) for process in asked),
+            return_exceptions=True,
+        )
+        for process, answer in zip(asked, answers, strict=True):
+            if isinstance(answer, TiergateError):
+                _log.error("a worker has not reloaded", worker=process.number, error=answer.message)
+        _log.info("configuration reloaded", needs_restart=needing)
+        return needing
+
+    def _speaking(self) -> set[int]:
+        return set(self.crew.members(starting=True))
+
+    async def _shutdown(self, wait: bool) -> Result:
+        self.shutdown(wait)
+        return None
+
+    def shutdown(self, wait: bool) -> None:
+        """A second time, or at once: without waiting."""
+        if not wait or self._wants_to_stop.is_set():
+            self._stop_at_once.set()
+        self._wants_to_stop.set()
+
+    # --- upgrade in place ---------------------------------------------------------------------------
+
+    async def upgrade(self) -> Result:
+        """Replaces the program by what is installed now. Returns before it happens. Raises if it must not."""
+        if self._upgrading or self.crew.ending:
+            raise InvalidParameter("an upgrade or a shutdown is under way")
+        self._upgrading = True
+        try:
+            await self._check_program()
+        except BaseException:
+            self._upgrading = False
+            raise
+        self._spawn(self._exec())
+        return None
+
+    async def _check_program(self) -> None:
+        """A program that does not start would take everything with it, so it is tried on the configuration first."""
+        command = [*program(), "check", "--config", self.settings.path]
+
+        def run() -> subprocess.CompletedProcess[str]:
+            return subprocess.run(
+                command, capture_output=True, text=True, timeout=_CHECK_TIMEOUT, check=False
+            )
+
+        try:
+            tried = await asyncio.to_thread(run)
+        except (OSError, subprocess.SubprocessError) as error:
+            raise ConfigError(f"the new program does not run: {error}") from None
+        if tried.returncode:
+            raise ConfigError("the new program refuses:\n" + (tried.stderr.strip() or tried.stdout.strip()))
+
+    async def _exec(self) -> None:
+        _log.info("upgrading", version=self.version)
+        await self._come_to_rest()
+        processes = list(self.crew.processes.values())
+        for process in processes:
+            process.channel.pause()
+        try:
+            while any(process.channel.busy and not process.channel.closed for process in processes):
+                await asyncio.sleep(0.005)
+            if self.http is not None:
+                await self.http.stop()
+            self._replace_program()
+        except Exception as error:
+            _log.exception("the upgrade has failed, nothing has changed", error)
+        for process in processes:
+            process.channel.resume()
+        if self.http is not None and self._http_sock is not None:
+            await self.http.serve(self._http_sock.dup())
+        self._upgrading = False
+
+    async def _come_to_rest(self) -> None:
+        """Waits for what is under way: questions to the control plane, workers that start or end."""
+        deadline = monotonic() + _PATIENCE
+        while monotonic() < deadline and any(
+            process.channel.busy or process.channel.closed or process.state is State.STARTING
+            for process in self.crew.processes.values()
+        ):
+            await asyncio.sleep(0.01)
+
+    def _replace_program(self) -> None:
+        """Does not return, unless it fails."""
+        rows, descriptors = self._workers_to_hand_on()
+        descriptors += [sock.fileno() for sock in self.crew.sockets.all()]
+        http = self._http_sock.fileno() if self._http_sock is not None else None
+        if http is not None:
+            descriptors.append(http)
+        left = {
+            "workers": rows,
+            "next_number": self.crew.next_number,
+            "sockets": self.crew.sockets.hand_on(),
+            "http": http,
+            "text": self._text,
+            "overrides": self.overrides,
+            "fleet": self.fleet.hand_on(),
+        }
+        fd = heritage.write(left, descriptors)
+        try:
+            heritage.replace_program(fd, descriptors)
+        finally:
+            os.close(fd)
+
+    def _workers_to_hand_on(self) -> tuple[list[dict[str, Any]], list[int]]:
+        now = monotonic()
+        rows: list[dict[str, Any]] = [
+            {
+                "number": process.number,
+                "slot": process.slot,
+                "pid": process.pid,
+                "fd": process.channel.fileno(),
+                "handed": process.channel.hand_on(),
+                "version": process.version,
+                "state": process.state.value,
+                "age": now - process.started_at,
+            }
+            for process in self.crew.processes.values()
+            if not process.channel.closed
+        ]
+        return rows, [row["fd"] for row in rows]
+
+    # --- the end ------------------------------------------------------------------------------------
+
+    async def until_told_to_stop(self) -> None:
+        """Returns when it shall stop and, unless at once, all workers have drained."""
+        await self._wants_to_stop.wait()
+        if self._stop_at_once.is_set():
+            return
+        timeout = self.settings.process.shutdown_timeout
+        _log.info("draining", timeout=timeout)
+        drain = asyncio.ensure_future(self.crew.drain(timeout))
+        at_once = asyncio.ensure_future(self._stop_at_once.wait())
+        await asyncio.wait({drain, at_once}, return_when=asyncio.FIRST_COMPLETED)
+        if not drain.done():
+            drain.cancel()
+            _log.warning("drain given up")
+        at_once.cancel()
+
+    async def stop(self) -> None:
+        await self.crew.stop()
+        for task in self._tasks:
+            task.cancel()
+        if self.http is not None:
+            http, self.http = self.http, None
+            await http.stop()
+        if self._http_sock is not None:
+            self._http_sock.close()
+        _log.info("stopped")
