@@ -17,7 +17,6 @@ from proxy.control.views import View
 from proxy.errors import InvalidParameter, ShuttingDown
 from proxy.registry.memory import Kind
 
-
 Named = tuple[Kind, str]  # what a name has meant
 
 

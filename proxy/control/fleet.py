@@ -104,7 +104,7 @@ class Fleet:
     def __init__(self, house: House, members: Callable[..., Mapping[int, Control]]) -> None:
         self.version = house.version
         self.paused: set[str] = set()
-        self.disabled: set[str] = set()
+        self.disabled: set[tuple[str, str]] = set()  # kind and name
         self._house = house
         self._members = members
         self._gone = counting.empty()
@@ -186,7 +186,8 @@ class Fleet:
 
     def adopt(self, handed: dict[str, Any]) -> None:
         """What the program before knew, after its way through JSON."""
-        self.paused, self.disabled = set(handed["paused"]), set(handed["disabled"])
+        self.paused = set(handed["paused"])
+        self.disabled = {(kind, name) for kind, name in handed["disabled"]}
         self._gone = handed["gone"]
         self._last = {int(number): counts for number, counts in handed["last"].items()}
         self._gone_views = {name: _view(parts) for name, parts in handed["gone_views"].items()}
@@ -202,49 +203,55 @@ class Fleet:
             return await own
         if verb == "kill_client":
             return await self._kill_client(*words)
-        undo = self._remember(verb, *words)
+        pauses = verb == "pause" and words[0] not in self.paused
+        if pauses:  # before it is done, which may take long, and workers may start meanwhile
+            self.paused.add(words[0])
+        asked: set[int] = set()
         try:
-            results = await self._all(lambda member: member.act(verb, *words), starting=True)
+            results = await self._all(lambda member: member.act(verb, *words), starting=True, asked=asked)
         except TiergateError:
-            undo()
+            if pauses:
+                self.paused.discard(words[0])
             raise
-        if verb == "kill":
-            return sum(result for result in results.values() if isinstance(result, int))
+        self._remember(verb, words[0], next(iter(results.values())))
+        late = [member for number, member in self._members(starting=True).items() if number not in asked]
+        await asyncio.gather(*(member.act(verb, *words) for member in late), return_exceptions=True)
         return None
 
-    def _remember(self, verb: str, name: str = "") -> Callable[[], None]:
-        """Before the workers are asked, so that one which starts meanwhile does the same. Returns how to undo it."""
-        paused, disabled = set(self.paused), set(self.disabled)
+    def _remember(self, verb: str, name: str, meant: Result) -> None:
+        """For workers that start later; `meant` is what the name has meant to those that were asked."""
+        named = (str(meant[0]), str(meant[1])) if isinstance(meant, list) else ("cluster", name)
         match verb:
-            case "pause":
-                self.paused.add(name)
             case "resume":
                 self.paused -= self.paused if name == "*" else {name}
+            case "kill" if named[0] == "cluster":
+                self.paused.add(named[1])
             case "disable":
-                self.disabled.add(name)
+                self.disabled.add(named)
             case "enable":
-                self.disabled.discard(name)
+                self.disabled.discard(named)
 
-        def undo() -> None:
-            self.paused, self.disabled = paused, disabled
-
-        return undo
-
-    async def _kill_client(self, pointer: str) -> Result:
-        number, colon, rest = pointer.partition(":")
-        if colon and number.isdigit():
-            member = self._members().get(int(number))
-            if member is None:
-                raise InvalidParameter(f"no client {pointer}")
-            return await member.act("kill_client", rest)
-        await self._all(lambda member: member.act("kill_client", pointer))
+    async def _kill_client(self, which: str) -> Result:
+        number, which = merging.whose(which)
+        members = {n: member for n, member in self._members().items() if number in (0, n)}
+        if not members:
+            raise InvalidParameter(f"no client {which}")
+        await self._all(lambda member: member.act("kill_client", which), of=members)
         return None
 
     async def _all(
-        self, ask: Callable[[Control], Awaitable[Any]], *, least: int = 1, starting: bool = False
+        self,
+        ask: Callable[[Control], Awaitable[Any]],
+        *,
+        least: int = 1,
+        starting: bool = False,
+        of: Mapping[int, Control] | None = None,
+        asked: set[int] | None = None,
     ) -> dict[int, Any]:
         """What the workers answer. A worker that is gone is no error; a refusal is one if all refuse."""
-        members = dict(self._members(starting=starting))
+        members = dict(of if of is not None else self._members(starting=starting))
+        if asked is not None:
+            asked.update(members)
         answers = await asyncio.gather(*(ask(member) for member in members.values()), return_exceptions=True)
         found: dict[int, Any] = {}
         refusals: list[TiergateError] = []

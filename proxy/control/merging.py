@@ -66,7 +66,9 @@ SUMS: dict[str, Sums] = {
         ("name",), ("clients", "servers", "waiting"), counts=("queries", "transactions", "errors"), most=("disabled",)
     ),
     "tiers": Sums(("name",), ("clients", "servers")),
+    "users": Sums(("name",), ("current_connections", "current_client_connections", "waiting")),
 }  # fmt: skip
+_ID_BITS = 47  # an id is an address of user space
 # Of SHOW LISTS, what every worker tells of the same things.
 _ALIKE = frozenset({"databases", "users", "tenants"})
 
@@ -83,7 +85,7 @@ def merged(name: str, views: Views, gone: View | None = None) -> View:
 
 
 def side_by_side(views: Views) -> View:
-    """All rows, each with its worker at the end. Pointers say the worker as well: they are of its memory."""
+    """All rows, each with its worker at the end. Pointers and ids say the worker as well: they are of its memory."""
     columns = next(iter(views.values())).columns
     rows: list[tuple[Value, ...]] = []
     for number, view in views.items():
@@ -91,8 +93,20 @@ def side_by_side(views: Views) -> View:
             for pointer in ("ptr", "link"):
                 if row.get(pointer):
                     row[pointer] = f"{number}:{row[pointer]}"
+            if isinstance(identity := row.get("id"), int):
+                row["id"] = identity + (number << _ID_BITS)
             rows.append((*(row.get(column) for column in columns), number))
     return View((*columns, "worker"), rows)
+
+
+def whose(which: str) -> tuple[int, str]:
+    """The worker of a `ptr` or `id` of the rows of several, 0 if it says none, and what that worker calls it."""
+    number, colon, pointer = which.partition(":")
+    if colon and number.isdecimal():
+        return int(number), pointer
+    if which.isdecimal():
+        return int(which) >> _ID_BITS, str(int(which) & ((1 << _ID_BITS) - 1))
+    return 0, which
 
 
 def summed(how: Sums, views: Views, gone: View | None = None) -> View:

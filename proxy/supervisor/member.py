@@ -10,8 +10,8 @@ import socket
 from typing import Literal
 
 from proxy import __version__, log, settings
-from proxy.control import actions, fleet
 from proxy.control import counts as counting
+from proxy.control import fleet
 from proxy.errors import ShuttingDown, TiergateError
 from proxy.net.channel import Channel, Fields, Handler
 from proxy.supervisor.process import BLOCKED_AT_START
@@ -81,9 +81,8 @@ class Member:
             worker.overrides = orders["overrides"]
             for name in orders["paused"]:
                 worker.pools.pause(name)
-            for name in orders["disabled"]:
-                with contextlib.suppress(TiergateError):  # it is no more in the file
-                    actions.disable(worker.plane, name)
+            for kind, name in orders["disabled"]:
+                worker.registry.disable(kind, name)
             await worker.start()
         except TiergateError:
             self._over.set()

@@ -259,10 +259,11 @@ def test_kill_and_disable_reach_clients_of_all_workers(kept: Fleet) -> None:
     assert sqlstates(one.read_to_eof()) == ["57P01"]
     assert kept.refused(f"KILL CLIENT {pointer}") == "22023"
     assert kept.refused("KILL CLIENT 999:0x1") == "22023"
-    count = len(kept.console("SHOW CLIENTS"))
-    with RawClient(kept.port) as console:
-        console.log_in("admin", "tiergate", "")
-        assert tags(console.query("KILL std_1")) == [f"KILL {count}"]
+    two = by_worker[max(by_worker)][0]
+    identity = only(kept.console("SHOW CLIENTS"), port=str(two.sock.getsockname()[1]))["id"]
+    kept.console(f"KILL_CLIENT {identity}")
+    assert sqlstates(two.read_to_eof()) == ["57P01"]
+    kept.console("KILL std_1")
     wait_until(lambda: not kept.console("SHOW CLIENTS"))
     kept.console("DISABLE std_1")
     for _ in range(10):
@@ -272,6 +273,20 @@ def test_kill_and_disable_reach_clients_of_all_workers(kept: Fleet) -> None:
     kept.console("ENABLE std_1")
     kept.client()
     assert kept.refused("ENABLE std_1") == "22023"
+
+
+def test_kill_of_a_cluster_pauses_it_in_all_workers(kept: Fleet) -> None:
+    by_worker = kept.spread()
+    kept.console("KILL shared")
+    for clients in by_worker.values():
+        assert sqlstates(clients[0].read_to_eof()) == ["57P01"]
+    wait_until(lambda: not kept.console("SHOW SERVERS"))
+    assert kept.refused("KILL shared") == "22023"
+    client = kept.client()
+    client.send(rawclient.query("SELECT 1"))
+    assert client.nothing_to_read(0.1)
+    kept.console("RESUME shared")
+    assert rawclient.rows(client.read_ready()) == [["1"]]
 
 
 def test_set_holds_in_all_workers(kept: Fleet) -> None:
