@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from proxy.errors import CapReached, ClientError, ConfigError, TiergateError
+from proxy.errors import CapReached, ClientError, ConfigError, ShuttingDown, TiergateError
 from proxy.net import channel
 from proxy.net.channel import Channel, ChannelLost, Fields, NoAnswer
 
@@ -247,3 +249,78 @@ def test_nonsense_ends_the_channel(said: bytes) -> None:
         await ends.until(lambda: len(ends.lost) == 2)
 
     run(scenario)
+
+
+def test_another_program_goes_on_where_this_one_stopped() -> None:
+    """What was sent but not handled is handled by the next; a late answer is not taken for another one's."""
+    told: list[Fields] = []
+    gate = asyncio.Event()
+
+    async def waits(_: Fields) -> Fields:
+        await gate.wait()
+        return {"late": True}
+
+    async def scenario(ends: Ends) -> None:
+        # `there` is the worker, `here` the supervisor that is replaced.
+        asked = asyncio.ensure_future(ends.here.ask("waits", timeout=None))
+        await ends.until(lambda: ends.there._tasks)
+        ends.here.pause()
+        ends.there.tell("note", n=1)
+        ends.there.tell("note", n=2)
+        handed = json.loads(json.dumps(ends.here.hand_on()))
+        sock = socket.socket(fileno=os.dup(ends.here.fileno()))
+        ends.here.close()
+        with pytest.raises(ChannelLost):
+            await asked
+        after = Channel({"note": told.append}, lambda: ends.lost.append("after"))
+        await after.open(sock, handed)
+        await ends.until(lambda: len(told) == 2)
+        gate.set()
+        assert await after.ask("fine") == {"fine": True}
+        assert not ends.lost
+        after.close()
+
+    run(scenario, waits=waits, fine=lambda _: {"fine": True})
+
+
+def test_half_a_message_is_handed_on() -> None:
+    told: list[Fields] = []
+
+    async def scenario(ends: Ends) -> None:
+        message = b'[0,"note",{"n":1}]'
+        whole = len(message).to_bytes(4, "big") + message
+        ends.there._transport.write(whole[:9])  # type: ignore[union-attr]
+        await ends.until(lambda: ends.here._unread)
+        ends.here.pause()
+        ends.there._transport.write(whole[9:])  # type: ignore[union-attr]
+        handed = json.loads(json.dumps(ends.here.hand_on()))
+        sock = socket.socket(fileno=os.dup(ends.here.fileno()))
+        ends.here.close()
+        after = Channel({"note": told.append}, lambda: None)
+        await after.open(sock, handed)
+        await ends.until(lambda: told)
+        assert told == [{"n": 1}]
+        after.close()
+
+    run(scenario)
+
+
+def test_what_is_under_way_when_it_pauses_is_answered_as_not_done() -> None:
+    async def waits(_: Fields) -> None:
+        await asyncio.Event().wait()
+
+    async def scenario(ends: Ends) -> None:
+        asked = asyncio.ensure_future(ends.here.ask("waits", timeout=None))
+        await ends.until(lambda: ends.there.busy)
+        await asyncio.sleep(0)
+        ends.there.pause()
+        with pytest.raises(ShuttingDown):
+            await asked
+        await ends.until(lambda: not ends.there.busy)
+        again = asyncio.ensure_future(ends.here.ask("fine"))
+        await asyncio.sleep(0.01)
+        assert not again.done()
+        ends.there.resume()
+        assert await again == {}
+
+    run(scenario, waits=waits, fine=lambda _: None)
