@@ -345,7 +345,7 @@ def test_a_worker_that_is_killed_takes_only_its_clients_along_and_is_replaced(fl
         for client in clients:
             assert client.value("SELECT 1") == "1"
     new = wait_until(lambda: (fleet.workers().keys() - {victim, *by_worker}) or None)
-    row = only(fleet.console("SHOW 2"), worker=str(*new))
+    row = only(fleet.console("SHOW WORKERS"), worker=str(*new))
     assert row["restarts"] == "1"
     assert len(fleet.workers()) == 2
     assert fleet.metric("db_query_count") >= counted
@@ -526,7 +526,7 @@ def test_an_upgrade_drops_and_refuses_nobody(fleet: Fleet) -> None:
     assert fleet.worker_of(fleet.client()) in fleet.workers()
     assert fleet.metric("db_query_count") >= before + len(served)
     # A console of before asks the new program.
-    assert table(console.query("SHOW 2"))[-1]["worker"] == str(max(fleet.workers()))
+    assert table(console.query("SHOW WORKERS"))[-1]["worker"] == str(max(fleet.workers()))
     before = fleet.metric("db_query_count")
     for client in (busy, idle, console, *(client for clients in stays.values() for client in clients)):
         client.close()
