@@ -111,7 +111,7 @@ class Worker:
 
     async def _bind(self, loop: asyncio.AbstractEventLoop) -> None:
         process = self.settings.process
-        if process.listen_addr:
+        if process.listen_port:
             for sock in listen.tcp_sockets(process.listen_addr, process.listen_port, process.listen_backlog):
                 self._listeners.append(listen.Listener(loop, sock, self._acceptor.accept))
         if process.unix_socket_dir:

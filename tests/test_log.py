@@ -103,6 +103,17 @@ def test_a_logger_made_earlier_follows_a_reload() -> None:
     assert "loud" in second.getvalue()
 
 
+def test_a_process_says_which_it_is_with_every_event() -> None:
+    out = to("json")
+    log.identify(worker=3)
+    try:
+        log.get("one").info("a", n=1)
+        log.get("other", worker=4).info("b")
+    finally:
+        log._process.clear()
+    assert [(event["event"], event["worker"]) for event in events(out)] == [("a", 3), ("b", 4)]
+
+
 def test_bound_fields_come_with_every_event() -> None:
     out = to("json")
     logger = log.get("x", worker=1).bind(client="c1")

@@ -72,6 +72,21 @@ def test_the_unix_socket_serves_and_goes(start_proxy: StartProxy, all_tiers: Tab
     assert not list(directory.iterdir())
 
 
+def test_port_0_is_no_tcp(tmp_path: Path) -> None:
+    config = tmp_path / "tiergate.toml"
+    config.write_text(configuration(NOBODY, listen_port=0, unix_socket_dir=str(tmp_path)))
+
+    async def main() -> None:
+        worker = Worker(settings.load(str(config), environ={}))
+        await worker.start()
+        try:
+            assert [listener.family for listener in worker._listeners] == [socket.AF_UNIX]
+        finally:
+            await worker.stop()
+
+    asyncio.run(main())
+
+
 def test_drain_ends_the_idle_and_waits_for_the_busy(start_proxy: StartProxy, all_tiers: Tables) -> None:
     proxy = start_proxy(all_tiers)
     idle, busy = proxy.raw(), proxy.raw()

@@ -22,7 +22,8 @@ Result = int | list[str] | None
 
 _log = log.get("fleet")
 _OFTEN = 10.0  # seconds within which a worker must have told what it sees
-_SLOW_VERBS = frozenset({"pause", "upgrade"})  # these wait for transactions, or for another program
+# These wait for transactions, for another program, or for much to be read.
+_SLOW_VERBS = frozenset({"pause", "upgrade", "reload", "set"})
 
 
 class Control(Protocol):

@@ -51,24 +51,23 @@ class Crew:
 
     async def start(self) -> None:
         """Returns when all slots serve. Raises what the first worker of a slot could not start for."""
-        loop = asyncio.get_running_loop()
-        firsts: list[asyncio.Future[None]] = [loop.create_future() for _ in range(self.slots)]
-        self._keepers = [loop.create_task(self._keep(slot, first)) for slot, first in enumerate(firsts)]
-        results = await asyncio.gather(*firsts, return_exceptions=True)
-        for result in results:
+        for result in await asyncio.gather(*self._keep_all(), return_exceptions=True):
             if isinstance(result, BaseException):
                 raise result
 
     async def start_beside_others(self) -> None:
         """Returns when all slots serve, however often that has to be tried: those of before serve meanwhile."""
+        own = self.next_number
+        await asyncio.gather(*self._keep_all(), return_exceptions=True)
+        while self.slots > sum(p.number >= own and p.state is State.READY for p in self.processes.values()):
+            await asyncio.sleep(0.05)
+
+    def _keep_all(self) -> list[asyncio.Future[None]]:
+        """Fills all slots; one future a slot tells how the first start went."""
         loop = asyncio.get_running_loop()
         firsts: list[asyncio.Future[None]] = [loop.create_future() for _ in range(self.slots)]
         self._keepers = [loop.create_task(self._keep(slot, first)) for slot, first in enumerate(firsts)]
-        for slot, first in enumerate(firsts):
-            with contextlib.suppress(TiergateError):
-                await first
-            while not any(p.slot == slot and p.state is State.READY for p in self.processes.values()):
-                await asyncio.sleep(0.05)
+        return firsts
 
     async def _keep(self, slot: int, first: asyncio.Future[None]) -> None:
         """One slot: its worker, and the next one whenever that ends."""

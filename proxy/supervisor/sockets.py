@@ -29,20 +29,20 @@ class Sockets:
         """Raises ConfigError."""
         opened = cls()
         try:
-            if process.listen_addr:
+            if process.listen_port:
                 # Another program of this user that shares the port as well would not be noticed otherwise.
                 for probe in listen.tcp_sockets(process.listen_addr, process.listen_port, 1):
                     probe.close()
                 for _ in range(slots):
                     opened._by_slot.append(
                         listen.tcp_sockets(
-                            process.listen_addr, opened.port or process.listen_port, process.listen_backlog,
+                            process.listen_addr, process.listen_port, process.listen_backlog,
                             shares_port=True,
                         )
                     )  # fmt: skip
             if process.unix_socket_dir:
                 opened._unix = listen.unix_socket(
-                    process.unix_socket_dir, opened.port or process.listen_port, process.unix_socket_mode,
+                    process.unix_socket_dir, process.listen_port, process.unix_socket_mode,
                     process.listen_backlog,
                 )  # fmt: skip
                 opened._inode = listen.inode(opened._unix.getsockname())

@@ -27,6 +27,7 @@ from proxy.worker import certificates
 
 _log = log.get("supervisor")
 _CHECK_TIMEOUT = 60.0
+_RELOAD_TIMEOUT = 30.0
 _PATIENCE = 2.0  # seconds that an upgrade waits for what the control plane does
 
 
@@ -62,16 +63,28 @@ class Supervisor:
         self.crew = Crew(slots, sockets, self._orders, self._handlers, self._ended)
         try:
             await self._start_http()
-            if before is None:
-                await self.crew.start()
-            else:
+            if before is not None:
                 await self._take_over(before)
+            elif not await self._start_crew():
+                return
         except BaseException:
             await self.stop()
             raise
         _log.info(
             "listening", address=process.listen_addr, port=self.port, http_port=self.http_port, workers=slots
         )
+
+    async def _start_crew(self) -> bool:
+        """False if it was told to stop meanwhile."""
+        start = asyncio.ensure_future(self.crew.start())
+        stop = asyncio.ensure_future(self._wants_to_stop.wait())
+        await asyncio.wait({start, stop}, return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if not start.done():
+            start.cancel()
+            return False
+        start.result()
+        return True
 
     async def _start_http(self) -> None:
         where = self.settings.process.http
@@ -192,7 +205,7 @@ class Supervisor:
         log.configure(fresh.process.log_format, fresh.process.log_level)
         asked = [process for process in self.crew.processes.values() if process.number in self._speaking()]
         answers = await asyncio.gather(
-            *(process.channel.ask("reload", 30.0, **self._orders()) for process in asked),
+            *(process.channel.ask("reload", _RELOAD_TIMEOUT, **self._orders()) for process in asked),
             return_exceptions=True,
         )
         for process, answer in zip(asked, answers, strict=True):
