@@ -64,11 +64,11 @@ def worker(
 
 
 @main.command()
-def check(config: Config) -> None:
+def check(config: Config, heritage: Annotated[int | None, typer.Option(hidden=True)] = None) -> None:
     """Say everything that is wrong with a configuration file, or "configuration OK"."""
     from proxy.cli.check import run
 
-    raise typer.Exit(run(config))
+    raise typer.Exit(run(config, heritage))
 
 
 @tenants.command("list")

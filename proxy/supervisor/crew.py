@@ -100,7 +100,7 @@ class Crew:
                 process.kill()
             else:
                 _settle(first, None)
-            await process.gone.wait()
+            await process.leaves.wait()
             if not self.ending:
                 self.restarts[slot] += 1
                 await asyncio.sleep(backoff.after(monotonic() - process.started_at))
@@ -129,7 +129,12 @@ class Crew:
         """A worker that the program before has started."""
         process = WorkerProcess(row["number"], row["slot"], row["pid"], row["version"], State(row["state"]))
         process.started_at = monotonic() - row["age"]
-        await self._listen_to(process, socket.socket(fileno=row["fd"]), row["handed"])
+        if row["fd"] is not None:
+            await self._listen_to(process, socket.socket(fileno=row["fd"]), row["handed"])
+        else:
+            self.processes[process.number] = process
+            process.speak({}, _nothing).close()
+            self._lost(process)
 
     # --- who there is -------------------------------------------------------------------------------
 
@@ -215,6 +220,10 @@ class Crew:
                 process.kill()
             while self.processes:
                 await next(iter(self.processes.values())).gone.wait()
+
+
+def _nothing() -> None:
+    pass
 
 
 def _settle(future: asyncio.Future[None], error: Exception | None) -> None:

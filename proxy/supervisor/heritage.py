@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from proxy.supervisor.process import BLOCKED_AT_START, program
 
 VARIABLE = "TIERGATE_HERITAGE"
+FORMAT = 1  # another number for what a program of today could not take over
 
 Heritage = dict[str, Any]
 

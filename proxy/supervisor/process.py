@@ -50,6 +50,7 @@ class WorkerProcess:
         self.version = version
         self.state = state
         self.started_at = monotonic()
+        self.leaves = asyncio.Event()  # accepts no more: another one should
         self.gone = asyncio.Event()
         self.channel: Channel
         self.control: Remote
@@ -61,6 +62,8 @@ class WorkerProcess:
 
     def step(self, event: str) -> None:
         self.state = _STEPS[self.state][event]
+        if self.state in (State.ENDING, State.GONE):
+            self.leaves.set()
 
     def has_ended(self) -> str:
         """How, or "" as long as it has not."""

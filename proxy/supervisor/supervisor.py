@@ -47,7 +47,7 @@ class Supervisor:
         self._http_sock: socket.socket | None = None
         self._wants_to_stop = asyncio.Event()
         self._stop_at_once = asyncio.Event()
-        self._upgrading = before is not None
+        self._upgrading = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     # --- start --------------------------------------------------------------------------------------
@@ -109,7 +109,6 @@ class Supervisor:
     async def _replace(self, old: set[int]) -> None:
         await self.crew.start_beside_others()
         self.crew.retire(old, self.settings.process.upgrade_timeout)
-        self._upgrading = False
         _log.info("upgraded", version=self.version, retiring=len(old & self.crew.processes.keys()))
 
     def _spawn(self, work: Any) -> None:
@@ -244,7 +243,7 @@ class Supervisor:
 
     async def _check_program(self) -> None:
         """A program that does not start would take everything with it, so it is tried on the configuration first."""
-        command = [*program(), "check", "--config", self.settings.path]
+        command = [*program(), "check", "--config", self.settings.path, "--heritage", str(heritage.FORMAT)]
 
         def run() -> subprocess.CompletedProcess[str]:
             return subprocess.run(
@@ -316,16 +315,15 @@ class Supervisor:
                 "number": process.number,
                 "slot": process.slot,
                 "pid": process.pid,
-                "fd": process.channel.fileno(),
+                "fd": process.channel.fileno() if not process.channel.closed else None,
                 "handed": process.channel.hand_on(),
                 "version": process.version,
                 "state": process.state.value,
                 "age": now - process.started_at,
             }
             for process in self.crew.processes.values()
-            if not process.channel.closed
         ]
-        return rows, [row["fd"] for row in rows]
+        return rows, [row["fd"] for row in rows if row["fd"] is not None]
 
     # --- the end ------------------------------------------------------------------------------------
 

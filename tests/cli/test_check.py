@@ -9,12 +9,13 @@ from typer.testing import CliRunner, Result
 
 from proxy import __version__
 from proxy.cli import main
+from proxy.supervisor import heritage
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def check(config: Path) -> Result:
-    return CliRunner().invoke(main, ["check", "--config", str(config)])
+def check(config: Path, *more: str) -> Result:
+    return CliRunner().invoke(main, ["check", "--config", str(config), *more])
 
 
 @pytest.mark.parametrize("name", ["minimal.toml", "tiergate.toml"])
@@ -61,3 +62,11 @@ def test_a_certificate_that_is_none(tmp_path: Path) -> None:
 
 def test_version() -> None:
     assert CliRunner().invoke(main, ["--version"]).stdout == f"tiergate {__version__}\n"
+
+
+def test_a_program_that_cannot_take_over_says_so() -> None:
+    config = ROOT / "config" / "minimal.toml"
+    assert check(config, "--heritage", str(heritage.FORMAT)).exit_code == 0
+    refused = check(config, "--heritage", str(heritage.FORMAT + 1))
+    assert refused.exit_code == 1
+    assert "not possible" in refused.stderr

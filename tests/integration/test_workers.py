@@ -387,6 +387,7 @@ def test_a_worker_that_gets_sigterm_drains_and_is_replaced(fleet: Fleet) -> None
     busy.query("BEGIN")
     os.kill(fleet.workers()[victim], signal.SIGTERM)
     wait_until(lambda: victim in fleet.workers("ending"))
+    wait_until(lambda: len(fleet.workers()) == 2)
     assert busy.value("SELECT 1") == "1"
     busy.send(rawclient.query("COMMIT"))
     assert "57P01" in sqlstates(busy.read_to_eof())
@@ -578,6 +579,20 @@ def test_an_upgrade_that_cannot_work_is_refused(fleet: Fleet) -> None:
     fleet.serve.signal(signal.SIGUSR2)
     upgraded(fleet)
     assert client.value("SELECT 1") == "1"
+
+
+def test_an_upgrade_may_follow_another_before_that_is_done(fleet: Fleet) -> None:
+    client, old = fleet.client(), fleet.workers()
+    for count in (1, 2):
+        fleet.serve.signal(signal.SIGUSR2)
+        fleet.serve.event("upgrading", count)
+        fleet.serve.event("listening", count + 1)
+    upgraded(fleet)
+    assert client.value("SELECT 1") == "1"
+    client.close()
+    wait_until(lambda: not any(map(alive, old.values())))
+    wait_until(lambda: fleet.all_pids() == {fleet.serve.process.pid, *fleet.workers().values()})
+    assert len(fleet.workers()) == 2
 
 
 def test_old_workers_are_drained_after_upgrade_timeout(shared: EmbeddedServer, tmp_path: Path) -> None:

@@ -39,9 +39,10 @@ STUB = textwrap.dedent("""
     wish = "ready"
     for name in sorted(os.listdir(plan)):
         try:
-            with open(os.path.join(plan, name)) as file:
+            mine = f"{plan}/../mine-{os.getpid()}"
+            os.rename(os.path.join(plan, name), mine)
+            with open(mine) as file:
                 wish = file.read()
-            os.unlink(os.path.join(plan, name))
             break
         except FileNotFoundError:
             continue
@@ -206,6 +207,42 @@ def test_beside_others_it_is_tried_until_all_new_ones_serve(
         assert len(stage.pids) == 7
         stage.crew.retire({1, 2}, 0)
         assert [stage.states()[number] for number in (1, 2)] == [State.RETIRING] * 2
+
+    stage.run(scenario)
+
+
+def test_one_that_drains_by_itself_has_a_successor_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = Stage(tmp_path, monkeypatch, 1, "stubborn")
+
+    async def scenario() -> None:
+        await stage.crew.start()
+        stage.crew.leaving(stage.crew.processes[1])
+        await stage.until(lambda: stage.states() == {1: State.ENDING, 2: State.READY})
+        stage.crew.processes[1].kill()
+
+    stage.run(scenario)
+
+
+def test_one_whose_channel_was_lost_already_is_still_reaped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = Stage(tmp_path, monkeypatch, 1)
+
+    async def scenario() -> None:
+        await stage.crew.start()
+        old = stage.crew.processes.pop(1)
+        for keeper in stage.crew._keepers:
+            keeper.cancel()
+        old.channel.close()
+        await stage.crew.adopt(
+            {
+                "number": 1, "slot": 0, "pid": old.pid, "fd": None, "version": "0", "handed": {},
+                "state": "ready", "age": 5.0,
+            }
+        )  # fmt: skip
+        await stage.until(lambda: stage.ended == [1])
 
     stage.run(scenario)
 
