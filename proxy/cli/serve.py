@@ -125,7 +125,7 @@ async def supervise(config: Settings, text: str, before: Heritage | None) -> Non
     try:
         await supervisor.start()
         try:
-            with _pidfile(config.process.pidfile):
+            with _pidfile(config.process.pidfile, must=before is None):
                 await supervisor.until_told_to_stop()
         finally:
             await supervisor.stop()
@@ -146,14 +146,16 @@ def _reload(worker: Worker) -> None:
 
 
 @contextlib.contextmanager
-def _pidfile(path: str) -> Iterator[None]:
+def _pidfile(path: str, *, must: bool = True) -> Iterator[None]:
     if not path:
         yield
         return
     try:
         write_pidfile(path)
     except OSError as error:
-        raise ConfigError(f"pidfile {path} cannot be written: {error.strerror}") from None
+        if must:
+            raise ConfigError(f"pidfile {path} cannot be written: {error.strerror}") from None
+        _log.error("pidfile cannot be written", path=path, error=error.strerror)
     try:
         yield
     finally:

@@ -62,11 +62,12 @@ class Supervisor:
             sockets = Sockets.adopt(before["sockets"])
         self.crew = Crew(slots, sockets, self._orders, self._handlers, self._ended)
         try:
-            await self._start_http()
             if before is not None:
                 await self._take_over(before)
-            elif not await self._start_crew():
-                return
+            else:
+                await self._start_http(None)
+                if not await self._start_crew():
+                    return
         except BaseException:
             await self.stop()
             raise
@@ -86,9 +87,9 @@ class Supervisor:
         start.result()
         return True
 
-    async def _start_http(self) -> None:
+    async def _start_http(self, left: int | None) -> None:
+        """On the socket that is `left` by the program before, if there is one."""
         where = self.settings.process.http
-        left = self._before["http"] if self._before is not None else None
         if left is not None:
             self._http_sock = socket.socket(fileno=left)
         elif where is not None:
@@ -104,6 +105,11 @@ class Supervisor:
         old = [row["number"] for row in before["workers"]]
         for row in before["workers"]:
             await self.crew.adopt(row)
+        try:
+            await self._start_http(before["http"])
+        except ConfigError as error:  # no reason to end what serves
+            _log.error("no HTTP", problems=list(error.problems))
+        self._before = None
         self._spawn(self._replace(set(old)))
 
     async def _replace(self, old: set[int]) -> None:

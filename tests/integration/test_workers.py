@@ -596,10 +596,19 @@ def test_an_upgrade_may_follow_another_before_that_is_done(fleet: Fleet) -> None
 
 
 def test_old_workers_are_drained_after_upgrade_timeout(shared: EmbeddedServer, tmp_path: Path) -> None:
-    with running(tmp_path / "tiergate.toml", text(shared, workers=2, upgrade_timeout="200ms")) as fleet:
+    settings = text(shared, workers=2, upgrade_timeout="200ms", http_addr="")
+    with (
+        running(tmp_path / "tiergate.toml", settings) as fleet,
+        socket.create_server(("127.0.0.1", 0)) as taken,
+    ):
         idle = fleet.client()
         old = fleet.workers()
+        # What a start would fail for must not end those that serve.
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        text_now = settings.replace('http_addr = ""', f'http_addr = "{address}"\npidfile = "/none/pid"')
+        fleet.serve.config.write_text(text_now)
         fleet.serve.signal(signal.SIGUSR2)
+        assert address in fleet.serve.event("no HTTP")["problems"][0]
         assert sqlstates(idle.read_to_eof()) == ["57P01"]
         wait_until(lambda: not any(map(alive, old.values())))
         assert len(fleet.workers()) == 2
