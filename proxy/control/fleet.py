@@ -119,6 +119,8 @@ class Fleet:
         own = self._house.own_view(name)
         if own is not None:
             return own
+        if name == "totals":
+            return merging.totals(await self.view("stats"))
         views = await self._all(lambda member: member.view(name, *words))
         how = merging.SUMS.get(name)
         if how is not None and how.counts:

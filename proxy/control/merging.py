@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from proxy.control.views import Value, View
@@ -15,53 +15,67 @@ Views = Mapping[int, View]  # by the worker's number
 class Sums:
     """How a view's rows are added up: by `key`; columns that are named nowhere are alike in all workers.
 
-    `counts` only grow, so those of workers that are gone are kept; `finish` works out what follows from others.
+    `counts` only grow, so those of workers that are gone are kept. `means` are weighted by the column that is
+    said of each; `joined` are lists of names.
     """
 
     key: tuple[str, ...]
     sums: tuple[str, ...] = ()
     counts: tuple[str, ...] = ()
+    means: tuple[tuple[str, str], ...] = ()
     most: tuple[str, ...] = ()
     least: tuple[str, ...] = ()
-    finish: Callable[[Row], None] | None = None
+    joined: tuple[str, ...] = ()
     longest_wait: bool = False
     keeps_rows: bool = False  # also those that only workers that are gone have told
 
 
-def _averages(row: Row) -> None:
-    for name, per in (
-        ("xact_time", "xact_count"),
-        ("query_time", "query_count"),
-        ("wait_time", "server_assignment_count"),
-    ):
-        total, count = row.get(f"total_{name}"), row.get(f"total_{per}")
-        if isinstance(total, int) and isinstance(count, int):
-            row[f"avg_{name}"] = total // count if count else 0
-
-
-SIDE_BY_SIDE = frozenset({"clients", "servers"})
-SUMS: dict[str, Sums] = {
-    "pools": Sums(
-        ("database", "user", "cluster"),
-        (
-            "cl_active", "cl_waiting", "cl_active_cancel_req", "cl_waiting_cancel_req", "sv_active",
-            "sv_active_cancel", "sv_being_canceled", "sv_idle", "sv_used", "sv_tested", "sv_login",
-        ),
-        most=("paused",),
-        longest_wait=True,
+_COUNTED = ("server_assignment_count", "xact_count", "query_count")
+_TIMED = ("xact_time", "query_time", "wait_time")
+# A time is for each transaction, query and checkout.
+_PER = tuple(zip(_TIMED, ("xact_count", "query_count", "server_assignment_count"), strict=True))
+_POOLS = Sums(
+    ("database", "user", "cluster"),
+    (
+        "cl_active", "cl_waiting", "cl_active_cancel_req", "cl_waiting_cancel_req", "sv_active",
+        "sv_active_cancel", "sv_being_canceled", "sv_idle", "sv_used", "sv_tested", "sv_login",
     ),
+    most=("paused",),
+    longest_wait=True,
+)  # fmt: skip
+_STATS = Sums(
+    ("database", "user", "cluster"),
+    sums=(*(f"avg_{name}" for name in (*_COUNTED, "recv", "sent")),),
+    counts=(*(f"total_{name}" for name in (*_COUNTED, "received", "sent", *_TIMED)),),
+    means=(*((f"avg_{time}", f"avg_{count}") for time, count in _PER),),
+    keeps_rows=True,
+)
+_STATS_TOTALS = Sums(
+    ("database", "user", "cluster"),
+    counts=(*_COUNTED, "bytes_received", "bytes_sent", *_TIMED),
+    keeps_rows=True,
+)
+_STATS_AVERAGES = Sums(
+    ("database", "user", "cluster"), sums=(*_COUNTED, "bytes_received", "bytes_sent"), means=_PER
+)
+
+
+def _by_database(how: Sums) -> Sums:
+    return replace(how, key=("database",), joined=("user", "cluster"))
+
+
+SIDE_BY_SIDE = frozenset({"clients", "servers", "sockets", "active_sockets"})
+SUMS: dict[str, Sums] = {
+    "pools": _POOLS,
+    "pgbouncer.pools": replace(_POOLS, key=("database", "user"), joined=("pool_mode", "cluster")),
     "databases": Sums(("name",), ("current_connections",), most=("paused", "disabled")),
     "clusters": Sums(("name", "endpoint", "role"), ("connections",), least=("healthy",)),
-    "stats": Sums(
-        ("database", "user", "cluster"),
-        ("avg_server_assignment_count", "avg_xact_count", "avg_query_count", "avg_recv", "avg_sent"),
-        counts=(
-            "total_server_assignment_count", "total_xact_count", "total_query_count", "total_received", "total_sent",
-            "total_xact_time", "total_query_time", "total_wait_time",
-        ),
-        finish=_averages,
-        keeps_rows=True,
-    ),
+    "stats": _STATS,
+    "stats_totals": _STATS_TOTALS,
+    "stats_averages": _STATS_AVERAGES,
+    "pgbouncer.stats": _by_database(_STATS),
+    "pgbouncer.stats_totals": _by_database(_STATS_TOTALS),
+    "pgbouncer.stats_averages": _by_database(_STATS_AVERAGES),
     "tenants": Sums(
         ("name",), ("clients", "servers", "waiting"), counts=("queries", "transactions", "errors"), most=("disabled",)
     ),
@@ -81,6 +95,8 @@ def merged(name: str, views: Views, gone: View | None = None) -> View:
         return summed(SUMS[name], views, gone)
     if name == "lists":
         return _lists(views)
+    if name == "state":
+        return _state(views)
     return _union(views)
 
 
@@ -125,14 +141,13 @@ def summed(how: Sums, views: Views, gone: View | None = None) -> View:
             for column in how.counts:
                 found[key][column] = _plus(found[key].get(column), row.get(column))
         elif how.keeps_rows:
-            found[key] = row | dict.fromkeys((*how.sums, *how.most), 0)
-    if how.finish is not None:
-        for row in found.values():
-            how.finish(row)
+            found[key] = row | dict.fromkeys((*how.sums, *(time for time, _ in how.means), *how.most), 0)
     return View(columns, [tuple(row.get(column) for column in columns) for row in found.values()])
 
 
 def _add(how: Sums, total: Row, row: Row) -> None:
+    for time, count in how.means:  # before the counts are added up
+        total[time] = _mean((total.get(time), total.get(count)), (row.get(time), row.get(count)))
     for column in (*how.sums, *how.counts):
         total[column] = _plus(total.get(column), row.get(column))
     for column in how.most:
@@ -142,6 +157,11 @@ def _add(how: Sums, total: Row, row: Row) -> None:
             total[column] = row.get(column)
             if "reason" in row:
                 total["reason"] = row["reason"]
+    for column in how.joined:
+        names = {
+            name for value in (total.get(column), row.get(column)) for name in str(value or "").split(", ")
+        }
+        total[column] = ", ".join(sorted(names - {""}))
     if how.longest_wait and _wait(row) > _wait(total):
         total["maxwait"], total["maxwait_us"] = row["maxwait"], row["maxwait_us"]
 
@@ -182,6 +202,32 @@ def _plus(one: Value, other: Value) -> int | float:
 
 def _wait(row: Row) -> tuple[int | float, int | float]:
     return _number(row.get("maxwait")), _number(row.get("maxwait_us"))
+
+
+def _mean(*parts: tuple[Value, Value]) -> int:
+    """Of values with their weights. Rates below one a second are told as 0, but weigh something."""
+    weighed = [(_number(value), _number(weight) or 0.5) for value, weight in parts if _number(value)]
+    return int(sum(v * w for v, w in weighed) / sum(w for _, w in weighed)) if weighed else 0
+
+
+def totals(stats: View) -> View:
+    """SHOW TOTALS out of SHOW STATS."""
+    how = replace(_STATS, key=(), joined=())
+    row = _by_name(summed(how, {1: stats}))
+    columns = [column for column in stats.columns if column.startswith(("total_", "avg_"))]
+    return View(("name", "value"), [(column, row[0][column] if row else 0) for column in columns])
+
+
+def _state(views: Views) -> View:
+    """Active as long as one is; paused or draining if all are."""
+    columns = next(iter(views.values())).columns
+    told: dict[Value, list[Value]] = {}
+    for view in views.values():
+        for key, value in view.rows:
+            told.setdefault(key, []).append(value)
+    is_so = {key: any(v == "yes" for v in values) if key == "active" else all(v == "yes" for v in values)
+             for key, values in told.items()}  # fmt: skip
+    return View(columns, [(key, "yes" if so else "no") for key, so in is_so.items()])
 
 
 def _lists(views: Views) -> View:

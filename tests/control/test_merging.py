@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
+from proxy import settings
 from proxy.control import merging, views
 from proxy.control.merging import SUMS, Views, merged
 from proxy.control.views import Value, View
+from proxy.worker import Worker
 
 
 def view(*rows: dict[str, Any]) -> View:
@@ -68,16 +70,44 @@ def test_a_client_that_says_no_worker(which: str) -> None:
     assert merging.whose(which) == (0, which)
 
 
-def stat(count: int, seconds: int = 0, **more: Any) -> dict[str, Any]:
+def stat(count: int, seconds: int = 0, average: int = 99, **more: Any) -> dict[str, Any]:
     return {
         "database": "d", "total_query_count": count, "total_query_time": seconds, "avg_query_count": count,
-        "avg_query_time": 99, "user": "u", "cluster": "c", **more,
+        "avg_query_time": average, "user": "u", "cluster": "c", **more,
     }  # fmt: skip
 
 
-def test_averages_are_worked_out_anew() -> None:
-    (found,) = dicts(merged("stats", {1: view(stat(2, 100)), 2: view(stat(8, 100))}))
-    assert (found["total_query_count"], found["avg_query_count"], found["avg_query_time"]) == (10, 10, 20)
+def test_averages_are_weighted() -> None:
+    (found,) = dicts(merged("stats", {1: view(stat(2, 100, 30)), 2: view(stat(8, 100, 10))}))
+    assert (found["total_query_count"], found["avg_query_count"]) == (10, 10)
+    assert (found["total_query_time"], found["avg_query_time"]) == (200, 14)
+    idle, slow = stat(0, 0, 0), stat(0, 5, 50)
+    (found,) = dicts(merged("stats", {1: view(idle), 2: view(slow), 3: view(idle)}))
+    assert found["avg_query_time"] == 50
+
+
+def test_what_pgbouncers_exporters_read_has_one_row_a_database() -> None:
+    one, two = stat(2, cluster="a"), stat(3, user="x, y", cluster="b")
+    (found,) = dicts(merged("pgbouncer.stats", {1: view(one), 2: view(two)}))
+    assert (found["total_query_count"], found["user"], found["cluster"]) == (5, "u, x, y", "a, b")
+    totals = dict(merging.totals(View(tuple(one), [tuple(one.values()), tuple(two.values())])).rows)
+    assert (totals["total_query_count"], totals["avg_query_time"]) == (5, 99)
+    assert dict(merging.totals(View(tuple(one), [])).rows)["total_query_count"] == 0
+
+
+def test_the_state_of_all() -> None:
+    def state(**so: bool) -> View:
+        return view(*({"key": key, "value": "yes" if value else "no"} for key, value in so.items()))
+
+    one, other = (
+        state(active=True, paused=False, draining=False),
+        state(active=False, paused=True, draining=True),
+    )
+    for told, so in (
+        ({1: one, 2: other}, ["yes", "no", "no"]),
+        ({1: other, 2: other}, ["no", "yes", "yes"]),
+    ):
+        assert [row["value"] for row in dicts(merged("state", told))] == so
 
 
 def test_the_counts_of_workers_that_are_gone_stay() -> None:
@@ -141,6 +171,28 @@ def test_a_worker_of_another_version_may_have_other_columns() -> None:
 
 
 def test_every_view_has_a_way() -> None:
-    """What is added up nowhere must be alike everywhere, or side by side."""
-    alike = {"lists"}
-    assert views.VIEWS.keys() == SUMS.keys() | merging.SIDE_BY_SIDE | alike
+    """What is added up nowhere must have a way of its own."""
+    of_their_own = {"lists", "state", "totals", "config", "workers"}
+    assert SUMS.keys() | merging.SIDE_BY_SIDE | of_their_own == views.NAMES
+
+
+@pytest.mark.parametrize("name", sorted(SUMS))
+def test_every_column_that_is_added_up_is_there(name: str) -> None:
+    with_plane = views.AS_PGBOUNCER if name.startswith(views.PGBOUNCER) else views.VIEWS
+    columns = with_plane[name.removeprefix(views.PGBOUNCER)](_plane()).columns
+    how = SUMS[name]
+    named = {
+        *how.key,
+        *how.sums,
+        *how.counts,
+        *how.most,
+        *how.least,
+        *how.joined,
+        *(c for m in how.means for c in m),
+    }
+    assert named <= set(columns)
+
+
+def _plane() -> Any:
+    worker = Worker(settings.parse("", "empty.toml"))
+    return worker.plane

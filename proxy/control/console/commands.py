@@ -77,9 +77,7 @@ def split(text: str) -> list[str]:
     return [part.strip() for part in parts if part.strip()]
 
 
-async def execute(
-    control: Control, statement: str, *, may_write: bool, as_pgbouncer: bool = False
-) -> Answer:
+async def execute(control: Control, statement: str, *, may_write: bool, as_pgbouncer: bool = False) -> Answer:
     """`as_pgbouncer`: rows are by PgBouncer's keys."""
     parts = words(statement)
     verb, rest = parts[0].lower(), parts[1:]
