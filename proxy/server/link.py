@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from proxy.admission.accounts import Account, Counter, UserAccount
 from proxy.errors import TiergateError
@@ -11,11 +11,8 @@ from proxy.protocol.state import EMPTY, State
 from proxy.protocol.statements import Statement
 from proxy.stats import PoolStats
 
-if TYPE_CHECKING:
-    from proxy.server.connection import ServerConnection
-    from proxy.server.pool import Pool
-
-S_contra = TypeVar("S_contra", contravariant=True)
+S_contra = TypeVar("S_contra", contravariant=True)  # a server connection
+P_contra = TypeVar("P_contra", contravariant=True)  # a pool
 
 
 class Link:
@@ -36,7 +33,7 @@ class Link:
         self.wait_limit = limits.query_wait_timeout or 0.0
         self.waiting_since = 0.0
 
-    def granted(self, server: ServerConnection) -> None:
+    def granted(self, server: Any) -> None:
         """The wait is over."""
 
     def refused(self, error: TiergateError) -> None:
@@ -88,17 +85,17 @@ class Owner(Protocol[S_contra]):
     def retire(self, statement: Statement) -> None: ...
 
 
-class Keeper(Protocol):
+class Keeper(Protocol[P_contra, S_contra]):
     """What a pool asks of those who keep all pools."""
 
     options: ServerOptions
 
-    def connection_counters(self, pool: Pool) -> tuple[Counter, ...]: ...
-    def open(self, pool: Pool, counters: tuple[Counter, ...]) -> None: ...
-    def make_room(self, wanting: Pool) -> None: ...
-    def came_idle(self, pool: Pool) -> None: ...
+    def connection_counters(self, pool: P_contra) -> tuple[Counter, ...]: ...
+    def open(self, pool: P_contra, counters: tuple[Counter, ...]) -> None: ...
+    def make_room(self, wanting: P_contra) -> None: ...
+    def came_idle(self, pool: P_contra) -> None: ...
     def reachable(self, cluster: Cluster, now: float) -> bool: ...
-    def release(self, server: ServerConnection) -> None: ...
+    def release(self, server: S_contra) -> None: ...
     def retire(self, statement: Statement) -> None: ...
-    def cancel(self, server: ServerConnection) -> None: ...
-    def cancel_and_close(self, server: ServerConnection) -> None: ...
+    def cancel(self, server: S_contra) -> None: ...
+    def cancel_and_close(self, server: S_contra) -> None: ...

@@ -42,7 +42,12 @@ class Pool:
     )  # fmt: skip
 
     def __init__(
-        self, pools: Keeper, key: PoolKey, cluster: Cluster, mode: PoolMode, login: tuple[str, str]
+        self,
+        pools: Keeper[Pool, ServerConnection],
+        key: PoolKey,
+        cluster: Cluster,
+        mode: PoolMode,
+        login: tuple[str, str],
     ) -> None:
         self.pools = pools
         self.key = key
