@@ -81,11 +81,10 @@ def test_psycopg_pipeline(proxy: Proxy) -> None:
         assert [cursor.fetchone() for cursor in cursors] == [(n,) for n in range(300)]
         with connection.transaction():
             connection.execute("INSERT INTO notes VALUES (502, 'pipe')")
-        with pytest.raises(psycopg.errors.DivisionByZero):  # whichever call is the first to read the reply
-            bad = connection.execute("SELECT 1/0")
-            connection.execute("SELECT 1")
-            bad.fetchone()
-        pipeline.sync()
+    with pytest.raises(psycopg.errors.DivisionByZero), connection.pipeline():
+        connection.execute("SELECT 1/0")
+        connection.execute("SELECT 1")
+    with connection.pipeline():
         assert connection.execute("SELECT count(*) FROM notes WHERE id = 502").fetchone() == (1,)
     connection.execute("DELETE FROM notes WHERE id = 502")
 
