@@ -201,7 +201,20 @@ def test_views_are_those_of_all_workers(kept: Fleet) -> None:
     assert lists["used_clients"] == len(kept.console("SHOW CLIENTS"))
     for some in by_worker.values():
         some[0].query("COMMIT")
-    for command in ("DATABASES", "STATS", "TIERS", "CLUSTERS", "USERS", "CONFIG", "ROUTE std_1", "VERSION"):
+    for command in (
+        "DATABASES",
+        "STATS",
+        "STATS_TOTALS",
+        "STATS_AVERAGES",
+        "TOTALS",
+        "STATE",
+        "TIERS",
+        "CLUSTERS",
+        "USERS",
+        "CONFIG",
+        "ROUTE std_1",
+        "VERSION",
+    ):
         rows = [tuple(row.values()) for row in kept.console(f"SHOW {command}")]
         assert rows
         assert len(set(rows)) == len(rows), command
