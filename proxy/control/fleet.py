@@ -21,7 +21,8 @@ from proxy.net.channel import Channel, ChannelLost, Fields, Handler, NoAnswer
 Result = int | list[str] | None
 
 _log = log.get("fleet")
-_OFTEN = 10.0  # seconds within which a worker must have told what it sees
+_SEEN = 10.0  # seconds within which a worker must have told what it sees
+_SCRAPED = 3.0  # and what it has counted: who scrapes waits 10
 # These wait for transactions, for another program, or for much to be read.
 _SLOW_VERBS = frozenset({"pause", "upgrade", "reload", "set"})
 
@@ -58,19 +59,19 @@ class Remote:
         self._channel = channel
 
     async def view(self, name: str, *words: str) -> View:
-        answer = await self._channel.ask("view", _OFTEN, name=name, words=words)
+        answer = await self._channel.ask("view", _SEEN, name=name, words=words)
         return View(tuple(answer["columns"]), [tuple(row) for row in answer["rows"]])
 
     async def act(self, verb: str, *words: str) -> Result:
-        timeout = None if verb in _SLOW_VERBS else _OFTEN
+        timeout = None if verb in _SLOW_VERBS else _SEEN
         result: Result = (await self._channel.ask("act", timeout, verb=verb, words=words))["result"]
         return result
 
     async def counts(self) -> Counts:
-        return await self._channel.ask("counts", _OFTEN)
+        return await self._channel.ask("counts", _SCRAPED)
 
     async def problems(self) -> list[str]:
-        found: list[str] = (await self._channel.ask("problems", _OFTEN))["problems"]
+        found: list[str] = (await self._channel.ask("problems", _SCRAPED))["problems"]
         return found
 
 

@@ -270,7 +270,10 @@ class Supervisor:
         for process in processes:
             process.channel.pause()
         try:
+            deadline = monotonic() + _PATIENCE
             while any(process.channel.busy and not process.channel.closed for process in processes):
+                if monotonic() > deadline:
+                    raise TiergateError("a worker does not read what it is told")
                 await asyncio.sleep(0.005)
             if self.http is not None:
                 await self.http.stop()

@@ -233,6 +233,18 @@ def test_one_scrape_shows_all_workers(kept: Fleet) -> None:
     assert kept.get("/healthz")[0] == 200
 
 
+def test_a_worker_that_hangs_holds_up_no_scrape(kept: Fleet) -> None:
+    counted = kept.metric("db_query_count")
+    pid = min(kept.workers().values())
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        assert kept.metric("db_query_count") == counted
+        assert kept.get("/readyz")[0] == 200
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert kept.metric("db_query_count") == counted
+
+
 def test_a_route_is_told_and_what_is_unknown_refused(kept: Fleet) -> None:
     assert "shared" in [row["value"] for row in kept.console("SHOW ROUTE std_1")]
     assert kept.refused("SHOW ROUTE nobody") == "22023"
