@@ -43,6 +43,7 @@ class Member:
         self.channel = Channel(self._handlers, self._orphaned)
 
     async def run(self) -> None:
+        log.configure()  # until the configuration says how
         log.identify(worker=self._number)
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._leave, "drain")
