@@ -82,8 +82,7 @@ def test_psycopg_pipeline(proxy: Proxy) -> None:
         with connection.transaction():
             connection.execute("INSERT INTO notes VALUES (502, 'pipe')")
     with pytest.raises(psycopg.errors.DivisionByZero), connection.pipeline():
-        connection.execute("SELECT 1/0")
-        connection.execute("SELECT 1")
+        connection.execute("SELECT 1/0").connection.execute("SELECT 1")
     with connection.pipeline():
         assert connection.execute("SELECT count(*) FROM notes WHERE id = 502").fetchone() == (1,)
     connection.execute("DELETE FROM notes WHERE id = 502")
