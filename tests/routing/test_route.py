@@ -44,9 +44,9 @@ def test_replicas_are_no_endpoints_of_a_route() -> None:
 
 def test_database_and_user_of_the_server() -> None:
     own = replace(USER, server_user="app_rw")
-    assert route(TENANT, TIER, SHARED, own, "db", OPTIONS).pool_key == ("shared", "db", "app_rw")
+    assert route(TENANT, TIER, SHARED, own, "db", OPTIONS).pool_key == PoolKey("shared", "db", "app_rw")
     fixed = replace(SHARED, dbname="erp", user="pool")
-    assert route(TENANT, TIER, fixed, own, "db", OPTIONS).pool_key == ("shared", "erp", "pool")
+    assert route(TENANT, TIER, fixed, own, "db", OPTIONS).pool_key == PoolKey("shared", "erp", "pool")
 
 
 MODES = (None, PoolMode.SESSION, PoolMode.STATEMENT)
