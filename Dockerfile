@@ -2,8 +2,11 @@
 
 FROM python:3.11-slim AS build
 WORKDIR /src
-RUN python -m venv /opt/tiergate
-COPY pyproject.toml README.md ./
+# The hot modules are compiled here; the image that runs needs no compiler.
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/* \
+    && python -m venv /opt/tiergate
+ENV TIERGATE_COMPILE=1
+COPY pyproject.toml setup.py README.md ./
 COPY proxy ./proxy
 RUN /opt/tiergate/bin/pip install --no-cache-dir --no-compile . \
     && /opt/tiergate/bin/python -m compileall -q /opt/tiergate/lib

@@ -49,7 +49,12 @@ def extensions() -> list[Extension]:
             raise
         return []
     modules = [
-        Extension("proxy." + name.replace("/", "."), [_source(name)], optional=not wanted)
+        Extension(
+            "proxy." + name.replace("/", "."),
+            [_source(name)],
+            optional=not wanted,
+            extra_compile_args=["-O2", "-g0"],
+        )
         for name in COMPILED
     ]
     # Annotations are for readers and mypy; the types of the compiled code stand in the .pxd files.

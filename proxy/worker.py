@@ -10,7 +10,7 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from proxy import __version__, log, settings
+from proxy import BUILD, __version__, log, settings
 from proxy.client.accept import Acceptor
 from proxy.client.login import Login
 from proxy.client.login import fail as refuse
@@ -107,7 +107,13 @@ class Worker:
             raise
         self._timer = loop.call_later(SWEEP, self._sweep)
         if self._sockets is None:
-            _log.info("listening", address=process.listen_addr, port=self.port, http_port=self.http_port)
+            _log.info(
+                "listening",
+                address=process.listen_addr,
+                port=self.port,
+                http_port=self.http_port,
+                build=BUILD,
+            )
 
     async def _bind(self, loop: asyncio.AbstractEventLoop) -> None:
         process = self.settings.process

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Mapping
 from time import monotonic
 from typing import Any
 
-from proxy import __version__, log, settings
+from proxy import BUILD, __version__, log, settings
 from proxy.control import fleet, views
 from proxy.control.api import Http, listening
 from proxy.control.fleet import Fleet, Result
@@ -72,7 +72,12 @@ class Supervisor:
             await self.stop()
             raise
         _log.info(
-            "listening", address=process.listen_addr, port=self.port, http_port=self.http_port, workers=slots
+            "listening",
+            address=process.listen_addr,
+            port=self.port,
+            http_port=self.http_port,
+            workers=slots,
+            build=BUILD,
         )
 
     async def _start_crew(self) -> bool:

@@ -11,6 +11,7 @@ import asyncpg
 import psycopg
 import pytest
 
+from proxy import BUILD, __version__
 from proxy.control.console import commands
 from proxy.control.views import VIEWS
 from tests import rawclient
@@ -78,7 +79,7 @@ def test_binary_results_as_psycopg_asks_for_them(proxy: Proxy) -> None:
 
 
 def test_version_names_the_product(proxy: Proxy) -> None:
-    assert str(proxy.console("SHOW VERSION")[0]["version"]).startswith("Tiergate ")
+    assert proxy.console("SHOW VERSION")[0]["version"] == f"Tiergate {__version__} ({BUILD})"
 
 
 def test_help_names_every_view_and_command(proxy: Proxy) -> None:

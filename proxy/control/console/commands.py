@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from proxy import BUILD
 from proxy.control import views
 from proxy.control.fleet import Control
 from proxy.control.views import View
@@ -129,7 +130,7 @@ async def show(control: Control, rest: list[str], *, as_pgbouncer: bool) -> Answ
     if name == "help":
         return Answer("SHOW", View(("command",), [(line,) for line in HELP]))
     if name == "version":
-        return Answer("SHOW", View(("version",), [(f"Tiergate {control.version} (interpreted)",)]))
+        return Answer("SHOW", View(("version",), [(f"Tiergate {control.version} ({BUILD})",)]))
     if name == "route":
         return Answer("SHOW", await control.view("route", *_route(rest[1:])))
     if as_pgbouncer and name in views.AS_PGBOUNCER:
