@@ -1,7 +1,10 @@
+cimport cython
+
 cdef class Histogram:
     cdef public list buckets
     cdef public double total
 
+    @cython.locals(bucket=Py_ssize_t, bound=double)
     cpdef object add(self, double seconds)
 
 cdef class TenantStats:

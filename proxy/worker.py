@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
 from collections.abc import Sequence
@@ -325,3 +326,10 @@ def certificates(config: Settings) -> tuple[tls.ServerTls, tls.ClientTls | None]
 
 def write_pidfile(path: str) -> None:
     Path(path).write_text(f"{os.getpid()}\n")
+
+
+def tame_collector() -> None:
+    """What is there when a process begins to serve stays. After that cycles are few: they are looked for seldom."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)

@@ -24,7 +24,7 @@ from proxy.settings import Settings
 from proxy.supervisor import heritage
 from proxy.supervisor.heritage import Heritage
 from proxy.supervisor.supervisor import Supervisor
-from proxy.worker import Worker, write_pidfile
+from proxy.worker import Worker, tame_collector, write_pidfile
 
 Ready = Callable[[Worker], Awaitable[None]]
 
@@ -40,6 +40,7 @@ def run(config: Path) -> int:
         if before is not None or loaded.process.worker_count > 1:
             uvloop.run(supervise(loaded, text, before))
         else:
+            tame_collector()
             uvloop.run(serve(loaded))
     except ConfigError as error:
         complain(error)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import uvloop
 
 from proxy.supervisor.member import Member
+from proxy.worker import tame_collector
 
 
 def run(number: int, channel: int, sockets: str) -> int:
     async def member() -> None:
         await Member(number, channel, [int(fd) for fd in sockets.split(",") if fd]).run()
 
+    tame_collector()
     uvloop.run(member())
     return 0

@@ -95,7 +95,7 @@ class SocketTransport:
         self._sock = sock
         self._fd = sock.fileno()
         self._protocol = protocol
-        self._backlog: deque[bytes] = deque()
+        self._backlog: deque[bytes] | None = None  # an idle client needs none
         self._kept = 0  # bytes in the backlog
         self._state = _OPEN
         self._paused = False  # the protocol has been told to
@@ -171,6 +171,8 @@ class SocketTransport:
             self._keep(data[sent:])
 
     def _keep(self, data: bytes) -> None:
+        if self._backlog is None:
+            self._backlog = deque()
         self._backlog.append(data)
         self._kept += len(data)
         if not self._writing:
@@ -195,6 +197,7 @@ class SocketTransport:
             self._lose(error)
             return
         if not backlog:
+            self._backlog = None
             self._stop_writing()
             if self._state == _CLOSING:
                 self._lose(None)
@@ -236,7 +239,7 @@ class SocketTransport:
         self._lookout.remove(self._fd)
         self._stop_reading()
         self._stop_writing()
-        self._backlog.clear()
+        self._backlog = None
         self._kept = 0
         self._loop.call_soon(self._lost, error)
 
