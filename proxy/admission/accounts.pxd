@@ -4,7 +4,10 @@ from proxy.stats cimport TenantStats
 
 cdef class Counter:
     cdef public str name
-    cdef public long limit, used
+    cdef public long allowance, owed, used
+    cdef public bint attended, backed, sought
+    cdef public object lender, reserve
+    cdef public long _limit
     cdef public dict _waiting
 
     cpdef object give(self)

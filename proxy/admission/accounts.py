@@ -1,19 +1,25 @@
 """What each tenant, each tier and the process use right now, and whether they may use one more.
 
-A Counter is a number of permits in use against a limit; a permit taken is given back exactly once by
+A Counter is a number of permits in use against an allowance; a permit taken is given back exactly once by
 whoever took it. When one is given back, those who were refused because of it are called (`when_free`),
 so that nobody polls. An Account joins the counters of a tenant with those of its tier and of the user: a
 permit is taken from all of them or from none.
+
+In a process that is alone the allowance is the limit. Where several share the limit, it is what this one has been
+granted of it, and a Lender gets more and gives back what others want; taking a permit is no dearer for it.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from proxy.errors import CapReached
 from proxy.model import Limits, Tenant, Tier, User
 from proxy.stats import TenantStats
+
+UNLIMITED = sys.maxsize
 
 
 class Directory(Protocol):
@@ -24,24 +30,85 @@ class Directory(Protocol):
     def limits(self, tenant: Tenant, user: User | None) -> Limits: ...
 
 
+class Hope(Protocol):
+    """Somebody who waits only for an answer."""
+
+    def granted(self) -> bool:
+        """A permit has been taken for it; False: it has left, and the permit is not its."""
+
+    def refused(self) -> None: ...
+
+
+class Lender(Protocol):
+    """Where the permits of a counter come from that is shared with other processes."""
+
+    def touch(self, counter: Counter) -> None:
+        """It is waited for, or others want of it: there may be something to say."""
+
+    def repay(self, counter: Counter) -> None:
+        """One permit that has just come free goes to whom it is owed."""
+
+    def limited(self, counter: Counter, before: int) -> None:
+        """Its limit was `before`."""
+
+    def hope(self, counter: Counter, hope: Hope) -> None: ...
+
+
+class Reserve(Protocol):
+    """Permits in use that could be given up, as those of pooled connections that are idle."""
+
+    def spare(self) -> int: ...
+    def surrender(self, count: int) -> None: ...
+
+
 class Counter:
-    """Permits in use. `limit` 0 is no limit."""
+    """Permits in use. `limit` 0 is no limit. `backed`: they stand for something that outlives the process."""
 
-    __slots__ = ("_waiting", "limit", "name", "used")
+    __slots__ = (
+        "_limit", "_waiting", "allowance", "attended", "backed", "lender", "name", "owed", "reserve", "sought", "used",
+    )  # fmt: skip
 
-    def __init__(self, name: str, limit: int = 0) -> None:
+    def __init__(
+        self, name: str, limit: int = 0, *, lender: Lender | None = None, backed: bool = False
+    ) -> None:
         self.name = name
-        self.limit = limit
         self.used = 0
+        self.allowance = UNLIMITED
+        self.attended = False  # somebody is to hear of permits given back
+        self.lender = lender
+        self.backed = backed
+        self.sought = False  # by another process
+        self.owed = 0  # to another process, even if somebody waits here
+        self.reserve: Reserve | None = None
+        self._limit = 0
         self._waiting: dict[Callable[[], None], None] = {}
+        self.limit = limit
+
+    @property
+    def limit(self) -> int:
+        return self._limit
+
+    @limit.setter
+    def limit(self, limit: int) -> None:
+        before, self._limit = self._limit, limit
+        if limit == before:
+            return
+        if self.lender is None:
+            self.allowance = limit or UNLIMITED
+        else:
+            self.lender.limited(self, before)
 
     @property
     def full(self) -> bool:
-        return 0 < self.limit <= self.used
+        return self.used >= self.allowance
 
     @property
     def waited_for(self) -> bool:
         return bool(self._waiting)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
 
     def take(self) -> None:
         self.used += 1
@@ -50,23 +117,43 @@ class Counter:
         if self.used <= 0:
             raise AssertionError(f"{self.name}: a permit was given back twice")
         self.used -= 1
+        if self.attended:
+            self._given()
+
+    def _given(self) -> None:
+        lender = self.lender
+        if lender is not None:
+            if self.owed:
+                lender.repay(self)
+            lender.touch(self)
         if self._waiting and not self.full:
             self.wake()
 
     def wake(self) -> None:
-        """Calls those who wait; also for a limit that was raised."""
-        waiting, self._waiting = self._waiting, {}
-        for callback in waiting:
+        """Calls those who wait, first come first, until it is full; all if it is, since they may make room."""
+        was_full = self.full
+        for _ in range(len(self._waiting)):
+            if not self._waiting or (self.full and not was_full):
+                break
+            callback = next(iter(self._waiting))
+            del self._waiting[callback]  # whoever wants more than it gets waits again, behind the others
             callback()
+        self.attend()
 
     def when_free(self, callback: Callable[[], None]) -> None:
         self._waiting[callback] = None
+        self.attended = True
+        if self.lender is not None:
+            self.lender.touch(self)
+
+    def attend(self) -> None:
+        self.attended = bool(self._waiting or self.sought or self.owed)
 
 
 def take_all(counters: tuple[Counter, ...]) -> Counter | None:
     """Takes one permit of each; if one is full, takes none and returns it."""
     for counter in counters:
-        if counter.limit and counter.used >= counter.limit:
+        if counter.used >= counter.allowance:
             return counter
     for counter in counters:
         counter.used += 1
@@ -81,9 +168,9 @@ def give_all(counters: tuple[Counter, ...]) -> None:
 class TierAccount:
     __slots__ = ("clients", "servers", "tier")
 
-    def __init__(self, tier: Tier) -> None:
-        self.clients = Counter(f"tier {tier.name} max_client_connections")
-        self.servers = Counter(f"tier {tier.name} max_connections")
+    def __init__(self, tier: Tier, lender: Lender | None = None) -> None:
+        self.clients = Counter(f"tier {tier.name} max_client_connections", lender=lender)
+        self.servers = Counter(f"tier {tier.name} max_connections", lender=lender, backed=True)
         self.update(tier)
 
     def update(self, tier: Tier) -> None:
@@ -98,9 +185,9 @@ class UserAccount:
 
     __slots__ = ("clients", "servers", "user", "waiting")
 
-    def __init__(self, user: User) -> None:
-        self.clients = Counter(f"user {user.name} max_client_connections")
-        self.servers = Counter(f"user {user.name} max_connections")
+    def __init__(self, user: User, lender: Lender | None = None) -> None:
+        self.clients = Counter(f"user {user.name} max_client_connections", lender=lender)
+        self.servers = Counter(f"user {user.name} max_connections", lender=lender, backed=True)
         self.waiting = 0  # transactions in queues
         self.update(user)
 
@@ -116,9 +203,11 @@ class Account:
 
     __slots__ = ("clients", "limits", "servers", "stats", "tenant", "tier", "waiting")
 
-    def __init__(self, tenant: Tenant, tier: TierAccount, limits: Limits) -> None:
-        self.clients = Counter(f"tenant {tenant.name} max_client_connections")
-        self.servers = Counter(f"tenant {tenant.name} max_connections")
+    def __init__(
+        self, tenant: Tenant, tier: TierAccount, limits: Limits, lender: Lender | None = None
+    ) -> None:
+        self.clients = Counter(f"tenant {tenant.name} max_client_connections", lender=lender)
+        self.servers = Counter(f"tenant {tenant.name} max_connections", lender=lender, backed=True)
         self.stats = TenantStats()
         self.waiting = 0  # transactions in queues
         self.update(tenant, tier, limits)
@@ -158,10 +247,11 @@ def may_wait(account: Account, user: UserAccount) -> None:
 class Accounts:
     """The accounts of the tenants and users seen so far; made on first use."""
 
-    __slots__ = ("_tenants", "_tiers", "_users", "directory")
+    __slots__ = ("_lender", "_tenants", "_tiers", "_users", "directory")
 
-    def __init__(self, directory: Directory) -> None:
+    def __init__(self, directory: Directory, lender: Lender | None = None) -> None:
         self.directory = directory
+        self._lender = lender
         self._tenants: dict[str, Account] = {}
         self._tiers: dict[str, TierAccount] = {}
         self._users: dict[str, UserAccount] = {}
@@ -178,7 +268,9 @@ class Accounts:
     def account(self, tenant: Tenant) -> Account:
         account = self._tenants.get(tenant.name)
         if account is None:
-            account = Account(tenant, self._tier(tenant.tier), self.directory.limits(tenant, None))
+            account = Account(
+                tenant, self._tier(tenant.tier), self.directory.limits(tenant, None), self._lender
+            )
             self._tenants[tenant.name] = account
         elif account.tenant is not tenant:
             account.update(tenant, self._tier(tenant.tier), self.directory.limits(tenant, None))
@@ -188,7 +280,7 @@ class Accounts:
         user = self.directory.user(user.name) or user  # a login may have begun before the last reload
         account = self._users.get(user.name)
         if account is None:
-            account = self._users[user.name] = UserAccount(user)
+            account = self._users[user.name] = UserAccount(user, self._lender)
         elif account.user is not user:
             account.update(user)
         return account
@@ -197,7 +289,7 @@ class Accounts:
         tier = self.directory.tier(name) or Tier(name)
         account = self._tiers.get(name)
         if account is None:
-            account = self._tiers[name] = TierAccount(tier)
+            account = self._tiers[name] = TierAccount(tier, self._lender)
         elif account.tier is not tier:
             account.update(tier)
         return account

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 from proxy.admission.accounts import Account, Counter, UserAccount, take_all
 
@@ -162,28 +163,39 @@ class FairQueue(Generic[W]):
 
     def _step_aside(self, account: Account, full: Counter) -> None:
         self._aside[account] = self._turns.pop(account)
-
-        def come_back() -> None:
-            line = self._aside.pop(account, None)
-            if line is not None:
-                self._turns[account] = line
-                self._on_free()
-
-        full.when_free(come_back)
+        full.when_free(_ComeBack(self, account, None))
 
     def _user_steps_aside(self, account: Account, line: _Line[W], user: UserAccount) -> None:
         line.aside[user] = line.users.pop(user)
+        user.servers.when_free(_ComeBack(self, account, user))
 
-        def come_back() -> None:
-            waiters = line.aside.pop(user, None)
-            if waiters is not None:
-                line.users[user] = waiters
-                if self._aside.get(account) is line:
-                    self._turns[account] = self._aside.pop(account)
-                self._on_free()
+    def come_back(self, account: Account, user: UserAccount | None) -> None:
+        """A permit of the counter for which they had stepped aside is free."""
+        line = self._aside.get(account)
+        if user is not None:
+            line = line or self._turns.get(account)
+            waiters = line.aside.pop(user, None) if line is not None else None
+            if line is None or waiters is None:
+                return
+            line.users[user] = waiters
+        elif line is None:
+            return
+        if account in self._aside:
+            self._turns[account] = self._aside.pop(account)
+        self._on_free()
 
-        user.servers.when_free(come_back)
+
+@dataclass(frozen=True, slots=True)
+class _ComeBack:
+    """Equal for the same ones, so that they wait once however often they step aside."""
+
+    queue: FairQueue[Any]
+    account: Account
+    user: UserAccount | None
+
+    def __call__(self) -> None:
+        self.queue.come_back(self.account, self.user)
 
 
 def _at_most(count: int, counter: Counter) -> int:
-    return min(count, max(counter.limit - counter.used, 0)) if counter.limit else count
+    return min(count, max(counter.allowance - counter.used, 0))

@@ -100,3 +100,29 @@ def test_a_login_that_began_before_a_reload_does_not_bring_the_old_limits_back()
     registry.replace(directory(new), ClientOptions())
     assert accounts.user(old).servers.limit == 5
     assert [account.user for account in accounts.users()] == [new]
+
+
+def test_those_who_wait_take_turns() -> None:
+    """One that always wants more than it gets does not come before the others."""
+    counter = Counter("c", 1)
+    served: list[str] = []
+
+    def greedy() -> None:
+        if not counter.full:
+            counter.take()
+            served.append("greedy")
+        counter.when_free(greedy)
+
+    def modest() -> None:
+        if counter.full:
+            counter.when_free(modest)
+        else:
+            counter.take()
+            served.append("modest")
+
+    counter.take()
+    counter.when_free(greedy)
+    counter.when_free(modest)
+    for _ in range(3):
+        counter.give()
+    assert served == ["greedy", "modest", "greedy"]

@@ -148,3 +148,14 @@ def test_permits_and_waiters_return_to_zero(script: list[tuple[int, int, str]]) 
         queue.remove(accounts[owner], users[person], waiter)
     assert all(acc.idle for acc in accounts)
     assert not any(one.servers.used or one.waiting for one in users)
+
+
+def test_one_that_steps_aside_again_and_again_waits_once() -> None:
+    capped = account("capped", cap=1)
+    queue: FairQueue[int] = FairQueue(lambda: None)
+    capped.servers.take()
+    for number in range(50):
+        queue.push(capped, ANYONE, number)
+        assert queue.take() is None
+        queue.remove(capped, ANYONE, number)
+    assert capped.servers.waiting == 1
