@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 NO_PARAMETERS: Mapping[str, str] = MappingProxyType({})
+NO_PEERS: Mapping[int, tuple[str, int]] = MappingProxyType({})
 
 
 class PoolMode(Enum):
@@ -217,6 +218,8 @@ class ClientOptions:
     admin_users: frozenset[str] = frozenset({"admin"})
     stats_users: frozenset[str] = frozenset()
     client_tls_sslmode: str = "disable"
+    peer_id: int = 0  # which of `peers` this proxy is; 0: it is alone
+    peers: Mapping[int, tuple[str, int]] = field(default_factory=lambda: NO_PEERS)  # where each listens
     limits: Limits = Limits()  # the proxy's own, under every tier's
     pin_notice: bool = False
 

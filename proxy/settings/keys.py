@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 from proxy.model import ClusterKind, PoolMode
 from proxy.settings import values as v
 from proxy.settings.reader import Schema
+from proxy.wire.way import MAX_PEER
 
 Home = Literal["process", "server", "client", "limits", "tls"]
 
@@ -71,6 +72,7 @@ PROXY: dict[str, ProxyKey] = {
     "pool_idle_timeout": ProxyKey(v.DURATION, "server"),
     "application_name_add_host": ProxyKey(v.BOOLEAN, "server"),
     "auth_type": ProxyKey(v.choice(*AUTH_TYPES), "client"),
+    "peer_id": ProxyKey(v.integer(0, MAX_PEER), "client"),
     "max_client_conn": ProxyKey(v.COUNT, "client"),
     "max_logins": ProxyKey(v.COUNT, "client"),
     "max_logins_per_address": ProxyKey(v.COUNT, "client"),
@@ -189,5 +191,7 @@ TENANT: Schema = {
     "clickhouse": v.kept(v.TABLE),
     "kafka": v.kept(v.TABLE),
 }
+
+PEER = v.PEER
 
 TABLES: dict[str, Schema] = {"user": USER, "cluster": CLUSTER, "tier": TIER, "tenant": TENANT}

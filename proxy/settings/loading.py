@@ -12,10 +12,11 @@ from typing import Any
 from proxy.errors import ConfigError
 from proxy.model import UNLIMITED, ClientOptions, Limits, ServerOptions
 from proxy.settings import addresses, directory
-from proxy.settings.keys import PROXY, PROXY_TABLE, TABLES, Home
+from proxy.settings.keys import PEER, PROXY, PROXY_TABLE, TABLES, Home
 from proxy.settings.options import ProcessSettings, Settings, TlsSettings
 from proxy.settings.reader import Reader, dotted, suggestion
 from proxy.settings.values import Kind
+from proxy.wire.way import MAX_PEER
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
 PREFIX = "TIERGATE_"
@@ -50,15 +51,18 @@ def parse(
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: is not TOML: {error}") from None
     reader = Reader(path, environ)
-    for key in sorted(document.keys() - TABLES.keys() - {"proxy"}):
-        reader.problem(dotted(key), "", "unknown table" + suggestion(key, ["proxy", *TABLES]))
+    for key in sorted(document.keys() - TABLES.keys() - {"proxy", "peers"}):
+        reader.problem(dotted(key), "", "unknown table" + suggestion(key, ["proxy", "peers", *TABLES]))
     said = reader.read(document.get("proxy", {}), PROXY_TABLE, "proxy")
     _override(reader, said, environ, overrides)
     tls = TlsSettings(**_of(said, "tls"))
     process = ProcessSettings(**_of(said, "process"))
     server = ServerOptions(**_of(said, "server"))
     client = ClientOptions(
-        **_of(said, "client"), client_tls_sslmode=tls.client_tls_sslmode, limits=_limits(reader, said)
+        **_of(said, "client"),
+        client_tls_sslmode=tls.client_tls_sslmode,
+        peers=_peers(reader, document.get("peers", {}), said.get("peer_id", 0)),
+        limits=_limits(reader, said),
     )
     people = directory.build(reader, document, server, client)
     _check_process(reader, process)
@@ -98,6 +102,18 @@ def _limits(reader: Reader, said: dict[str, Any]) -> Limits:
     for key in flat.keys() & table.keys():
         reader.problem("proxy.limits", key, f"[proxy] {key} says it as well; keep one of them")
     return Limits(**table | flat).over(DEFAULT_LIMITS)
+
+
+def _peers(reader: Reader, table: object, own: int) -> Mapping[int, tuple[str, int]]:
+    """The proxies of the fleet by their id. A proxy that has peers must say which one it is itself."""
+    peers = table if isinstance(table, dict) else {}
+    good = {n: v for n, v in peers.items() if n.isascii() and n.isdigit() and 0 < int(n) <= MAX_PEER}
+    for name in peers.keys() - good.keys():
+        reader.problem("peers", dotted(name), f"must be a proxy's id, 1 to {MAX_PEER}")
+    said = reader.read(good if peers else table, dict.fromkeys(good, PEER), "peers")
+    if said and not own:
+        reader.missing("proxy", "peer_id", "missing; [peers] needs to know which one this proxy is")
+    return MappingProxyType({int(name): address for name, address in said.items()})
 
 
 def _check_process(reader: Reader, process: ProcessSettings) -> None:

@@ -1,0 +1,86 @@
+"""Where a client's CancelRequest goes: to a session of this process, to another worker, or to another host.
+
+It is looked up here first, whatever it says, since most land where they belong. Else the way that the key holds
+is followed (see wire/way.py). A request without a way is one for a session that shows its server's own process id
+with a short secret; it is shown to all workers of the host, and once to every other host. Nobody is told whether it
+was found, as in PostgreSQL. Peers are spoken to as servers are: server_tls_sslmode holds for them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from proxy import log
+from proxy.client.plane import Plane
+from proxy.errors import TiergateError
+from proxy.model import Endpoint, Role
+from proxy.server.login import say_and_wait
+from proxy.wire import encode
+from proxy.wire.startup import CancelRequest
+from proxy.wire.way import MAX_HOPS, Way, arrived, passed_on, way_of
+
+_log = log.get("cancel")
+_MOST_AT_ONCE = 64  # requests on their way to peers; anybody may send one, so more are dropped
+
+
+class Tells(Protocol):
+    """The end of a channel to the supervisor."""
+
+    def tell(self, kind: str, **fields: Any) -> None: ...
+
+
+class Canceller:
+    """`supervisor` is None in a process that is alone."""
+
+    def __init__(self, plane: Plane, supervisor: Tells | None) -> None:
+        self._plane = plane
+        self._supervisor = supervisor
+        self._under_way = 0
+
+    def landed(self, request: CancelRequest) -> None:
+        """From a client, or from a peer."""
+        request, hops = arrived(request)
+        if self._plane.cancel(request):
+            return
+        way = way_of(request)
+        here = self._plane.way
+        peers = self._plane.options.peers
+        if way is None:
+            self._to_workers(request, None)
+            if not hops:
+                for peer, address in peers.items():
+                    if peer != here.peer:
+                        self._to_peer(address, request, 1)
+        elif way.peer != here.peer:
+            if way.peer in peers and hops < MAX_HOPS:
+                self._to_peer(peers[way.peer], request, hops + 1)
+        elif way.worker != here.worker:
+            self._to_workers(request, way)
+
+    def _to_workers(self, request: CancelRequest, way: Way | None) -> None:
+        if self._supervisor is not None:
+            worker = way.worker if way is not None else None
+            key = request.key.decode("latin-1")
+            self._supervisor.tell("cancel", worker=worker, pid=request.pid, key=key)
+
+    def told(self, fields: dict[str, Any]) -> None:
+        """By the supervisor: it landed in another worker."""
+        self._plane.cancel(CancelRequest(fields["pid"], fields["key"].encode("latin-1")))
+
+    def _to_peer(self, address: tuple[str, int], request: CancelRequest, hops: int) -> None:
+        if self._under_way >= _MOST_AT_ONCE:
+            _log.warning("too many cancel requests for peers")
+            return
+        self._under_way += 1
+        self._plane.pools.spawn(self._say(address, passed_on(request, hops)))
+
+    async def _say(self, address: tuple[str, int], request: CancelRequest) -> None:
+        pools = self._plane.pools
+        packet = encode.cancel_request(request.pid, request.key)
+        try:
+            timeout = pools.options.cancel_wait_timeout or None
+            await say_and_wait(Endpoint(*address, Role.PRIMARY), pools.tls, packet, timeout)
+        except TiergateError as error:
+            _log.warning("cancel not passed on", peer=f"{address[0]}:{address[1]}", error=error.message)
+        finally:
+            self._under_way -= 1
