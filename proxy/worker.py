@@ -12,7 +12,9 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from proxy import BUILD, __version__, log, settings
+from proxy.admission.lease import Leases
 from proxy.client.accept import Acceptor
+from proxy.client.cancelling import Canceller, Tells
 from proxy.client.login import Login
 from proxy.client.login import fail as refuse
 from proxy.client.plane import Plane
@@ -27,6 +29,7 @@ from proxy.net import listen, tls
 from proxy.net.stream import LoginStream
 from proxy.protocol.lifecycle import SessionState
 from proxy.registry.memory import Registry
+from proxy.server.custody import Custody
 from proxy.server.janitor import SWEEP, sweep
 from proxy.server.pools import Pools
 from proxy.settings import Settings
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
 _log = log.get("worker")
 _VERDICTS = 10_000
 _THOROUGH_EVERY = 20  # sweeps
+_UNUSED_EVERY = 300
 # uvloop closes sockets in later turns, and a loop that is closed while one of TLS is half closed may hang.
 _LAST_TURNS = 0.05  # seconds
 
@@ -46,7 +50,9 @@ _LAST_TURNS = 0.05  # seconds
 class Worker:
     """One process's data plane. `start` binds; `drain` lets transactions finish; `stop` ends everything.
 
-    One of several is given the `sockets` to accept from, its `number`, and the `control` that its consoles ask.
+    One of several is given the `sockets` to accept from, its `number`, the `control` that its consoles ask, the
+    `leases` through which it shares the caps, its end of the channel to the `supervisor`, and
+    the `custody` that has a second hand on its server connections.
     """
 
     version = __version__
@@ -58,14 +64,21 @@ class Worker:
         sockets: Sequence[socket.socket] | None = None,
         control: Control | None = None,
         number: int = 1,
+        leases: Leases | None = None,
+        supervisor: Tells | None = None,
+        custody: Custody | None = None,
     ) -> None:
         self.settings = config
         self.number = number
         self.overrides: dict[str, str] = {}
         self.process = ProcessStats()
         self.registry = Registry(config.directory, config.client)
-        self.pools = Pools(config.server, tls.server_tls(config.tls.side("server")), self.process)
-        self.plane = Plane(config.client, self.registry, self.pools, self.process, Judge(_VERDICTS))
+        self.leases = leases
+        server_tls = tls.server_tls(config.tls.side("server"))
+        self.pools = Pools(config.server, server_tls, self.process, leases, custody)
+        self.plane = Plane(
+            config.client, self.registry, self.pools, self.process, Judge(_VERDICTS), leases, number
+        )
         self.local = Local(self.plane, self)
         self._control = control if control is not None else self.local
         self._sockets = sockets
@@ -77,12 +90,13 @@ class Worker:
         self.wants_to_stop: asyncio.Event = asyncio.Event()
         self.stop_at_once = False
         self._listeners: list[listen.Listener] = []
+        self.canceller = Canceller(self.plane, supervisor)
         self._acceptor = Acceptor(
             config.client,
             tls.client_tls(config.tls.side("client")),
             self.registry,
             self._logged_in,
-            self.plane.cancel,
+            self.canceller.landed,
             self.process,
         )
         self.plane.logging_in = lambda: self._acceptor.pending
@@ -155,6 +169,8 @@ class Worker:
                 for relay in list(self.plane.relays):
                     relay.follow()
                 self._turn_stats(now)
+            if self.leases is not None and self._sweeps % _UNUSED_EVERY == 0:
+                self.leases.return_unused()
         except Exception as error:
             _log.exception("sweep failed", error)
         self._timer = asyncio.get_running_loop().call_later(SWEEP, self._sweep)

@@ -7,13 +7,16 @@ import secrets
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from proxy.admission.accounts import Accounts, Counter
+from proxy.admission.accounts import Accounts, Counter, Lender
 from proxy.model import ClientOptions
 from proxy.registry.memory import Registry
 from proxy.server.pools import Pools
 from proxy.sql.verdict import Judge
 from proxy.stats import ProcessStats
 from proxy.wire.startup import CancelRequest
+from proxy.wire.way import LONG, RANDOM_BITS, SHORT, Way, word
+
+_TRIES = 20
 
 
 class Member(Protocol):
@@ -27,34 +30,53 @@ class Member(Protocol):
 
 class Plane:
     __slots__ = (
-        "_keys", "accounts", "clients", "draining", "judge", "logging_in", "options", "pools", "process",
+        "_keys", "accounts", "clients", "draining", "judge", "logging_in", "number", "options", "pools", "process",
         "registry", "relays", "sessions",
     )  # fmt: skip
 
     def __init__(
-        self, options: ClientOptions, registry: Registry, pools: Pools, process: ProcessStats, judge: Judge
+        self,
+        options: ClientOptions,
+        registry: Registry,
+        pools: Pools,
+        process: ProcessStats,
+        judge: Judge,
+        lender: Lender | None = None,
+        number: int = 1,
     ) -> None:
+        self.number = number  # of this worker
         self.options = options
         self.registry = registry
         self.pools = pools
         self.process = process
         self.judge = judge
-        self.accounts = Accounts(registry)
-        self.clients = Counter("max_client_conn", options.max_client_conn)
+        self.accounts = Accounts(registry, lender)
+        self.clients = Counter("max_client_conn", options.max_client_conn, lender=lender)
         self.sessions: set[Any] = set()  # of Session, which knows this class
         self.relays: set[Any] = set()  # of Relay, likewise
         self.draining = False
         self.logging_in: Callable[[], int] = lambda: 0  # how many clients that are not sessions yet
         self._keys: dict[int, list[Member]] = {}
 
+    @property
+    def way(self) -> Way:
+        return Way.to(self.options.peer_id, self.number)
+
     def new_key(self, minor: int) -> bytes:
-        """A cancel secret: four bytes as protocol 3.0 wants it, 32 from 3.2 on."""
-        return secrets.token_bytes(32 if minor >= 2 else 4)
+        """A cancel secret: four bytes as protocol 3.0 wants it, 32 from 3.2 on (which begin with the way)."""
+        if minor < 2:
+            return secrets.token_bytes(SHORT)
+        return self._word().to_bytes(4, "big") + secrets.token_bytes(LONG - 4)
 
     def new_pid(self) -> int:
-        while (pid := secrets.randbelow(1 << 31) | 1) in self._keys:
-            pass
+        """No other session's as long as there is one: the secret tells those apart that have the same."""
+        for _ in range(_TRIES):
+            if (pid := self._word()) not in self._keys:
+                break
         return pid
+
+    def _word(self) -> int:
+        return word(self.way, secrets.randbits(RANDOM_BITS))
 
     def enter(self, session: Member) -> None:
         self.sessions.add(session)
@@ -73,8 +95,11 @@ class Plane:
             if not same:
                 del self._keys[member.pid]
 
-    def cancel(self, request: CancelRequest) -> None:
-        """Cancels what the one with that key does; an unknown key is ignored, as in PostgreSQL."""
+    def cancel(self, request: CancelRequest) -> bool:
+        """Cancels what the one with that key does; False if it is not one of this process."""
+        found = False
         for member in list(self._keys.get(request.pid, ())):
             if hmac.compare_digest(member.key, request.key):
                 member.cancel()
+                found = True
+        return found

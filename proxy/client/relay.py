@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from proxy.admission.accounts import Counter, give_all, take_all
+from proxy.admission.accounts import Counter, give_all
+from proxy.client.permits import take
 from proxy.client.placing import follow_registry
 from proxy.client.session import Session
 from proxy.client.welcome import admit
@@ -18,6 +19,7 @@ from proxy.errors import CapReached, NoHealthyEndpoint, ServerLost, TiergateErro
 from proxy.model import Endpoint, Role
 from proxy.net.transport import Transport
 from proxy.server import login as server_login
+from proxy.server.custody import Held
 from proxy.wire import encode
 
 if TYPE_CHECKING:
@@ -53,6 +55,7 @@ class _Side(asyncio.Protocol):
 class Relay:
     __slots__ = (
         "_closed",
+        "_held",
         "_permits",
         "_server_key",
         "client",
@@ -74,17 +77,22 @@ class Relay:
         self.key = b""
         self._server_key = b""
         self.endpoint: Endpoint
+        self._held: Held | None = None
 
     @classmethod
     async def open(cls, plane: Plane, login: Login, stream: LoginStream) -> Relay:
         """Admits, connects, says welcome and joins. Raises what the client is to read."""
-        session = admit(plane, login)
+        session = await admit(plane, login)
         pool = session.pool
         permits = (
             *session.account.server_counters(session.user_account),
-            *plane.pools.connection_counters(pool),
+            *pool.caps,
         )
-        full = take_all(permits)
+        try:
+            full = await take(permits)
+        except BaseException:
+            session.release_permits()
+            raise
         if full is not None:
             session.release_permits()
             raise CapReached(f"too many connections ({full.name})")
@@ -103,6 +111,7 @@ class Relay:
         if not primary:
             raise NoHealthyEndpoint(f'cluster "{pool.cluster.name}" has no primary')
         user, password = pool.login
+        self._held = plane.pools.in_custody(primary[0], pool)
         try:
             done = await server_login.connect(
                 primary[0],
@@ -112,6 +121,7 @@ class Relay:
                 options=plane.pools.options,
                 tls=plane.pools.tls,
                 parameters={**login.parameters, "replication": login.replication},
+                held=self._held,
             )
         except ServerLost as error:
             raise NoHealthyEndpoint(error.message, internal=error.internal) from None
@@ -169,6 +179,8 @@ class Relay:
         self._release()
 
     def _release(self) -> None:
+        if self._held is not None:
+            self._held.closed()
         permits, self._permits = self._permits, ()
         give_all(permits)
         self.session.release_permits()

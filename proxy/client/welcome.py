@@ -12,7 +12,8 @@ import re
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from proxy.admission.accounts import Account, Counter, UserAccount, give_all, take_all
+from proxy.admission.accounts import Account, Counter, UserAccount, give_all
+from proxy.client.permits import take
 from proxy.client.placing import place
 from proxy.client.session import Session
 from proxy.errors import CapReached, NotAuthorized, ServerLost, ServerRefused, ShuttingDown, TiergateError
@@ -35,7 +36,7 @@ _QUOTED = re.compile(r"[\"«„»]\s?([\w.]+)\s?[\"»“”«]")
 
 async def welcome(plane: Plane, login: Login, stream: LoginStream) -> Session:
     """Admits the client, says welcome, hands its socket to the session. Raises what the client is to read."""
-    session = admit(plane, login)
+    session = await admit(plane, login)
     try:
         server = await _introduce(session)
         if session.mode is PoolMode.SESSION and server is None:
@@ -82,7 +83,7 @@ def _only_at_start(error: ServerRefused) -> str:
     return quoted[1].lower() if quoted is not None else ""
 
 
-def admit(plane: Plane, login: Login) -> Session:
+async def admit(plane: Plane, login: Login) -> Session:
     """Takes the permits of one more client; the session gives them back when it closes."""
     tenant = login.tenant
     if tenant is None:
@@ -93,10 +94,12 @@ def admit(plane: Plane, login: Login) -> Session:
         raise NotAuthorized(f'tenant "{tenant.name}" is suspended')
     account, user = plane.accounts.account(tenant), plane.accounts.user(login.user)
     permits = (plane.clients, *account.client_counters(user))
-    full = take_all(permits)
+    full = await take(permits)
     if full is not None:
         raise CapReached(_too_many(plane, account, user, full))
     try:
+        if plane.draining:  # by now
+            raise ShuttingDown("the proxy is shutting down")
         session = Session(plane, login, tenant, account, permits)
         place(session)
     except BaseException:

@@ -34,6 +34,7 @@ def sweep(pools: Pools, now: float, *, thorough: bool) -> None:
             pool.fill(pool.cluster.min_pool_size or pools.options.min_pool_size)
             if pool.queue and pools.reachable(pool.cluster, now):
                 pool.serve()  # the connection that they wait for may have failed
+    pools.room.surrender_sought()
     if thorough:
         pools.forget_unused(now)
 

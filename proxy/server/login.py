@@ -16,6 +16,7 @@ from proxy.errors import ProtocolViolation, ServerLost, ServerProtocolError, Ser
 from proxy.model import Endpoint, ServerOptions
 from proxy.net.stream import LoginStream, PeerGone, connected
 from proxy.net.tls import ServerTls
+from proxy.server.custody import Held
 from proxy.wire import decode, encode
 
 _MAX_MESSAGE = 1 << 20
@@ -44,15 +45,35 @@ async def connect(
     options: ServerOptions,
     tls: ServerTls,
     parameters: Mapping[str, str],
+    held: Held | None = None,
 ) -> ServerLogin:
     """Raises ServerRefused with the server's own words, ServerLost, or ServerProtocolError."""
     wanted = {"user": user, "database": database, **parameters}
+    try:
+        done = await _connect(endpoint, wanted, password, options, tls, held)
+    except BaseException:
+        if held is not None:
+            held.closed()
+        raise
+    if held is not None:
+        held.known(done.pid, done.key)
+    return done
+
+
+async def _connect(
+    endpoint: Endpoint,
+    wanted: Mapping[str, str],
+    password: str,
+    options: ServerOptions,
+    tls: ServerTls,
+    held: Held | None,
+) -> ServerLogin:
     attempts = [tls.first] if tls.context is None or tls.required else [tls.first, not tls.first]
     if endpoint.host.startswith("/"):
         attempts = [False]  # no TLS on unix sockets
     for last, secure in enumerate(attempts, start=1 - len(attempts)):
         try:
-            stream = await _open(endpoint, tls, secure, options.server_connect_timeout or None)
+            stream = await _open(endpoint, tls, secure, options.server_connect_timeout or None, held)
             return await _log_in(endpoint, stream, wanted, password, options.server_login_timeout or None)
         except _TlsFailed:
             if last == 0:
@@ -64,11 +85,15 @@ async def connect(
     raise AssertionError("the last attempt returns or raises")
 
 
-async def _open(endpoint: Endpoint, tls: ServerTls, secure: bool, timeout: float | None) -> LoginStream:
+async def _open(
+    endpoint: Endpoint, tls: ServerTls, secure: bool, timeout: float | None, held: Held | None = None
+) -> LoginStream:
     try:
         async with asyncio.timeout(timeout):
             sock = await open_socket(endpoint)
             try:
+                if held is not None:
+                    held.connected(sock)
                 return await _wrap(sock, endpoint, tls, secure)
             except BaseException:
                 sock.close()

@@ -14,6 +14,8 @@ cdef class Pool:
     cdef Py_ssize_t _most
     cdef public object accepted, active, closing, failed_with, idle, introductions, key, login, mode
     cdef public object pools, queue, resetting
+    cdef public tuple caps
+    cdef Counter _of_all, _of_cluster
     cdef public bint paused
     cdef public int generation
     cdef public Py_ssize_t opening, sessions

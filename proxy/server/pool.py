@@ -7,8 +7,7 @@ moves it. A waiter is in the fair queue and nowhere else.
 `acquire` is synchronous: it returns an idle connection when nobody else waits and the caps allow it, and
 queues the waiter otherwise. Everything that frees something (a checkin, an opened connection, a permit
 given back) ends in `serve`, which hands idle connections to waiters and opens more while waiters, the
-pool's size and the cluster's and the process's caps allow it. When a cluster is full, a connection that is
-idle in another of its pools is closed to make room.
+pool's size and the cluster's and the process's caps allow it (see room.py for who makes room).
 
 A pool that cannot get any connection fails its waiters with the server's own words. Without a live
 connection and with all endpoints set aside it fails at once until `server_login_retry` is over.
@@ -36,9 +35,9 @@ _IDLE, _ACTIVE, _RESETTING = ServerState.IDLE, ServerState.ACTIVE, ServerState.R
 
 class Pool:
     __slots__ = (
-        "_check_delay", "_cluster", "_lifetime", "_most", "_options", "_serving", "accepted", "active", "closing",
-        "failed_with", "generation", "idle", "introductions", "key", "last_used", "login", "mode", "opening", "paused",
-        "pools", "queue", "resetting", "sessions", "stats",
+        "_check_delay", "_cluster", "_lifetime", "_most", "_of_all", "_of_cluster", "_options", "_serving",
+        "accepted", "active", "caps", "closing", "failed_with", "generation", "idle", "introductions", "key",
+        "last_used", "login", "mode", "opening", "paused", "pools", "queue", "resetting", "sessions", "stats",
     )  # fmt: skip
 
     def __init__(
@@ -55,6 +54,7 @@ class Pool:
         self.options = pools.options
         self.mode = mode
         self.login = login  # user and password for the server
+        self.caps = self._of_cluster, self._of_all = pools.room.counters(cluster)
         self.idle: deque[ServerConnection] = deque()
         self.active: set[ServerConnection] = set()
         self.resetting: set[ServerConnection] = set()
@@ -234,18 +234,20 @@ class Pool:
         """Back among the idle, or closed if its time is over."""
         server.idle_since = self.last_used = now
         self._move(server, event)
+        crowded = self._of_cluster.attended or self._of_all.attended  # by others, or by us
         if (
             self.paused
             or server.generation != self.generation
             or (self._lifetime and now - server.opened_at > self._lifetime)
             or self._size() > self._most
+            or (crowded and self.pools.room.owed(self, server, now))
         ):
             self.close_idle(server)
         self._give_permits(server)  # not before: for whoever this lets in another would be opened
         if self.queue.size:
             self.serve()
-        if self.idle and not self.queue.size:
-            self.pools.came_idle(self)
+        if crowded and self.idle and not self.queue.size:
+            self.pools.room.came_idle(self)
 
     def _check(self, server: ServerConnection) -> None:
         self._move(server, "check")
@@ -287,26 +289,24 @@ class Pool:
             return
         wanted = min(self.queue.grantable() - self.opening - len(self.idle) - len(self.resetting), room)
         while wanted > 0:
-            full = self._begin_opening()
-            if full is not None:
+            if (full := self._begin_opening()) is not None:
                 full.when_free(self.serve)
-                self.pools.make_room(self)
+                self.pools.room.make(self)
                 return
             wanted -= 1
 
     def fill(self, least: int) -> None:
         """Opens connections until there are `least`, as far as the caps allow."""
         least = min(least, self.cluster.pool_size) - len(self.closing)
-        while self.size < least and not self.paused and self._begin_opening() is None:
+        while self.size < least and not self.paused and not self.pools.room.hope(self._begin_opening()):
             pass
 
     def _begin_opening(self) -> Counter | None:
         """One more connection is on its way, or the counter that forbids it."""
-        counters = self.pools.connection_counters(self)
-        full = take_all(counters)
+        full = take_all(self.caps)
         if full is None:
             self.opening += 1
-            self.pools.open(self, counters)
+            self.pools.open(self, self.caps)
         return full
 
     def opened(self, server: ServerConnection) -> None:

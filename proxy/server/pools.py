@@ -8,7 +8,7 @@ from collections.abc import Coroutine, Iterator, Mapping
 from time import monotonic
 
 from proxy import log
-from proxy.admission.accounts import Counter, give_all
+from proxy.admission.accounts import Counter, Lender, give_all
 from proxy.errors import NoHealthyEndpoint, ServerRefused, TiergateError
 from proxy.model import Cluster, Endpoint, PoolKey, PoolMode, ServerOptions
 from proxy.net.tls import ServerTls
@@ -17,8 +17,10 @@ from proxy.routing.choose import choose
 from proxy.server import cancel as cancelling
 from proxy.server import login
 from proxy.server.connection import ServerConnection
+from proxy.server.custody import Custody, Held
 from proxy.server.health import Health
 from proxy.server.pool import Pool
+from proxy.server.room import Room
 from proxy.stats import ProcessStats
 
 _log = log.get("server")
@@ -28,11 +30,18 @@ _ONLY_AT_START = ("local_preload_libraries", "session_preload_libraries")
 
 class Pools:
     __slots__ = (
-        "_clusters", "_held", "_paused", "_pools", "_tasks", "catalog", "health", "only_at_start", "options", "process",
-        "servers", "tls",
+        "_held", "_in_custody", "_paused", "_pools", "_tasks", "catalog", "custody", "health", "only_at_start", "options",
+        "process", "room", "servers", "tls",
     )  # fmt: skip
 
-    def __init__(self, options: ServerOptions, tls: ServerTls, process: ProcessStats) -> None:
+    def __init__(
+        self,
+        options: ServerOptions,
+        tls: ServerTls,
+        process: ProcessStats,
+        lender: Lender | None = None,
+        custody: Custody | None = None,
+    ) -> None:
         self.options = options
         self.tls = tls
         self.process = process
@@ -40,10 +49,12 @@ class Pools:
         self.health = Health()
         # Names of parameters that servers take only while a connection begins, as far as they have said so.
         self.only_at_start = set(_ONLY_AT_START)
-        self.servers = Counter("max_server_connections", options.max_server_connections)
+        self.room = Room(options.max_server_connections, lambda: self, lender)
+        self.servers = self.room.servers
         self._pools: dict[tuple[PoolKey, PoolMode], Pool] = {}
-        self._clusters: dict[str, Counter] = {}
+        self.custody = custody
         self._held: dict[ServerConnection, tuple[Counter, ...]] = {}
+        self._in_custody: dict[ServerConnection, Held] = {}
         self._paused: set[str] = set()  # names of clusters, or "*" for all
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -67,21 +78,10 @@ class Pools:
         moved = pool.cluster.endpoints != cluster.endpoints or pool.login[1] != password
         pool.cluster = cluster
         pool.login = (pool.key.user, password)
-        self.cluster_counter(cluster.name).limit = cluster.max_connections
+        self.room.cluster(cluster.name).limit = cluster.max_connections
         if moved:
             pool.failed_with = None
             pool.recycle()
-
-    def cluster_counter(self, name: str) -> Counter:
-        counter = self._clusters.get(name)
-        if counter is None:
-            counter = self._clusters[name] = Counter(f"cluster {name} max_connections")
-        return counter
-
-    def connection_counters(self, pool: Pool) -> tuple[Counter, ...]:
-        counter = self.cluster_counter(pool.cluster.name)
-        counter.limit = pool.cluster.max_connections
-        return (counter, self.servers)
 
     def reload(self, options: ServerOptions, tls: ServerTls, clusters: Mapping[str, Cluster]) -> None:
         """New values for pools that live on; pools of clusters that are gone lose their idle connections."""
@@ -228,6 +228,7 @@ class Pools:
 
     async def _connect(self, pool: Pool, endpoint: Endpoint, generation: int) -> ServerConnection:
         user, password = pool.login
+        held = self.in_custody(endpoint, pool)
         done = await login.connect(
             endpoint,
             database=pool.key.database,
@@ -236,6 +237,7 @@ class Pools:
             options=self.options,
             tls=self.tls,
             parameters=dict(pool.key.at_start),
+            held=held,
         )
         server = ServerConnection(
             pool,
@@ -246,6 +248,8 @@ class Pools:
             max_prepared=self.options.max_prepared_statements,
             generation=generation,
         )
+        if held is not None:
+            self._in_custody[server] = held
         self.process.server_connections += 1
         server.take_transport(done.stream.transport)
         rest = done.stream.take_over(server)
@@ -253,27 +257,18 @@ class Pools:
             server.data_received(rest)
         return server
 
+    def in_custody(self, endpoint: Endpoint, pool: Pool) -> Held | None:
+        """For a connection to be made; None in a process that is alone."""
+        if self.custody is None:
+            return None
+        return self.custody.hold(endpoint, tuple(counter.name for counter in pool.caps))
+
     def release(self, server: ServerConnection) -> None:
+        held = self._in_custody.pop(server, None)
+        if held is not None:
+            held.closed()
         counters = self._held.pop(server, ())
         give_all(counters)
-
-    def make_room(self, wanting: Pool) -> None:
-        """Closes the longest idle connection of another pool whose cap keeps `wanting` from growing."""
-        full = self.cluster_counter(wanting.cluster.name).full
-        others = [
-            pool
-            for pool in self
-            if pool is not wanting and pool.idle and (not full or pool.cluster.name == wanting.cluster.name)
-        ]
-        if others and not any(pool.closing for pool in self if pool.cluster.name == wanting.cluster.name):
-            oldest = min(others, key=lambda pool: pool.idle[0].idle_since)
-            oldest.close_idle(oldest.idle[0])
-
-    def came_idle(self, pool: Pool) -> None:
-        """Nobody of `pool` wants its idle connections: another pool that waits for room may have it now."""
-        for counter in (self.servers, self.cluster_counter(pool.cluster.name)):
-            if counter.waited_for:
-                counter.wake()
 
     def _eject(self, endpoint: Endpoint, error: TiergateError) -> None:
         self.health.eject(endpoint, monotonic() + self.options.server_login_retry, error.message)

@@ -25,7 +25,9 @@ _SPEAKING = (State.READY, State.RETIRING, State.ENDING)
 
 
 class Crew:
-    """`orders` is what a new worker is told; `handlers` what it may say; `ended` is called with each that is gone."""
+    """`orders` is what a new worker is told; `handlers` what it may say. `began` is called with each that can be spoken to
+    (and whether it was there before), `ended` with each that is gone; `custody` gives a socket besides those to
+    accept from, of type SOCK_SEQPACKET."""
 
     def __init__(
         self,
@@ -34,6 +36,8 @@ class Crew:
         orders: Callable[[], Fields],
         handlers: Callable[[WorkerProcess], Mapping[str, Handler]],
         ended: Callable[[WorkerProcess], None],
+        began: Callable[[WorkerProcess, bool], None] = lambda _, __: None,
+        custody: Callable[[int], socket.socket] | None = None,
     ) -> None:
         self.slots = slots
         self.sockets = sockets
@@ -43,7 +47,9 @@ class Crew:
         self.ending = False
         self._orders = orders
         self._handlers = handlers
+        self._began = began
         self._ended = ended
+        self._custody = custody
         self._keepers: list[asyncio.Task[None]] = []
         self._reapers: set[asyncio.Task[None]] = set()
 
@@ -107,7 +113,12 @@ class Crew:
 
     async def _spawn(self, slot: int) -> WorkerProcess:
         number, self.next_number = self.next_number, self.next_number + 1
-        pid, sock = spawn(number, self.sockets.share(slot, self.slots))
+        more = [self._custody(number)] if self._custody is not None else []
+        try:
+            pid, sock = spawn(number, [*self.sockets.share(slot, self.slots), *more])
+        finally:
+            for its in more:
+                its.close()
         process = WorkerProcess(number, slot, pid, __version__)
         await self._listen_to(process, sock)
         return process
@@ -116,6 +127,7 @@ class Crew:
         self.processes[process.number] = process
         channel = process.speak(self._handlers(process), partial(self._lost, process))
         await channel.open(sock, handed)
+        self._began(process, handed is not None)
 
     async def _begin(self, process: WorkerProcess) -> None:
         try:

@@ -14,6 +14,8 @@ from proxy.control import counts as counting
 from proxy.control import fleet
 from proxy.errors import ShuttingDown, TiergateError
 from proxy.net.channel import Channel, Fields, Handler
+from proxy.server.custody import Custody
+from proxy.server.leasing import Lessee
 from proxy.supervisor.process import BLOCKED_AT_START
 from proxy.worker import Worker
 
@@ -26,18 +28,24 @@ class Member:
 
     def __init__(self, number: int, channel: int, sockets: list[int]) -> None:
         self._number = number
-        self._sockets = [socket.socket(fileno=fd) for fd in sockets]
+        given = [socket.socket(fileno=fd) for fd in sockets]
+        self._sockets = [sock for sock in given if sock.type != socket.SOCK_SEQPACKET]
+        others = [Custody(sock) for sock in given if sock.type == socket.SOCK_SEQPACKET]
+        self._custody = others[0] if others else None
         self._end_of_channel = socket.socket(fileno=channel)
         self._worker: Worker | None = None
         self._serves = asyncio.Event()
         self._over = asyncio.Event()
         self._wish: _Wish = ""
+        self._lessee = Lessee(lambda: self.channel)
         self._handlers: dict[str, Handler] = {
             "start": self._start,
             "reload": self._reload,
             "drain": lambda _: self._leave("drain"),
             "stop": lambda _: self._leave("stop"),
             "retire": self._retire,
+            **self._lessee.handlers(),
+            "cancel": self._cancel,
             **fleet.handlers(self._local),
         }
         self.channel = Channel(self._handlers, self._orphaned)
@@ -66,6 +74,8 @@ class Member:
                 with contextlib.suppress(TiergateError):
                     await self.channel.ask("counted", **counting.take(worker.plane))
         self.channel.close()
+        if self._custody is not None:
+            self._custody.close()
 
     # --- what the supervisor says -------------------------------------------------------------------
 
@@ -78,6 +88,9 @@ class Member:
                 sockets=self._sockets,
                 control=fleet.Remote(self.channel, __version__),
                 number=self._number,
+                leases=self._lessee.leases,
+                supervisor=self.channel,
+                custody=self._custody,
             )
             worker.overrides = orders["overrides"]
             for name in orders["paused"]:
@@ -107,6 +120,10 @@ class Member:
         fresh = settings.parse(orders["text"], orders["path"], os.environ, orders["overrides"])
         worker.apply(fresh)
         worker.overrides = orders["overrides"]
+
+    def _cancel(self, fields: Fields) -> None:
+        if self._worker is not None:
+            self._worker.canceller.told(fields)
 
     def _leave(self, wish: _Wish) -> None:
         if self._worker is not None:

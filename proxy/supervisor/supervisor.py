@@ -21,6 +21,7 @@ from proxy.settings import Settings
 from proxy.supervisor import heritage
 from proxy.supervisor.crew import Crew
 from proxy.supervisor.heritage import Heritage
+from proxy.supervisor.permits import Permits
 from proxy.supervisor.process import State, WorkerProcess, program
 from proxy.supervisor.sockets import Sockets
 from proxy.worker import certificates
@@ -42,6 +43,7 @@ class Supervisor:
         self.fleet = Fleet(self, self._members)
         self.http: Http | None = None
         self.crew: Crew
+        self.permits = Permits(lambda: certificates(self.settings)[0])
         self._text = text
         self._before = before
         self._http_sock: socket.socket | None = None
@@ -60,7 +62,9 @@ class Supervisor:
             sockets = Sockets.open(process, slots)
         else:
             sockets = Sockets.adopt(before["sockets"])
-        self.crew = Crew(slots, sockets, self._orders, self._handlers, self._ended)
+        self.crew = Crew(
+            slots, sockets, self._orders, self._handlers, self._ended, self._began, self.permits.vault.new
+        )
         try:
             if before is not None:
                 await self._take_over(before)
@@ -108,6 +112,9 @@ class Supervisor:
         self.fleet.adopt(before["fleet"])
         self.crew.next_number = before["next_number"]
         old = [row["number"] for row in before["workers"]]
+        self.permits.expect(old)
+        for row in before["workers"]:
+            self.permits.vault.adopt(row["number"], row.get("custody"))
         for row in before["workers"]:
             await self.crew.adopt(row)
         try:
@@ -154,12 +161,24 @@ class Supervisor:
             return self.fleet
 
         return {
+            **self.permits.handlers(process.number),
+            "cancel": lambda fields: self._cancel(process, fields),
             "leaving": lambda _: self.crew.leaving(process),
             "counted": lambda counts: self.fleet.told(process.number, counts),
             **fleet.handlers(control),
         }
 
+    def _cancel(self, landed: WorkerProcess, fields: Fields) -> None:
+        """Shown to the workers that it may be for: their numbers are known by the last eight bits, or not at all."""
+        for process in self.crew.processes.values():
+            if process is not landed and fields["worker"] in (None, process.number & 0xFF):
+                process.channel.tell("cancel", **fields)
+
+    def _began(self, process: WorkerProcess, adopted: bool) -> None:
+        (self.permits.adopted if adopted else self.permits.joined)(process.number, process.channel)
+
     def _ended(self, process: WorkerProcess) -> None:
+        self.permits.gone(process.number)
         self.fleet.ended(process.number)
 
     # --- what it answers itself ---------------------------------------------------------------------
@@ -294,9 +313,12 @@ class Supervisor:
     async def _come_to_rest(self) -> None:
         """Waits for what is under way: questions to the control plane, workers that start or end."""
         deadline = monotonic() + _PATIENCE
-        while monotonic() < deadline and any(
-            process.channel.busy or process.channel.closed or process.state is State.STARTING
-            for process in self.crew.processes.values()
+        while monotonic() < deadline and (
+            self.permits.vault.busy
+            or any(
+                process.channel.busy or process.channel.closed or process.state is State.STARTING
+                for process in self.crew.processes.values()
+            )
         ):
             await asyncio.sleep(0.01)
 
@@ -324,6 +346,7 @@ class Supervisor:
 
     def _workers_to_hand_on(self) -> tuple[list[dict[str, Any]], list[int]]:
         now = monotonic()
+        descriptors: list[int] = []
         rows: list[dict[str, Any]] = [
             {
                 "number": process.number,
@@ -331,13 +354,14 @@ class Supervisor:
                 "pid": process.pid,
                 "fd": process.channel.fileno() if not process.channel.closed else None,
                 "handed": process.channel.hand_on(),
+                "custody": self.permits.vault.hand_on(process.number, descriptors),
                 "version": process.version,
                 "state": process.state.value,
                 "age": now - process.started_at,
             }
             for process in self.crew.processes.values()
         ]
-        return rows, [row["fd"] for row in rows if row["fd"] is not None]
+        return rows, descriptors + [row["fd"] for row in rows if row["fd"] is not None]
 
     # --- the end ------------------------------------------------------------------------------------
 
@@ -358,6 +382,7 @@ class Supervisor:
 
     async def stop(self) -> None:
         await self.crew.stop()
+        await self.permits.close()
         for task in self._tasks:
             task.cancel()
         if self.http is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -117,6 +117,16 @@ class Client:
         return self.session.state
 
 
+def _at_once(coroutine: Coroutine[Any, Any, Session]) -> Session:
+    """A process that is alone asks nobody for permits."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        session: Session = done.value
+        return session
+    raise AssertionError("it waits")
+
+
 class Stage:
     """A plane over recorded sockets. `server(n)` is the n-th server connection that was opened."""
 
@@ -144,7 +154,7 @@ class Stage:
         asked = replace(
             login(tenant, **parameters), tenant=self.registry.known(tenant), user=self.registry.user("app")
         )
-        session = admit(self.plane, asked)
+        session = _at_once(admit(self.plane, asked))
         transport = Transport(session)
         session.transport = transport
         session.pid, session.key = self.plane.new_pid(), self.plane.new_key(0)

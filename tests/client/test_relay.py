@@ -117,7 +117,7 @@ def test_when_one_side_ends_so_does_the_other_and_nothing_is_held(stage: Stage, 
         server.hang_up()
         relay.close()
         assert stage.held() == []
-        assert stage.pools.cluster_counter("own").used == 0
+        assert stage.pools.room.cluster("own").used == 0
         assert not stage.plane.relays
 
     run(main())

@@ -54,7 +54,7 @@ def left_behind(worker: Worker) -> list[str]:
     """What a stopped worker still holds; its permits, sessions and connections."""
     plane, pools = worker.plane, worker.pools
     found = []
-    counters = [plane.clients, pools.servers, *pools._clusters.values()]
+    counters = [plane.clients, pools.servers, *pools.room.clusters.values()]
     for account in plane.accounts:
         counters += [account.clients, account.servers]
         if account.waiting:

@@ -25,6 +25,28 @@ class Clock:
         monkeypatch.setattr(connection, "monotonic", lambda: self.now)
 
 
+class Room:
+    """Counts what is asked of it."""
+
+    def __init__(self, keeper: Keeper) -> None:
+        self.keeper = keeper
+
+    def counters(self, cluster: Cluster) -> tuple[Counter, Counter]:
+        return (self.keeper.cluster_permits, self.keeper.all_permits)
+
+    def make(self, wanting: Pool) -> None:
+        self.keeper.rooms += 1
+
+    def came_idle(self, pool: Pool) -> None:
+        self.keeper.came += 1
+
+    def owed(self, pool: Pool, server: ServerConnection, now: float) -> bool:
+        return self.keeper.owes
+
+    def hope(self, full: Counter | None) -> bool:
+        return full is not None
+
+
 class Keeper:
     def __init__(self, options: ServerOptions | None = None) -> None:
         self.options = options or ServerOptions(server_check_delay=0, server_lifetime=0)
@@ -32,23 +54,16 @@ class Keeper:
         self.asked: list[tuple[Counter, ...]] = []  # connections that are to be opened
         self.rooms = 0  # times that room was asked for
         self.came = 0  # times that a pool had an idle connection to spare
+        self.owes = False  # what comes back to others
+        self.room = Room(self)
         self.is_reachable = True
         self.cancelled: list[ServerConnection] = []
         self.held: dict[ServerConnection, tuple[Counter, ...]] = {}
         self.retired: list[Statement] = []
         self.pids = 0
 
-    def connection_counters(self, pool: Pool) -> tuple[Counter, ...]:
-        return (self.cluster_permits, self.all_permits)
-
     def open(self, pool: Pool, counters: tuple[Counter, ...]) -> None:
         self.asked.append(counters)
-
-    def make_room(self, wanting: Pool) -> None:
-        self.rooms += 1
-
-    def came_idle(self, pool: Pool) -> None:
-        self.came += 1
 
     def reachable(self, cluster: Cluster, now: float) -> bool:
         return self.is_reachable

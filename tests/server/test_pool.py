@@ -245,9 +245,23 @@ def test_an_idle_connection_that_nobody_here_wants_is_offered(keeper: Keeper) ->
     late = waiter()
     pool.acquire(late, 1_000.0)
     pool.checkin(server)
-    assert keeper.came == 0
+    assert late.server is server
+    keeper.cluster_permits.when_free(lambda: None)  # another pool
     pool.checkin(server)
     assert keeper.came == 1
+
+
+def test_one_that_is_owed_to_others_is_closed_although_somebody_waits(keeper: Keeper) -> None:
+    pool = keeper.pool(size=1)
+    (server,) = opened(keeper, pool)
+    lent(pool, waiter())
+    late = waiter()
+    pool.acquire(late, 1_000.0)
+    keeper.owes = True
+    keeper.all_permits.when_free(lambda: None)
+    pool.checkin(server)
+    assert server in pool.closing
+    assert late.server is None
 
 
 # --- checkin ----------------------------------------------------------------------------------------

@@ -220,7 +220,7 @@ def test_the_permit_of_a_connection_is_free_when_its_server_has_hung_up(
     assert pools.servers.used == 1
     network.hang_ups()
     assert pools.servers.used == 0
-    assert pools.cluster_counter("shared").used == 0
+    assert pools.room.cluster("shared").used == 0
 
 
 def test_an_idle_connection_makes_room_for_another_pool_of_a_full_cluster(

@@ -24,7 +24,7 @@ def databases(plane: Plane) -> View:
             (
                 cluster.name, first.host if first else "", first.port if first else 0, cluster.dbname, cluster.user,
                 cluster.pool_size, cluster.min_pool_size, cluster.pool_mode.value if cluster.pool_mode else "",
-                cluster.max_connections, plane.pools.cluster_counter(cluster.name).used,
+                cluster.max_connections, plane.pools.room.cluster(cluster.name).used,
                 int(plane.pools.paused(cluster.name)), int(plane.registry.is_disabled("cluster", cluster.name)),
             )
         )  # fmt: skip

@@ -1,0 +1,113 @@
+"""The caps of the host: the ledger, between the workers that ask it and those that it orders to give back."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+
+from proxy import log
+from proxy.admission.ledger import Holding, Ledger, Order
+from proxy.net.channel import Channel, Fields, Handler
+from proxy.net.tls import ServerTls
+from proxy.supervisor.custody import Vault
+
+_LOOK = 1.0  # seconds
+_PATIENCE = 10  # looks that a worker of before has to say what it holds
+
+_log = log.get("permits")
+
+
+class Permits:
+    """`joined` and `adopted` are told of each worker, `gone` of its end; `handlers` are for its channel.
+
+    A worker that was there before this program is asked for what it holds. The answer names the question's `time`,
+    so that what a worker said to the program before is not taken for it.
+    """
+
+    def __init__(self, tls: Callable[[], ServerTls]) -> None:
+        self.ledger = Ledger()
+        self.vault = Vault(tls, self._released, self._buried)
+        self._channels: dict[int, Channel] = {}
+        self._unreported: dict[int, int] = {}  # looks that each has had
+        self._time = secrets.token_hex(8)
+        self._looks: asyncio.TimerHandle | None = None
+
+    def joined(self, number: int, channel: Channel) -> None:
+        self._channels[number] = channel
+        self.ledger.join(number)
+        self._look_later()
+
+    def expect(self, numbers: Iterable[int]) -> None:
+        """Before the first of them is adopted: nothing is granted until all have said what they hold."""
+        for number in numbers:
+            self.ledger.expect(number)
+
+    def adopted(self, number: int, channel: Channel) -> None:
+        self._channels[number] = channel
+        self._unreported[number] = 0
+        channel.tell("report", time=self._time)
+        self._look_later()
+
+    def gone(self, number: int) -> None:
+        """The process has ended. What its connections stand for may not have."""
+        self._channels.pop(number, None)
+        self._unreported.pop(number, None)
+        self._send(self.ledger.died(number))
+        self.vault.bury(number)
+
+    def _released(self, number: int, names: tuple[str, ...]) -> None:
+        self._send(self.ledger.released(number, names))
+
+    def _buried(self, number: int) -> None:
+        self._send(self.ledger.buried(number))
+
+    async def close(self) -> None:
+        await self.vault.close()
+        if self._looks is not None:
+            self._looks.cancel()
+            self._looks = None
+
+    def handlers(self, number: int) -> Mapping[str, Handler]:
+        return {
+            "lease": lambda fields: self._lease(number, fields),
+            "reported": lambda fields: self._reported(number, fields),
+        }
+
+    def _lease(self, number: int, fields: Fields) -> None:
+        self.vault.hear(number)  # a connection is let go before its permit is somebody else's
+        orders: list[Order] = []
+        for name, limit, backed, back, wants, hopes, answers, spare in fields["rows"]:
+            orders += self.ledger.lease(
+                number, name, limit=limit, backed=backed, back=back, wants=wants, hopes=hopes, answers=answers,
+                spare=spare,
+            )  # fmt: skip
+        self._send(orders)
+
+    def _reported(self, number: int, fields: Fields) -> None:
+        if fields["time"] == self._time and self._unreported.pop(number, None) is not None:
+            self._send(self.ledger.report(number, [Holding(*row) for row in fields["rows"]]))
+
+    def _send(self, orders: list[Order]) -> None:
+        by_worker: dict[int, list[Order]] = {}
+        for order in orders:
+            by_worker.setdefault(order.worker, []).append(order)
+        for number, rows in by_worker.items():
+            channel = self._channels.get(number)
+            if channel is not None:
+                channel.tell("permits", rows=rows)
+
+    def _look_later(self) -> None:
+        if self._looks is None:
+            self._looks = asyncio.get_running_loop().call_later(_LOOK, self._look)
+
+    def _look(self) -> None:
+        self._looks = None
+        self._look_later()
+        for number in list(self._unreported):
+            self._unreported[number] += 1
+            if self._unreported[number] > _PATIENCE:
+                _log.error("a worker does not say what it holds of the caps", worker=number)
+                del self._unreported[number]
+                self._send(self.ledger.report(number, []))
+        self._send(self.ledger.look())

@@ -1,0 +1,172 @@
+"""A cancel request finds its session from another worker and from another host, and goes round no circle for ever."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from proxy.cli.embedded import EmbeddedServer, free_port
+from proxy.wire.way import MAX_HOPS, Way, word
+from tests.integration.running import Proxy, configuration, running
+from tests.integration.servers import backends
+from tests.integration.test_workers import running as several
+from tests.rawclient import V3_0, V3_2, RawClient, query, send_cancel, sqlstates
+from tests.waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SLEEP = "SELECT pg_sleep(25)"
+PROTOCOLS = pytest.mark.parametrize("protocol", [V3_0, V3_2])
+MODES = pytest.mark.parametrize("mode", ["transaction", "session"])
+
+
+def text(server: EmbeddedServer, peers: dict[str, str] | None = None, **proxy: Any) -> str:
+    tables: dict[str, dict[str, object]] = {
+        "cluster.shared": {"kind": "shared", "primary": f"127.0.0.1:{server.port}"},
+        "tenant.std_1": {"tier": "standard"},
+        "user.app": {"tenants": "*"},
+        "user.admin": {},
+    }
+    if peers:
+        tables["peers"] = dict(peers)
+    return configuration(tables, **proxy)
+
+
+def sleeping(client: RawClient, server: EmbeddedServer) -> None:
+    client.send(query(SLEEP))
+    wait_until(lambda: backends(server, f"state = 'active' AND query = '{SLEEP}'"))
+
+
+def is_cancelled(client: RawClient) -> None:
+    assert sqlstates(client.read_ready()) == ["57014"]
+    assert client.value("SELECT 1") == "1"
+
+
+@MODES
+@PROTOCOLS
+def test_from_whichever_worker(shared: EmbeddedServer, tmp_path: Path, mode: str, protocol: int) -> None:
+    config = text(
+        shared, workers=3, log_format="json", log_level="info", pool_mode=mode,
+        http_addr=f"127.0.0.1:{free_port()}",
+    )  # fmt: skip
+    with several(tmp_path / "tiergate.toml", config) as fleet, RawClient(fleet.port) as client:
+        client.log_in("app@std_1", "appdb", "", protocol=protocol)
+        for _ in range(12):  # the kernel chooses the worker that each lands in
+            sleeping(client, shared)
+            send_cancel(fleet.port, client.pid, client.key)
+            is_cancelled(client)
+        sleeping(client, shared)
+        wrong = client.key[:-1] + bytes([client.key[-1] ^ 1])
+        for _ in range(12):
+            send_cancel(fleet.port, client.pid, wrong)
+        assert client.nothing_to_read(0.3)
+        send_cancel(fleet.port, client.pid, client.key)
+        is_cancelled(client)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[[str], Proxy]]:
+    with contextlib.ExitStack() as stack:
+        numbers = iter(range(10))
+
+        def begin(config: str) -> Proxy:
+            return stack.enter_context(running(tmp_path / f"{next(numbers)}.toml", config))
+
+        yield begin
+
+
+@MODES
+@PROTOCOLS
+def test_from_another_host(
+    start: Callable[[str], Proxy], shared: EmbeddedServer, mode: str, protocol: int
+) -> None:
+    ports = [free_port(), free_port()]
+    peers = {str(n): f"127.0.0.1:{port}" for n, port in enumerate(ports, start=1)}
+    one, two = (
+        start(text(shared, peers, listen_port=port, peer_id=n, pool_mode=mode))
+        for n, port in enumerate(ports, start=1)
+    )
+    for home, other in ((one, two), (two, one)):
+        client = home.raw(password="", protocol=protocol)
+        sleeping(client, shared)
+        wrong = client.key[:-1] + bytes([client.key[-1] ^ 1])
+        send_cancel(other.port, client.pid, wrong)
+        assert client.nothing_to_read(0.2)
+        send_cancel(other.port, client.pid, client.key)
+        is_cancelled(client)
+
+
+class Mirror:
+    """A peer that sends every packet back to the proxy, and counts them."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.packets: list[bytes] = []
+        self.back_to = 0
+        self._listening = socket.create_server(("127.0.0.1", self.port))
+        self._listening.settimeout(0.05)
+        self._end = False
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._end:
+            with contextlib.suppress(TimeoutError):
+                sock, _ = self._listening.accept()
+                with sock:
+                    packet = sock.recv(1000)
+                    self.packets.append(packet)
+                    with socket.create_connection(("127.0.0.1", self.back_to)) as onward:
+                        onward.sendall(packet)
+                        onward.recv(1)
+
+    def close(self) -> None:
+        self._end = True
+        self._thread.join()
+        self._listening.close()
+
+
+@pytest.fixture
+def mirror() -> Iterator[Mirror]:
+    mirror = Mirror()
+    yield mirror
+    mirror.close()
+
+
+def test_a_circle_of_peers_ends(
+    start: Callable[[str], Proxy], shared: EmbeddedServer, mirror: Mirror
+) -> None:
+    proxy = start(text(shared, {"2": f"127.0.0.1:{mirror.port}"}, peer_id=1))
+    mirror.back_to = proxy.port
+    send_cancel(proxy.port, word(Way.to(2, 1), 7), b"1234")
+    wait_until(lambda: len(mirror.packets) == MAX_HOPS)
+    assert [packet[-1] for packet in mirror.packets] == list(range(1, MAX_HOPS + 1))
+    client = proxy.raw(password="")
+    assert client.value("SELECT 1 FROM pg_sleep(0.2)") == "1"
+    assert len(mirror.packets) == MAX_HOPS
+
+
+def test_what_has_no_way_is_shown_to_the_others_once(
+    start: Callable[[str], Proxy], shared: EmbeddedServer, mirror: Mirror
+) -> None:
+    proxy = start(text(shared, {"1": "127.0.0.1:1", "2": f"127.0.0.1:{mirror.port}"}, peer_id=1))
+    mirror.back_to = proxy.port
+    send_cancel(proxy.port, 4711, b"1234")
+    wait_until(lambda: mirror.packets)
+    client = proxy.raw(password="")
+    assert client.value("SELECT 1 FROM pg_sleep(0.2)") == "1"
+    assert len(mirror.packets) == 1
+
+
+def test_a_peer_that_nobody_knows_or_reaches(start: Callable[[str], Proxy], shared: EmbeddedServer) -> None:
+    proxy = start(text(shared, {"2": f"127.0.0.1:{free_port()}"}, peer_id=1, log_level="error"))
+    for peer in (2, 3):
+        send_cancel(proxy.port, word(Way.to(peer, 1), 7), b"1234")
+    assert proxy.raw(password="").value("SELECT 1") == "1"
