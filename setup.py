@@ -25,8 +25,10 @@ COMPILED = (
     "server/connection",
     "server/link",
     "server/pool",
+    "registry/memory",
     "client/conversation",
     "client/linking",
+    "client/plane",
     "client/requests",
     "client/session",
 )

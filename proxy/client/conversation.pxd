@@ -1,8 +1,9 @@
+from proxy.client.plane cimport Plane
 from proxy.net.transport cimport deliver
-from proxy.protocol.lifecycle cimport session_step
 from proxy.protocol.state cimport State
 from proxy.protocol.lifecycle cimport session_step
 from proxy.protocol.statements cimport Statement
+from proxy.registry.memory cimport Registry
 from proxy.server.connection cimport ServerConnection
 from proxy.server.link cimport Link
 from proxy.server.pool cimport Pool
@@ -12,13 +13,16 @@ from proxy.wire.frames cimport Scanner
 cdef class Conversation(Link):
     cdef object __weakref__
     cdef public object _counted_by, _permits
-    cdef public object cancel_wanted, epoch, evicting, key, login, mode, pending, pid
-    cdef public object plane, pins, registry, state, tenant, transport, user, watch
+    cdef public object cancel_wanted, evicting, key, login, mode, pending, pid
+    cdef public object pins, state, tenant, transport, user, watch
     cdef public bint acquiring, evicted, gone, holding, leaving, maps_statements, skipping, temp_first, unsynced, write_paused
     cdef public bytes answer
     cdef public double connected_at, idle_since
     cdef public list parked
+    cdef public Plane plane
     cdef public Pool pool
+    cdef public Registry registry
+    cdef public long epoch
     cdef public Judge judge
     cdef public Py_ssize_t parked_size
     cdef public Scanner scanner

@@ -1,0 +1,11 @@
+from proxy.registry.memory cimport Registry
+from proxy.sql.verdict cimport Judge
+
+cdef class Plane:
+    cdef public dict _keys
+    cdef public object accounts, clients, logging_in, options, pools, process
+    cdef public bint draining
+    cdef public Judge judge
+    cdef public int number
+    cdef public Registry registry
+    cdef public set relays, sessions
