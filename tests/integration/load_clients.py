@@ -1,7 +1,8 @@
 """Many clients in a process of their own: each transaction must answer with its own tenant and its own echo.
 
-`python -m tests.integration.load_clients PORT DATABASE SECONDS CLIENTS TENANT...` prints one line of JSON:
-transactions done, wrong answers, lost ones (a connection that ended or an answer that never came), errors.
+`python -m tests.integration.load_clients [--again] PORT DATABASE SECONDS CLIENTS TENANT...` prints one line of JSON:
+transactions done, wrong answers, lost ones (a connection that ended or an answer that never came), errors. With
+--again a client that has lost its connection opens another.
 """
 
 from __future__ import annotations
@@ -72,9 +73,13 @@ async def log_in(port: int, database: str, tenant: str) -> Client:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     client = Client(reader, writer)
     parameters = {"user": "app", "database": database, "app.tenant_id": tenant, "application_name": tenant}
-    _, sqlstate = await client.ask(encode.startup(parameters))
-    if sqlstate:
-        raise ConnectionError(sqlstate)
+    try:
+        _, sqlstate = await client.ask(encode.startup(parameters))
+        if sqlstate:
+            raise ConnectionError(sqlstate)
+    except BaseException:
+        writer.close()
+        raise
     return client
 
 
@@ -96,12 +101,14 @@ def transaction(kind: int, echo: bytes) -> list[bytes]:
 
 async def live(
     port: int, database: str, tenant: str, number: int, until: float, result: Result, gate: asyncio.Semaphore
-) -> None:
+) -> bool:
+    """True when its time is over, False if it has lost its connection."""
     dice = random.Random(number)
-    async with gate:
-        client = await log_in(port, database, tenant)
+    client: Client | None = None
     count = 0
     try:
+        async with gate:
+            client = await log_in(port, database, tenant)
         while monotonic() < until:
             count += 1
             echo = f"{tenant}/{number}/{count}".encode()
@@ -132,25 +139,35 @@ async def live(
     except (OSError, EOFError, TimeoutError) as error:
         result.lost += 1
         print(f"lost: {tenant} client {number}: {error!r}", file=sys.stderr)
+        return False
     finally:
-        client.writer.close()
+        if client is not None:
+            client.writer.close()
+    return True
 
 
-async def run(port: int, database: str, seconds: float, clients: int, tenants: list[str]) -> Result:
+async def run(
+    port: int, database: str, seconds: float, clients: int, tenants: list[str], again: bool = False
+) -> Result:
     result = Result()
     gate = asyncio.Semaphore(LOGINS_AT_ONCE)
     until = monotonic() + seconds
-    await asyncio.gather(
-        *(live(port, database, tenants[n % len(tenants)], n, until, result, gate) for n in range(clients))
-    )
+
+    async def one(number: int) -> None:
+        tenant = tenants[number % len(tenants)]
+        while not await live(port, database, tenant, number, until, result, gate) and again:
+            pass
+
+    await asyncio.gather(*map(one, range(clients)))
     return result
 
 
 def main() -> None:
-    port, database, seconds, clients, *tenants = sys.argv[1:]
+    again = "--again" in sys.argv
+    port, database, seconds, clients, *tenants = (word for word in sys.argv[1:] if word != "--again")
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    result = uvloop.run(run(int(port), database, float(seconds), int(clients), tenants))
+    result = uvloop.run(run(int(port), database, float(seconds), int(clients), tenants, again))
     print(json.dumps(asdict(result)))
 
 
