@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 # the transaction, and its error is replaced by ours.
 REFUSED = b"refused by tiergate"
 
+_STATEMENT_MODE = PoolMode.STATEMENT
+
 
 def refusal(session: Conversation, text: bytes, verdict: Verdict) -> TiergateError | None:
-    if session.mode is PoolMode.STATEMENT and begins(text):
+    if session.mode is _STATEMENT_MODE and begins(text):
         return FeatureNotSupported("transaction blocks not allowed in statement pooling mode")
     if verdict is PLAIN or session.pool.cluster.kind is ClusterKind.DEDICATED:
         return None

@@ -1,6 +1,7 @@
 cimport cython
 
 from proxy.client.conversation cimport Conversation
+from proxy.client.refusals cimport refusal
 from proxy.protocol.pipeline cimport expect_of
 from proxy.protocol.statements cimport Statement
 from proxy.server.connection cimport ServerConnection
