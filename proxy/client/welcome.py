@@ -11,6 +11,7 @@ import asyncio
 import re
 from time import monotonic
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from proxy.admission.accounts import Account, Counter, UserAccount, give_all
 from proxy.client.permits import take
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from proxy.server.pool import Pool
 
 _REMEMBERED = 1_000
+_said: WeakKeyDictionary[State, bytes] = WeakKeyDictionary()
 _CANT_CHANGE_RUNTIME_PARAM = "55P02"
 _QUOTED = re.compile(r"[\"«„»]\s?([\w.]+)\s?[\"»“”«]")
 
@@ -119,13 +121,20 @@ def _too_many(plane: Plane, account: Account, user: UserAccount, full: Counter) 
 
 
 def _welcome(session: Session) -> bytes:
-    out = []
-    for name, value in session.told.parameters.items():
-        raw = value.encode("utf-8", "surrogateescape")
-        out.append(encode.parameter_status(display_names[name].encode(), raw))
-    out.append(encode.backend_key_data(session.pid, session.key))
-    out.append(encode.ready_for_query())
-    return b"".join(out)
+    return (
+        _statuses(session.told) + encode.backend_key_data(session.pid, session.key) + encode.ready_for_query()
+    )
+
+
+def _statuses(told: State) -> bytes:
+    """The same for all sessions that are told the same, which are most."""
+    said = _said.get(told)
+    if said is None:
+        said = _said[told] = b"".join(
+            encode.parameter_status(display_names[name].encode(), value.encode("utf-8", "surrogateescape"))
+            for name, value in told.parameters.items()
+        )
+    return said
 
 
 class Introduction(Link):
