@@ -24,6 +24,7 @@ from proxy.net.sockets import receive, send
 HIGH = 65_536
 LOW = 16_384
 LOOKOUT = 1.0  # seconds
+LINGER = 10.0  # seconds that a peer has to take what is kept for it when we close
 
 
 class Wire(Protocol):
@@ -220,12 +221,13 @@ class SocketTransport:
         return self._state != _OPEN
 
     def close(self) -> None:
-        """Reads no more; closes when what is kept has been sent."""
+        """Reads no more; closes when what is kept has been sent, or has not been taken for `LINGER`."""
         if self._state != _OPEN:
             return
         self._stop_reading()
         if self._kept:
             self._state = _CLOSING
+            self._loop.call_later(LINGER, self.abort)
         else:
             self._lose(None)
 

@@ -138,6 +138,21 @@ def test_closing_sends_what_is_kept_first(loop_runs: Both) -> None:
     loop_runs(main())
 
 
+def test_a_peer_that_never_takes_the_rest_does_not_keep_the_socket(
+    loop_runs: Both, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transports, "LINGER", 0.01)
+
+    async def main() -> None:
+        async with pair() as (transport, recorder, _):
+            transport.write(bytes(3_000_000))
+            transport.close()
+            await until(lambda: "lost" in recorder.heard)
+            assert transport.get_write_buffer_size() == 0
+
+    loop_runs(main())
+
+
 def test_aborting_forgets_what_is_kept_and_tells_the_loss_once(loop_runs: Both) -> None:
     async def main() -> None:
         async with pair() as (transport, recorder, _):
