@@ -11,6 +11,7 @@ from proxy.client.greeting import Greeting
 from proxy.errors import NotAuthorized, ProtocolViolation, ServerRefused, TiergateError, UnknownTenant
 from proxy.model import NO_PARAMETERS, ClientOptions, Tenant, User
 from proxy.net.stream import LoginStream
+from proxy.protocol.state import State, intern
 from proxy.registry.memory import Registry
 from proxy.routing.identify import Claim, LoginFacts, authorize, identify, not_allowed
 from proxy.wire import encode
@@ -24,13 +25,13 @@ _FALSE = ("", "0", "f", "false", "n", "no", "off")
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """A client that has authenticated. `parameters` are the settings of its startup packet, without the
+    """A client that has authenticated. `asked` are the settings of its startup packet, without the
     tenant; `replication` is "" for an ordinary session."""
 
     user: User
     tenant: Tenant | None
     database: str
-    parameters: dict[str, str]
+    asked: State
     replication: str
     protocol_minor: int
     address: str
@@ -78,7 +79,7 @@ async def log_in(greeting: Greeting, options: ClientOptions, registry: Registry)
         user=user,
         tenant=tenant,
         database=database,
-        parameters={key: value for key, value in settings.items() if key.lower() != guc},
+        asked=intern({key: value for key, value in settings.items() if key.lower() != guc}),
         replication="" if replication.lower() in _FALSE else replication,
         protocol_minor=minor,
         address=greeting.address,

@@ -29,7 +29,7 @@ def place(session: Conversation) -> None:
         password = user.password
     parameters = {name.lower(): value for name, value in tier.parameters.items()}
     parameters |= {name.lower(): value for name, value in tenant.parameters.items()}
-    parameters |= {name.lower(): value for name, value in session.login.parameters.items()}
+    parameters |= {name.lower(): value for name, value in session.login.asked.parameters.items()}
     if pools.options.application_name_add_host:
         name = parameters.get("application_name", "app")
         parameters["application_name"] = f"{name} - {session.login.address}"

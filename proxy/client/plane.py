@@ -56,7 +56,7 @@ class Plane:
         self.relays: set[Any] = set()  # of Relay, likewise
         self.draining = False
         self.logging_in: Callable[[], int] = lambda: 0  # how many clients that are not sessions yet
-        self._keys: dict[int, list[Member]] = {}
+        self._keys: dict[int, tuple[Member, ...]] = {}
 
     @property
     def way(self) -> Way:
@@ -80,25 +80,26 @@ class Plane:
 
     def enter(self, session: Member) -> None:
         self.sessions.add(session)
-        self._keys.setdefault(session.pid, []).append(session)
+        self._know(session)
 
     def enter_relay(self, relay: Member) -> None:
         self.relays.add(relay)
-        self._keys.setdefault(relay.pid, []).append(relay)
+        self._know(relay)
+
+    def _know(self, member: Member) -> None:
+        self._keys[member.pid] = (*self._keys.get(member.pid, ()), member)
 
     def leave(self, member: Member) -> None:
         self.sessions.discard(member)
         self.relays.discard(member)
-        same = self._keys.get(member.pid)
-        if same is not None and member in same:
-            same.remove(member)
-            if not same:
-                del self._keys[member.pid]
+        others = tuple(other for other in self._keys.pop(member.pid, ()) if other is not member)
+        if others:
+            self._keys[member.pid] = others
 
     def cancel(self, request: CancelRequest) -> bool:
         """Cancels what the one with that key does; False if it is not one of this process."""
         found = False
-        for member in list(self._keys.get(request.pid, ())):
+        for member in self._keys.get(request.pid, ()):
             if hmac.compare_digest(member.key, request.key):
                 member.cancel()
                 found = True

@@ -120,7 +120,7 @@ class Relay:
                 password=password,
                 options=plane.pools.options,
                 tls=plane.pools.tls,
-                parameters={**login.parameters, "replication": login.replication},
+                parameters={**login.asked.parameters, "replication": login.replication},
                 held=self._held,
             )
         except ServerLost as error:

@@ -5,7 +5,7 @@ from proxy.net.sockets cimport receive, send
 cdef int _OPEN, _CLOSING, _CLOSED
 
 cdef class SocketTransport:
-    cdef object _backlog, _lookout, _loop, _protocol, _sock, _readable_now
+    cdef object _backlog, _lookout, _loop, _protocol
     cdef int _fd, _state
     cdef Py_ssize_t _kept
     cdef bint _paused, _reading, _writing

@@ -13,6 +13,8 @@ sockets have one.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import select
 import socket
 from collections import deque
@@ -56,18 +58,15 @@ class _Lookout:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._poll = select.poll()
         self._transports: dict[int, SocketTransport] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, fd: int, transport: SocketTransport) -> None:
-        self._poll.register(fd, 0)
         self._transports[fd] = transport
         if self._timer is None:
             self._timer = self._loop.call_later(LOOKOUT, self._look)
 
     def remove(self, fd: int) -> None:
-        self._poll.unregister(fd)
         del self._transports[fd]
         if not self._transports and self._timer is not None:
             self._timer.cancel()
@@ -75,7 +74,10 @@ class _Lookout:
 
     def _look(self) -> None:
         self._timer = self._loop.call_later(LOOKOUT, self._look)
-        for fd, _ in self._poll.poll(0):
+        poll = select.poll()  # made anew: kept, it would cost every idle socket more than this look does
+        for fd in self._transports:
+            poll.register(fd, 0)
+        for fd, _ in poll.poll(0):
             transport = self._transports.get(fd)
             if transport is not None:
                 transport.look_again()
@@ -88,13 +90,12 @@ class SocketTransport:
     """Owns a non-blocking stream socket. `protocol.connection_lost` is called exactly once, in a later turn."""
 
     __slots__ = (
-        "_backlog", "_fd", "_kept", "_lookout", "_loop", "_paused", "_protocol", "_reading", "_sock", "_state", "_writing",
+        "_backlog", "_fd", "_kept", "_lookout", "_loop", "_paused", "_protocol", "_reading", "_state", "_writing",
     )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, protocol: Wire) -> None:
         self._loop = loop
-        self._sock = sock
-        self._fd = sock.fileno()
+        self._fd = sock.detach()  # a socket object for each idle client would only take room
         self._protocol = protocol
         self._backlog: deque[bytes] | None = None  # an idle client needs none
         self._kept = 0  # bytes in the backlog
@@ -249,7 +250,7 @@ class SocketTransport:
         try:
             self._protocol.connection_lost(error)
         finally:
-            self._sock.close()
+            os.close(self._fd)
 
     # --- the rest of asyncio's face -----------------------------------------------------------------
 
@@ -260,16 +261,10 @@ class SocketTransport:
         self._protocol = protocol
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """`socket`, `sockname` and `peername`, as asyncio's."""
-        if name == "socket":
-            return self._sock
-        try:
-            if name == "sockname":
-                return self._sock.getsockname()
-            if name == "peername":
-                return self._sock.getpeername()
-        except OSError:
-            pass
+        """`sockname` and `peername`, as asyncio's."""
+        if self._state != _CLOSED and name in ("sockname", "peername"):
+            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self._fd)) as sock:
+                return sock.getsockname() if name == "sockname" else sock.getpeername()
         return default
 
 

@@ -62,7 +62,7 @@ class Scanner:
         self.start = 0
         self.stop = 0
         self.skip = 0  # bytes still to come of a frame that has been passed on in part
-        self._held: list[bytes] = []
+        self._held: list[bytes] | None = None
         self._have = 0
         self._need = 0
 
@@ -72,7 +72,7 @@ class Scanner:
         return self._have > 0
 
     def feed(self, chunk: bytes) -> None:
-        if self._have:
+        if self._held is not None:
             self._held.append(chunk)
             self._have += len(chunk)
             if self._have < self._need:
@@ -80,7 +80,7 @@ class Scanner:
                 self.pos = 0
                 return
             chunk = b"".join(self._held)
-            self._held = []
+            self._held = None
             self._have = 0
         self.data = chunk
         skip = self.skip

@@ -56,7 +56,7 @@ def login(tenant: str = "acme", user: str = "app", **parameters: str) -> Login:
         user=DIRECTORY.users[user],
         tenant=DIRECTORY.tenants[tenant],
         database="appdb",
-        parameters=parameters,
+        asked=intern(parameters),
         replication="",
         protocol_minor=0,
         address="client:1",

@@ -370,7 +370,7 @@ def test_the_largest_startup_packet(plain: Gate) -> None:
     room = 10_000 - len(startup({"user": "trusted@acme", "x.y": ""}))
     client = plain.client()
     client.log_in("trusted@acme", parameters={"x.y": "v" * room})
-    assert plain.logins.pop().parameters == {"x.y": "v" * room}
+    assert plain.logins.pop().asked.parameters == {"x.y": "v" * room}
 
 
 def test_packets_cut_at_every_byte(plain: Gate) -> None:

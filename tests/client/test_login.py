@@ -120,7 +120,7 @@ def test_ways_to_name_the_tenant(door: Gate, user: str, said: dict[str, str]) ->
     password = "at-secret" if name == "at@acme" else f"{name}-secret"
     login = door.log_in(user, password, "db", **said)
     assert (login.user.name, login.tenant and login.tenant.name) == (name, "acme")
-    assert not [key for key in login.parameters if key.lower() == "app.tenant_id"]
+    assert not [key for key in login.asked.parameters if key.lower() == "app.tenant_id"]
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_parameters_are_those_of_the_session(door: Gate) -> None:
         "TimeZone": "UTC",
     }
     login = door.log_in("app", "app-secret", "db", **said)
-    assert login.parameters == {
+    assert login.asked.parameters == {
         "work_mem": "8MB",
         "search_path": "a b",
         "application_name": "tëst",
@@ -210,7 +210,7 @@ def test_parameters_are_those_of_the_session(door: Gate) -> None:
 
 def test_a_parameter_of_its_own_goes_before_one_in_options(door: Gate) -> None:
     login = door.log_in("app@acme", "app-secret", "db", options="-c work_mem=8MB", work_mem="9MB")
-    assert login.parameters == {"work_mem": "9MB"}
+    assert login.asked.parameters == {"work_mem": "9MB"}
 
 
 def test_options_that_postgresql_would_refuse(door: Gate) -> None:
@@ -261,7 +261,7 @@ def test_versions_and_protocol_options_are_negotiated(
         assert count == len(names)
         assert frames[1].kind == "R"
     assert door.logins[-1].protocol_minor == agreed
-    assert not [key for key in door.logins[-1].parameters if key.startswith("_pq_")]
+    assert not [key for key in door.logins[-1].asked.parameters if key.startswith("_pq_")]
 
 
 @pytest.mark.parametrize("version", [0x20000, 0x40000, 0, 0xFFFFFFFF])

@@ -110,7 +110,7 @@ def _relayed_client(relay: Relay, now: float) -> Row:
     return (
         "C", relay.session.user.name, login.database, relay.kind, "active", *_address(login.address),
         *_local(relay.client.transport), *_begun(relay, now), 0, 0, 0, pointer(relay), pointer(relay.server), relay.pid,
-        "TLS" if login.tls else "", login.parameters.get("application_name", ""), 0, id(relay),
+        "TLS" if login.tls else "", login.asked.parameters.get("application_name", ""), 0, id(relay),
     )  # fmt: skip
 
 
@@ -119,7 +119,7 @@ def _relayed_server(relay: Relay, now: float) -> Row:
     return (
         "S", key.user, key.database, relay.kind, "active", relay.endpoint.host, relay.endpoint.port,
         *_local(relay.server.transport), *_begun(relay, now), 0, 0, 0, pointer(relay.server), pointer(relay), relay.pid,
-        _tls(relay.server.transport), relay.session.login.parameters.get("application_name", ""), 0, id(relay.server),
+        _tls(relay.server.transport), relay.session.login.asked.parameters.get("application_name", ""), 0, id(relay.server),
     )  # fmt: skip
 
 
