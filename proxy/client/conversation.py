@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,7 @@ class Conversation(Link):
     __slots__ = (
         "_counted_by", "_permits", "acquiring", "answer", "cancel_wanted", "connected_at", "epoch", "evicted",
         "evicting", "gone", "holding", "idle_since", "judge", "key", "leaving", "login", "maps_statements",
-        "mode", "parked", "parked_size", "pending", "pid", "pins", "plane", "pool", "registry", "scanner",
+        "mode", "parked", "parked_size", "pid", "pins", "plane", "pool", "registry", "resets", "scanner",
         "server", "skipping", "startup", "state", "statements", "temp_first", "tenant", "told",
         "transport", "unnamed", "unsynced", "user", "watch", "write_paused",
     )  # fmt: skip
@@ -57,6 +58,8 @@ class Conversation(Link):
         self.told: State = EMPTY  # what the client believes of the reported parameters
         self.statements: dict[bytes, Statement] = {}
         self.unnamed: Statement | None = None
+        # What a RESET takes away, by b"P" and the portal (or b"S" and the statement) that it is in.
+        self.resets: dict[bytes, Mapping[str, str]] = {}
         self.unsynced = False  # within an extended batch whose Sync has not been sent
         self.pins: set[PinReason] = set()
         self.evicting: object | None = None  # the wait until databases have no idle connection
@@ -73,7 +76,6 @@ class Conversation(Link):
         self.cancel_wanted = False  # a CancelRequest that came while our state was being applied
         self.skipping = False  # after an error of ours, up to the Sync
         self.answer: bytes = b""  # an error of ours that the next frame gets
-        self.pending: dict[str, str] | None = None  # to be set again behind the next Sync
         self.write_paused = False
         self.acquiring = False
         self.leaving = False

@@ -3,16 +3,19 @@ back to what the session began with."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from proxy.model import PinReason, PoolMode
+from proxy.protocol.pipeline import EXECUTE, FORWARD_EXECUTE, Expect
+from proxy.protocol.state import settings_within
 from proxy.protocol.statements import Statement
 from proxy.sql.verdict import PLAIN, Verdict
 from proxy.wire import encode
 
 if TYPE_CHECKING:
     from proxy.client.conversation import Conversation
+    from proxy.server.connection import ServerConnection
 
 
 def pin(session: Conversation, reason: PinReason) -> None:
@@ -54,11 +57,44 @@ def reassert(session: Conversation, parameters: Mapping[str, str]) -> bytes:
     return session.server.assign(dict(parameters), tolerant=True)
 
 
-def reassert_after_sync(session: Conversation, verdict: Verdict) -> None:
-    """The same for a statement of an extended batch: it follows the batch's Sync."""
-    parameters = restored(session, verdict)
-    if parameters:
-        session.pending = {**(session.pending or {}), **parameters}
+def resetting(
+    session: Conversation, kind: bytes, name: bytes, parameters: Mapping[str, str] | None
+) -> Callable[[bool], None] | None:
+    """Remembers what the statement (kind b"S") or portal (b"P") of this name resets. Returns what takes that
+    back when the server has ignored the request."""
+    resets = session.resets
+    key = kind + name
+    before = resets.get(key)
+    if not parameters and before is None:
+        return None
+
+    def remember(wanted: Mapping[str, str] | None) -> None:
+        if wanted:
+            resets[key] = wanted
+        else:
+            resets.pop(key, None)
+
+    def undo(failed: bool) -> None:
+        remember(None if failed and not name else before)
+
+    remember(parameters)
+    return undo
+
+
+def forget_portals(session: Conversation) -> None:
+    """The transaction is over, and with it are its portals."""
+    for key in [key for key in session.resets if key.startswith(b"P")]:
+        del session.resets[key]
+
+
+def reassert_within(session: Conversation, server: ServerConnection, portal: bytes) -> bytes:
+    """What follows right behind the Execute of `portal`, which is queued here too."""
+    parameters = session.resets.get(b"P" + portal)
+    if not parameters:
+        server.expect(FORWARD_EXECUTE)
+        return b""
+    server.expect(Expect(EXECUTE, restores=parameters))
+    return settings_within(server.pipeline, parameters)
 
 
 def forget(session: Conversation, name: bytes, statement: Statement) -> None:

@@ -243,6 +243,8 @@ class Linking(Conversation):
             return
         if server.status != IDLE:
             return
+        if self.resets:
+            effects.forget_portals(self)
         if self.plane.draining:
             self.end(ShuttingDown("terminating connection due to administrator command"))
         elif self.mode is not _SESSION_MODE and not self.pins:

@@ -132,11 +132,11 @@ def on_parse(
         return encode.parse(b"", REFUSED)
     _evict(session, verdict)
     if not session.maps_statements:
-        server.expect(FORWARD_PARSE)
+        undo_reset = effects.resetting(session, b"S", name, effects.restored(session, verdict))
+        server.expect(expect_of(owed.PARSE, None, undo_reset))
         if name:
             effects.pin(session, PinReason.SQL_PREPARE)
         effects.obey(session, verdict)
-        effects.reassert_after_sync(session, verdict)
         return None
     if not name:
         _parse_unnamed(session, server, Statement(b"", text, oids, verdict))
@@ -227,17 +227,23 @@ def on_bind(
 ) -> bytes | None:
     session.unsynced = True
     if not session.maps_statements:
-        server.expect(FORWARD_BIND)
+        undo = None
+        if session.resets:
+            portal, name, _ = bind_names(data[start + 5 : stop])
+            undo = effects.resetting(session, b"P", portal, session.resets.get(b"S" + name))
+        server.expect(FORWARD_BIND if undo is None else expect_of(_BIND_REPLY, None, undo))
         return None
     portal, name, rest = bind_names(data[start + 5 : stop])
     ahead, known_as, statement = _statement_for_use(session, server, name)
     if statement is None:
         server.expect(FORWARD_BIND)
-    else:
+    elif statement.verdict is PLAIN and not session.resets:
         server.expect(expect_of(_BIND_REPLY, statement, None))
-        if statement.verdict is not PLAIN:
-            effects.obey(session, statement.verdict)
-            effects.reassert_after_sync(session, statement.verdict)
+    else:
+        verdict = statement.verdict
+        undo = effects.resetting(session, b"P", portal, effects.restored(session, verdict))
+        server.expect(expect_of(_BIND_REPLY, statement, undo))
+        effects.obey(session, verdict)
     if known_as == name:
         return ahead + data[start:stop] if ahead else None
     length = int.from_bytes(data[start + 1 : start + 5], "big") + len(known_as) - len(name)
@@ -265,6 +271,9 @@ def on_close(
 ) -> bytes | None:
     session.unsynced = True
     kind, name = decode.target(data[start + 5 : stop])
+    if session.resets and (kind == b"P" or not session.maps_statements):
+        server.expect(Expect(owed.CLOSE, undo=effects.resetting(session, kind, name, None)))
+        return None
     statement = session.statements.get(name) if kind == b"S" else None
     if statement is None:
         if kind == b"S" and not name:
@@ -286,8 +295,11 @@ def on_execute(
     session: Conversation, server: ServerConnection, data: bytes, start: int, stop: int, told: int
 ) -> bytes | None:
     session.unsynced = True
-    server.expect(FORWARD_EXECUTE)
-    return None
+    if not session.resets:
+        server.expect(FORWARD_EXECUTE)
+        return None
+    again = effects.reassert_within(session, server, data[start + 5 : data.find(b"\0", start + 5)])
+    return data[start:stop] + again if again else None
 
 
 def on_flush(
@@ -305,12 +317,8 @@ def on_sync(
     if server.copy_in:
         return None
     session.unsynced = False
-    restored, session.pending = session.pending, None
-    if not restored:
-        server.expect(FORWARD_SYNC)
-        return None
-    server.expect(Expect(owed.SYNC, restores=restored))
-    return data[start:stop] + effects.reassert(session, restored)
+    server.expect(FORWARD_SYNC)
+    return None
 
 
 def on_function_call(

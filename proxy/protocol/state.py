@@ -11,9 +11,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from weakref import WeakValueDictionary
 
+from proxy.protocol.pipeline import BIND, CLOSE, DROP, EXECUTE, PARSE, Expect, Pipeline
+from proxy.protocol.statements import PREFIX, Statement
+from proxy.sql.verdict import PLAIN
 from proxy.wire import encode
 
 _SMALL_BATCH = 50
+_NAME = PREFIX + b"settings"
+# Stands for what is set within a client's batch.
+SETTINGS = Statement(_NAME, b"", b"\0\0", PLAIN)
 
 
 class State:
@@ -61,8 +67,8 @@ def difference(has: State, needs: State, at_login: Mapping[str, str]) -> dict[st
     return changes
 
 
-def set_config(changes: Mapping[str, str | None]) -> bytes:
-    """Parse, Bind, Execute of the unnamed statement for at most a few dozen changes; no Sync."""
+def set_config(changes: Mapping[str, str | None], known_as: bytes = b"") -> bytes:
+    """Parse, Bind, Execute for at most a few dozen changes, by a statement and portal of that name; no Sync."""
     calls = ", ".join(
         f"pg_catalog.set_config(${2 * i + 1}, ${2 * i + 2}, false)" for i in range(len(changes))
     )
@@ -70,7 +76,21 @@ def set_config(changes: Mapping[str, str | None]) -> bytes:
     for name, value in changes.items():
         values.append(name.encode("utf-8", "surrogateescape"))
         values.append(None if value is None else value.encode("utf-8", "surrogateescape"))
-    return encode.parse(b"", b"SELECT " + calls.encode()) + encode.bind(b"", b"", values) + encode.execute()
+    parse = encode.parse(known_as, b"SELECT " + calls.encode())
+    return parse + encode.bind(known_as, known_as, values) + encode.execute(known_as)
+
+
+def settings_within(pipeline: Pipeline, changes: Mapping[str, str | None]) -> bytes:
+    """Messages for the middle of somebody's batch, with their replies queued as dropped: an error is the batch's
+    own, and what it takes back it takes back as a whole. They touch neither unnamed statement nor portal."""
+    out = []
+    for batch in batches(changes):
+        # An earlier batch may have failed between the two.
+        out.append(encode.close(b"S", _NAME) + set_config(batch, _NAME))
+        out.append(encode.close(b"P", _NAME) + encode.close(b"S", _NAME))
+        for kind in (CLOSE, PARSE, BIND, EXECUTE, CLOSE, CLOSE):
+            pipeline.expect(Expect(kind, DROP, statement=SETTINGS))
+    return b"".join(out)
 
 
 def batches(changes: Mapping[str, str | None]) -> list[dict[str, str | None]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from proxy.wire import encode
 
@@ -32,7 +33,7 @@ class SimulatedServer:
         self.values = dict(self.defaults)
         self.told = {name: self.values[name] for name in _REPORTED}
         self.statements: dict[bytes, str] = {}
-        self.portal: tuple[str, list[str | None]] | None = None
+        self.portals: dict[bytes, tuple[str, list[str | None]]] = {}
         self.status = "I"
         self.over = False
         self._before: dict[str, str] | None = None  # values to go back to
@@ -83,6 +84,7 @@ class SimulatedServer:
             self._before = dict(self.values)
 
     def _failed(self, failure: _Failure) -> bytes:
+        self.portals.clear()
         if self.status == "T":
             self.status = "E"
         elif self.status == "I" and self._before is not None:
@@ -92,7 +94,7 @@ class SimulatedServer:
     def _end_of_batch(self) -> bytes:
         if self.status == "I":
             self._before = None
-            self.portal = None
+            self.portals.clear()
         said = []
         for name, shown in _REPORTED.items():
             if self.values[name] != self.told[name]:
@@ -104,6 +106,7 @@ class SimulatedServer:
 
     def _query(self, text: str) -> bytes:
         self.statements.pop(b"", None)
+        self.portals.pop(b"", None)
         self._open()
         try:
             rows, tag = self._run(text, [])
@@ -144,15 +147,17 @@ class SimulatedServer:
             )
             return encode.frame(b"t", b"\0\0") + rows
         if kind == b"E":
-            if self.portal is None:
+            portal = self.portals.get(body[: body.index(b"\0")])
+            if portal is None:
                 raise _Failure("34000")
-            rows, tag = self._run(*self.portal)
+            rows, tag = self._run(*portal)
             if tag == "COPY":
                 self._copying = self._extended = True
                 return encode.frame(b"G", b"\0\0\0")
             return rows + encode.command_complete(tag)
         if kind == b"C":
-            self.statements.pop(body[1:-1], None)
+            closing: dict[bytes, Any] = self.statements if body[:1] == b"S" else self.portals
+            closing.pop(body[1:-1], None)
             return encode.CLOSE_COMPLETE
         raise AssertionError(kind)
 
@@ -172,7 +177,7 @@ class SimulatedServer:
         return self.statements[name]
 
     def _bind(self, body: bytes) -> None:
-        _, name, rest = body.split(b"\0", 2)
+        portal, name, rest = body.split(b"\0", 2)
         text = self._statement(name)
         self._allowed(text)
         values: list[str | None] = []
@@ -182,7 +187,9 @@ class SimulatedServer:
             at += 4
             values.append(None if length < 0 else rest[at : at + length].decode())
             at += max(length, 0)
-        self.portal = (text, values)
+        if portal and portal in self.portals:
+            raise _Failure("42P03")
+        self.portals[portal] = (text, values)
 
     # --- statements ---------------------------------------------------------------------------------
 
@@ -249,5 +256,5 @@ class SimulatedServer:
             tag = "ROLLBACK"
         self._before = None
         self.status = "I"
-        self.portal = None
+        self.portals.clear()
         return tag

@@ -195,6 +195,17 @@ class Stage:
         assert client.state is SessionState.IDLE
         return client, server
 
+    def kept(self, tenant: str = "acme", **parameters: str) -> tuple[Client, Transport]:
+        """A client in session mode, with the server connection of its login."""
+        client = self.client(tenant, **parameters)
+        pool = self.pool
+        pool.fill(1)
+        self.pools.step()
+        taken = pool.acquire(client.session, 0.0)
+        assert taken is not None
+        client.session.keep(taken)
+        return client, self.server()
+
     def server(self, number: int = 0) -> Transport:
         return self.network.servers[number]
 

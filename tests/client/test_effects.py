@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from proxy.client import effects
-from proxy.model import PinReason, ServerOptions
+from proxy.model import PinReason, PoolMode, ServerOptions
 from proxy.protocol.lifecycle import SessionState
 from proxy.sql.verdict import PLAIN, Judge, Verdict
 from proxy.wire import encode
@@ -158,17 +158,90 @@ def test_it_follows_right_behind_a_simple_query(stage: Stage) -> None:
     stage.leave()
 
 
-def test_and_behind_the_sync_of_a_batch(stage: Stage) -> None:
+def reset(name: bytes = b"", portal: bytes = b"") -> bytes:
+    return (
+        encode.parse(name, b"RESET application_name") + encode.bind(portal, name, []) + encode.execute(portal)
+    )
+
+
+# To close what may be left, to parse, bind, execute, and to close both.
+SET_AGAIN = (
+    encode.CLOSE_COMPLETE
+    + encode.PARSE_COMPLETE
+    + encode.BIND_COMPLETE
+    + encode.data_row(["mine"])
+    + encode.command_complete("SELECT 1")
+    + encode.CLOSE_COMPLETE * 2
+)
+
+
+def test_and_behind_the_execute_in_a_batch(stage: Stage) -> None:
     client, server = stage.unlinked(application_name="mine")
-    batch = encode.parse(b"", b"RESET application_name") + encode.bind(b"", b"", []) + encode.execute()
-    client.says(batch)
-    assert server.take() == batch
-    client.says(encode.SYNC)
+    client.says(reset() + encode.execute(b"p"))
     sent = server.take()
-    assert sent.startswith(encode.SYNC)
+    assert sent.startswith(reset())
+    assert sent.endswith(encode.execute(b"p"))
     assert b"mine" in sent
+    assert encode.SYNC not in sent
     client.says(encode.SYNC)
-    assert server.take() == encode.SYNC, "once"
+    assert server.take() == encode.SYNC
+    executed = encode.PARSE_COMPLETE + encode.BIND_COMPLETE + encode.command_complete("RESET")
+    server.say(executed, SET_AGAIN, encode.error("no", "34000"), encode.ready_for_query())
+    assert client.kinds() == "12CEZ"
+    stage.leave()
+
+
+def test_it_fails_for_the_client(stage: Stage) -> None:
+    """For example by a timeout of the client's own: then the batch has failed, and the RESET with it."""
+    client, server = stage.unlinked(application_name="mine")
+    client.says(reset() + encode.parse(b"s", b"SELECT 1") + encode.SYNC)
+    executed = encode.PARSE_COMPLETE + encode.BIND_COMPLETE + encode.command_complete("RESET")
+    prepared = encode.CLOSE_COMPLETE + encode.PARSE_COMPLETE + encode.BIND_COMPLETE
+    server.say(executed, prepared, encode.error("no", "57014"), encode.ready_for_query())
+    assert client.kinds() == "12CEZ"
+    assert client.session.statements == {}
+    assert not stage.pool.idle[0].closing
+    stage.leave()
+
+
+def in_mode(monkeypatch: pytest.MonkeyPatch, mode: str) -> tuple[Client, Transport]:
+    stage = Stage(monkeypatch, options=ServerOptions(pool_mode=PoolMode(mode)))
+    start = stage.kept if mode == "session" else stage.unlinked
+    return start("acme", application_name="mine")
+
+
+@pytest.mark.parametrize("mode", ["transaction", "session"])
+def test_only_what_resets_is_followed(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    client, server = in_mode(monkeypatch, mode)
+    stage = client.stage
+    select = encode.parse(b"s", b"SELECT 1")
+    ended = encode.close(b"P", b"")
+    client.says(reset(b"r") + select + encode.bind(b"", b"s", []) + encode.execute() + encode.SYNC)
+    assert server.take().count(b"mine") == 1
+    client.says(encode.bind(b"", b"r", []) + encode.execute() + ended + encode.execute() + encode.SYNC)
+    assert server.take().count(b"mine") == 1
+    client.says(
+        encode.bind(b"x", b"r", []) + encode.bind(b"y", b"s", []) + encode.execute(b"y") + encode.SYNC
+    )
+    assert b"mine" not in server.take()
+    client.says(encode.close(b"S", b"r") + encode.parse(b"r", b"SELECT 2"))
+    client.says(encode.bind(b"", b"r", []) + encode.execute() + encode.SYNC)
+    assert b"mine" not in server.take()
+    stage.leave()
+
+
+@pytest.mark.parametrize("mode", ["transaction", "session"])
+def test_what_was_skipped_changes_nothing_of_that(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    client, server = in_mode(monkeypatch, mode)
+    stage = client.stage
+    client.says(encode.parse(b"r", b"RESET application_name") + encode.SYNC)
+    server.take()
+    server.say(encode.PARSE_COMPLETE, encode.ready_for_query())
+    client.says(encode.bind(b"", b"missing", []) + encode.close(b"S", b"r") + encode.SYNC)
+    server.take()
+    server.say(encode.error("no", "26000"), encode.ready_for_query())
+    client.says(encode.bind(b"", b"r", []) + encode.execute() + encode.SYNC)
+    assert server.take().count(b"mine") == 1
     stage.leave()
 
 
@@ -178,8 +251,6 @@ def test_a_session_without_a_server_reasserts_nothing(stage: Stage) -> None:
 
 
 def test_in_session_mode_nothing_pins(monkeypatch: pytest.MonkeyPatch) -> None:
-    from proxy.model import PoolMode
-
     stage = Stage(monkeypatch, options=ServerOptions(pool_mode=PoolMode.SESSION))
     client = stage.client()
     effects.obey(client.session, Verdict(pins=frozenset({PinReason.LISTEN}), sets=("work_mem",)))

@@ -40,10 +40,10 @@ def test_the_body_of_a_frame_that_is_exchanged_never_reaches_the_server(stage: S
     stage.leave()
 
 
-def test_the_body_of_a_sync_behind_a_reset_never_reaches_the_server(stage: Stage) -> None:
+def test_the_body_of_an_execute_behind_which_more_must_follow_never_reaches_the_server(stage: Stage) -> None:
     client, server = stage.linked()
-    client.says(encode.parse(b"", b"RESET ALL") + encode.bind(b"", b"", []) + encode.execute())
-    client.says(begun(b"S", bytes(20_000)))
+    client.says(encode.parse(b"", b"RESET ALL") + encode.bind(b"", b"", []))
+    client.says(begun(b"E", bytes(20_000)))
     if not client.transport.closed:
         client.says(SMUGGLED)
     assert SMUGGLED not in server.take()

@@ -653,14 +653,7 @@ def test_in_session_mode_the_connection_is_kept_and_reset_at_the_end(monkeypatch
     from proxy.model import PoolMode
 
     stage = Stage(monkeypatch, options=ServerOptions(pool_mode=PoolMode.SESSION))
-    client = stage.client()
-    pool = stage.pool
-    pool.fill(1)
-    stage.pools.step()
-    taken = pool.acquire(client.session, 0.0)
-    assert taken is not None
-    client.session.keep(taken)
-    server = stage.server()
+    client, server = stage.kept()
     client.says(ONE)
     assert server.take() == ONE, "no state is applied: it was at the login"
     server.say(done())
@@ -668,7 +661,7 @@ def test_in_session_mode_the_connection_is_kept_and_reset_at_the_end(monkeypatch
     client.says(encode.TERMINATE)
     assert server.take() == encode.query(b"DISCARD ALL")
     server.say(done("DISCARD ALL"))
-    assert len(pool.idle) == 1
+    assert len(stage.pool.idle) == 1
     stage.leave()
 
 

@@ -226,6 +226,41 @@ def test_clients_that_do_not(script: list[Any], turns: list[tuple[int, int]], se
     check(script, turns, servers, 200, waits=False)
 
 
+RESET_A = encode.parse(b"a", b"RESET ALL") + encode.bind(b"", b"a", []) + encode.execute()
+SELECT = encode.parse(b"", b"SELECT 1")
+RUN = encode.bind(b"", b"", []) + encode.execute()
+
+
+@pytest.mark.parametrize(
+    "cycles",
+    [
+        [SELECT + RESET_A + RUN + encode.SYNC],
+        [SELECT + RUN + RESET_A + RUN + encode.SYNC],
+        [SELECT + RESET_A + encode.FLUSH + RUN + encode.execute() + encode.SYNC],
+        [SELECT + RESET_A + encode.SYNC, encode.bind(b"", b"a", []) + encode.execute() + RUN + encode.SYNC],
+        [
+            RESET_A + encode.parse(b"", b"SET timezone = 'MST'") + RUN + encode.SYNC,
+            SELECT + RUN + encode.SYNC,
+        ],
+        [encode.query(b"BEGIN"), RESET_A + SELECT + RUN + encode.SYNC, encode.query(b"FAIL")],
+        [
+            encode.query(b"SET timezone = 'MST'"),
+            RESET_A
+            + encode.bind(b"p", b"a", [])
+            + encode.close(b"P", b"p")
+            + encode.execute(b"p")
+            + encode.SYNC,
+            SELECT + RUN + encode.SYNC,
+        ],
+    ],
+)
+@pytest.mark.parametrize("startup", STARTUPS)
+def test_behind_a_reset_the_same_batch_goes_on_as_it_began(
+    startup: dict[str, str], cycles: list[bytes]
+) -> None:
+    check([("acme", startup, cycles)], [], 1, 200, waits=True)
+
+
 def test_a_reset_that_fails_with_its_batch_has_reset_nothing() -> None:
     reset = encode.parse(b"", b"RESET ALL") + encode.bind(b"", b"", []) + encode.execute()
     failing = encode.bind(b"", b"missing", []) + encode.SYNC
