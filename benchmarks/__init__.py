@@ -1,0 +1,1 @@
+"""Tiergate measured beside PgBouncer and beside no proxy at all."""

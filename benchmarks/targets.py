@@ -1,0 +1,224 @@
+"""What is measured: a PostgreSQL server without a proxy, PgBouncer, and Tiergate in each of its builds."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import socket
+import ssl
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks import processes
+from proxy.cli.embedded import EmbeddedServer, free_port
+
+_FOLLOWS_STATEMENTS = (1, 21)
+PASSWORD = "app-secret"
+POOL_SIZE = 8
+MOST_CLIENTS = 15_000
+MOST_SERVERS = 1_200  # what the server takes: 500 clients directly, and as many of a pooler in session mode
+
+
+@dataclass(frozen=True)
+class Tenant:
+    """A tenant, where its data is, and what kind of cluster that is to Tiergate."""
+
+    name: str
+    tier: str
+    kind: str
+    port: int
+    database: str
+
+
+@dataclass(frozen=True)
+class Certificate:
+    key: Path
+    chain: Path
+    ca: Path
+
+    def context(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=str(self.ca))
+
+
+@dataclass(frozen=True)
+class Target:
+    """A way to the server. `pid` is the proxy's, 0 without one."""
+
+    name: str
+    role: str  # direct | pgbouncer | tiergate
+    port: int
+    database: str
+    tenant: str
+    pid: int = 0
+    build: str = ""  # of Tiergate: interpreted | compiled
+    tls: Certificate | None = None
+
+    @property
+    def pgoptions(self) -> str:
+        return f"-c app.tenant_id={self.tenant}"
+
+    def cpu(self) -> processes.Cpu:
+        return processes.cpu(self.pid) if self.pid else processes.Cpu()
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How the proxies are configured for a part of the benchmarks. All other settings are always the same."""
+
+    tenant: Tenant
+    auth_type: str = "trust"
+    verifier: str = ""  # what the proxies know of the client's password, "" = the password itself
+    tls: Certificate | None = None
+    more_tenants: tuple[str, ...] = ()
+    workers: int = 1
+    pool_size: int = POOL_SIZE
+    prepared: bool = False  # PgBouncer before 1.21 then pools sessions, with a server connection a client
+    cpus: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all parts share."""
+
+    directory: Path
+    server: EmbeddedServer
+    tenant: Tenant
+    builds: dict[str, Path]  # build of Tiergate -> its tree
+    pgbouncer: str = ""  # the program, "" = none
+    pgbouncer_version: tuple[int, ...] = ()
+    certificate: Certificate | None = None
+    native: dict[str, Path] = field(default_factory=dict)
+
+    @contextmanager
+    def running(self, setup: Setup, *, direct: bool = True) -> Iterator[list[Target]]:
+        """All the ways there are, in the order of the table."""
+        with ExitStack() as stack:
+            found = []
+            tenant = setup.tenant
+            if direct:
+                found.append(Target("direct", "direct", tenant.port, tenant.database, tenant.name))
+            if self.pgbouncer:
+                found.append(stack.enter_context(self.running_pgbouncer(setup)))
+            for build in self.builds:
+                found.append(stack.enter_context(self.running_tiergate(setup, build)))
+            yield found
+
+    @contextmanager
+    def running_tiergate(self, setup: Setup, build: str) -> Iterator[Target]:
+        port = free_port()
+        directory = Path(tempfile.mkdtemp(prefix="tiergate-", dir=self.directory))
+        config = directory / "tiergate.toml"
+        config.write_text(_tiergate_toml(setup, port))
+        command = [sys.executable, "-m", "proxy", "serve", "--config", str(config)]
+        tree = self.builds[build]
+        with processes.started(command, cwd=tree, cpus=setup.cpus) as process:
+            _listening(port, f"Tiergate ({build})")
+            yield Target(
+                f"Tiergate {build}", "tiergate", port, setup.tenant.database, setup.tenant.name,
+                process.pid, build, setup.tls,
+            )  # fmt: skip
+
+    @contextmanager
+    def running_pgbouncer(self, setup: Setup) -> Iterator[Target]:
+        """It knows no tenants: a `connect_query` sets the only one of the database."""
+        port = free_port()
+        directory = Path(tempfile.mkdtemp(prefix="pgbouncer-", dir=self.directory))
+        (directory / "users.txt").write_text(f'"app" "{setup.verifier or PASSWORD}"\n')
+        session = setup.prepared and self.pgbouncer_version < _FOLLOWS_STATEMENTS
+        (directory / "pgbouncer.ini").write_text(_pgbouncer_ini(setup, port, directory, session))
+        for path in (directory, *directory.iterdir()):
+            path.chmod(0o755)
+        user = pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else None  # it refuses to run as root
+        command = [self.pgbouncer, "-q", str(directory / "pgbouncer.ini")]
+        with processes.started(command, user=user, cpus=setup.cpus) as process:
+            _listening(port, "PgBouncer")
+            name = "PgBouncer, session pooling" if session else "PgBouncer"
+            tenant = setup.tenant
+            yield Target(name, "pgbouncer", port, tenant.database, tenant.name, process.pid, tls=setup.tls)
+
+
+def _tiergate_toml(setup: Setup, port: int) -> str:
+    tenant = setup.tenant
+    tls = ""
+    if setup.tls:
+        tls = f"""client_tls_sslmode = "require"
+client_tls_key_file = "{setup.tls.key}"
+client_tls_cert_file = "{setup.tls.chain}"
+"""
+    address = f'"127.0.0.1:{tenant.port}"'
+    place = f"primary = {address}" if tenant.kind == "dedicated" else f"coordinators = [{address}]"
+    others = "".join(f'[tenant.{name}]\ntier = "standard"\n' for name in setup.more_tenants)
+    return f"""
+[proxy]
+listen_port = {port}
+http_addr = "127.0.0.1:{free_port()}"
+workers = {setup.workers}
+default_pool_size = {setup.pool_size}
+max_client_conn = {MOST_CLIENTS}
+auth_type = "{setup.auth_type}"
+log_level = "warning"
+query_timeout = "60s"
+transaction_timeout = "120s"
+idle_transaction_timeout = "60s"
+{tls}
+[user.app]
+password = "{setup.verifier or PASSWORD}"
+tenants = "*"
+[cluster.place]
+kind = "{tenant.kind}"
+{place}
+user = "app"
+password = "{PASSWORD}"
+pool_size = {setup.pool_size}
+max_connections = {setup.pool_size * setup.workers}
+[tier.{tenant.tier}]
+cluster = "place"
+limits = {{ max_connections = {setup.pool_size * setup.workers}, max_client_connections = {MOST_CLIENTS} }}
+[tenant.{tenant.name}]
+tier = "{tenant.tier}"
+{others}"""
+
+
+def _pgbouncer_ini(setup: Setup, port: int, directory: Path, session: bool) -> str:
+    tenant = setup.tenant
+    pooling = "session" if session else "transaction"
+    pool_size = MOST_SERVERS // 2 if session else setup.pool_size
+    if setup.prepared and not session:
+        pooling += "\nmax_prepared_statements = 200"
+    tls = ""
+    if setup.tls:
+        tls = f"""client_tls_sslmode = require
+client_tls_key_file = {setup.tls.key}
+client_tls_cert_file = {setup.tls.chain}
+"""
+    return f"""
+[databases]
+{tenant.database} = host=127.0.0.1 port={tenant.port} user=app password={PASSWORD}\
+ connect_query='SET app.tenant_id = ''{tenant.name}'''
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {port}
+auth_type = {setup.auth_type}
+auth_file = {directory / "users.txt"}
+pool_mode = {pooling}
+default_pool_size = {pool_size}
+max_client_conn = {MOST_CLIENTS}
+query_timeout = 60
+idle_transaction_timeout = 60
+ignore_startup_parameters = extra_float_digits,options
+log_connections = 0
+log_disconnections = 0
+unix_socket_dir =
+{tls}"""
+
+
+def _listening(port: int, what: str) -> None:
+    def answers() -> bool:
+        with socket.socket() as sock:
+            return sock.connect_ex(("127.0.0.1", port)) == 0
+
+    processes.wait_until(answers, f"{what} on port {port}")
