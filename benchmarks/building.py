@@ -27,6 +27,7 @@ def compiled_tree(copy: Path) -> Path:
     stamp = copy / ".sources"
     if stamp.exists() and stamp.read_text() == digest.hexdigest():
         return copy
+    print("compiling a copy of the tree ...", file=sys.stderr)
     shutil.rmtree(copy, ignore_errors=True)
     copy.mkdir(parents=True)
     for name in _WANTED:

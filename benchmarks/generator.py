@@ -13,7 +13,7 @@ from benchmarks.targets import Target
 def run(
     program: Path,
     target: Target,
-    seconds: int,
+    seconds: float,
     connections: int,
     query: str,
     prefix: str = "",

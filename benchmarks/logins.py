@@ -41,7 +41,7 @@ def logins(bench: Bench, options: Options, aims: Targets) -> None:
                     aims.note(f"new connections a second, {method}", "at least 1.00", target.build, value)
 
 
-def _run(target: Target, seconds: int) -> Sample | None:
+def _run(target: Target, seconds: float) -> Sample | None:
     words = [str(target.port), target.database, target.tenant, str(seconds)]
     command = [sys.executable, "-m", "benchmarks.logins", *words]
     with ExitStack() as stack:

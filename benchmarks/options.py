@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Options:
-    seconds: int = 2
+    seconds: float = 1.5
     repetitions: int = 3
     clients: tuple[int, ...] = (1, 8, 64, 500)
     modes: tuple[str, ...] = ("simple", "extended", "prepared")

@@ -1,14 +1,15 @@
 """One run of pgbench: transactions, their latencies, and the proxy's CPU, all over the same stretch of time.
 
-That stretch begins when all clients are connected and have begun to work, and ends before the first one
-leaves, so that logins are not counted as the cost of transactions. What was done in it is in pgbench's own
-log of every transaction.
+That stretch begins when all clients are connected and have done a transaction or two, and ends before the first
+one leaves, so that neither logins nor cold caches are counted as the cost of transactions. What was done in it
+is in pgbench's own log of every transaction.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -23,7 +24,8 @@ from benchmarks.targets import PASSWORD, Target
 from proxy.cli.embedded import bin_dir
 
 _SCRIPTS = Path(__file__).parent / "scripts"
-_MARGIN = 0.15  # seconds
+_LINE = 30  # bytes of its log, at least
+_LONGEST = 120.0  # seconds
 _MANY_CLIENTS = 100
 
 
@@ -58,13 +60,13 @@ def _speaks_tls(path: Path) -> bool:
     return "not compiled in" not in said
 
 
-def run(work: Work, seconds: int, directory: Path, target: Target) -> Sample | None:
+def run(work: Work, seconds: float, directory: Path, target: Target) -> Sample | None:
     """None if it cannot be done that way."""
     logs = Path(tempfile.mkdtemp(prefix="log-", dir=directory))
     script = ["-f", str(_SCRIPTS / f"{work.script}.sql")] if work.script else ["-S"]
     command = [
         program(target.tls is not None), "-n", *script, "-M", work.mode, "-c", str(work.clients),
-        "-j", "2" if work.clients >= _MANY_CLIENTS else "1", "-T", str(seconds),
+        "-j", "2" if work.clients >= _MANY_CLIENTS else "1", "-T", f"{_LONGEST:.0f}",
         "-l", "--log-prefix", str(logs / "log"),
         "-h", "127.0.0.1", "-p", str(target.port), "-U", "app", target.database,
     ]  # fmt: skip
@@ -74,12 +76,14 @@ def run(work: Work, seconds: int, directory: Path, target: Target) -> Sample | N
         command, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
     try:
-        while process.poll() is None and not any(log.stat().st_size for log in logs.iterdir()):
+        enough = 2 * work.clients * _LINE
+        while process.poll() is None and sum(log.stat().st_size for log in logs.iterdir()) < enough:
             time.sleep(0.005)
         began, before = time.time(), target.cpu()
-        while process.poll() is None and time.time() < began + seconds - _MARGIN:
+        while process.poll() is None and time.time() < began + seconds:
             time.sleep(0.005)
         ended, after = time.time(), target.cpu()
+        process.send_signal(signal.SIGALRM)  # as its own -T does: each client ends its transaction and leaves
         _, errors = process.communicate()
     finally:
         if process.poll() is None:

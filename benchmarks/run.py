@@ -67,6 +67,7 @@ def main() -> int:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # what is started has it from here
     signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell has started us with &
     began = time.monotonic()
     directory = Path(tempfile.mkdtemp(prefix="tiergate-bench-"))
     directory.chmod(0o755)  # PostgreSQL and PgBouncer run as nobody where we are root
@@ -116,7 +117,7 @@ def _arguments() -> argparse.Namespace:
     add("--builds", type=names(("interpreted", "compiled")), help="of Tiergate; both by default")
     add("--compiled", type=Path, metavar="DIR", help="keep the compiled copy there, and use it again")
     add("--pgbouncer", default="", metavar="PROGRAM", help="by default, the one that is installed")
-    add("--seconds", type=int, help="of one run (2)")
+    add("--seconds", type=float, help="of one run (1.5)")
     add("--repetitions", type=int, help="runs of each (3)")
     add("--clients", type=numbers, help="of pgbench (1,8,64,500)")
     add("--modes", type=names(("simple", "extended", "prepared")), help="of pgbench")
@@ -142,7 +143,6 @@ def _builds(arguments: argparse.Namespace, directory: Path) -> dict[str, Path]:
     if "interpreted" in wanted:
         found["interpreted"] = ROOT
     if "compiled" in wanted and building.has_compiler():
-        print("compiling a copy of the tree ...", file=sys.stderr)
         found["compiled"] = building.compiled_tree((arguments.compiled or directory / "compiled").absolute())
     for build, tree in found.items():
         if (said := building.build_of(tree)) != build:
@@ -203,7 +203,7 @@ def _machine(bench: Bench, options: Options) -> str:
         f"{os.cpu_count()} cores ({models[0] if models else platform.machine()}), Linux {platform.release()},"
         f" PostgreSQL {postgres}, PgBouncer {bouncer}, Python {platform.python_version()},"
         f" uvloop {version('uvloop')}, Tiergate {' and '.join(bench.builds)};"
-        f" {options.repetitions} x {options.seconds} s; load average {os.getloadavg()[0]:.1f} at the start."
+        f" {options.repetitions} x {options.seconds:g} s; load average {os.getloadavg()[0]:.1f} at the start."
     )
 
 

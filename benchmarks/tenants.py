@@ -52,7 +52,7 @@ def tenants(bench: Bench, options: Options, aims: Targets) -> None:
             )
             table.rows(f"{few} clients", targets, runs)
             value = _RATIO.value(runs[targets[1].name], against("few", targets, runs))
-            aims.note("CPU with 10,000 tenants : with 100", "1.00", build, value)
+            aims.note(f"CPU with {many:,} tenants : with {few:,}", "1.00", build, value)
 
 
 def _visit(target: Target, names: Sequence[str]) -> None:

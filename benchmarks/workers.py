@@ -90,7 +90,7 @@ def _tiergate(bench: Bench, build: str, role: str, stub: _Stub) -> Iterator[Targ
         yield dataclasses.replace(target, name=f"{target.name}, {name}", role=role)
 
 
-def _run(bench: Bench, stubs: Mapping[str, _Stub], seconds: int, target: Target) -> Sample | None:
+def _run(bench: Bench, stubs: Mapping[str, _Stub], seconds: float, target: Target) -> Sample | None:
     stub = stubs[target.role]
     before = processes.cpu(stub.pid)
     found = generator.run(bench.native["load"], target, seconds, _CONNECTIONS, "SELECT 1", cpus=stub.cpus)
