@@ -122,6 +122,23 @@ class Tier:
     max_joins: int = 0
 
 
+class SealKey(NamedTuple):
+    id: str
+    secret: str
+
+    def __repr__(self) -> str:
+        return f"SealKey({self.id!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """How the tenant of a cluster's connections is proved to its databases. The last key signs."""
+
+    tenant_guc: str
+    lifetime: float
+    keys: tuple[SealKey, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Cluster:
     """One data set and the endpoints that serve it."""
@@ -137,6 +154,7 @@ class Cluster:
     max_connections: int = 0
     pool_mode: PoolMode | None = None
     read_pool_size: int = 0
+    seal: Seal | None = None
 
     def with_role(self, *roles: Role) -> tuple[Endpoint, ...]:
         return tuple(e for e in self.endpoints if e.role in roles)
@@ -201,6 +219,7 @@ class ServerOptions:
     cancel_wait_timeout: float = 10.0
     pool_idle_timeout: float = 3600.0
     application_name_add_host: bool = False
+    seal_lifetime: float = 900.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from proxy.model import Cluster, ClusterKind, Endpoint, PoolMode, Role, ServerOptions, Tier
+from proxy.model import ClientOptions, Cluster, ClusterKind, Endpoint, PoolMode, Role, ServerOptions, Tier
 from proxy.settings import passwords
 from proxy.settings.reader import Reader, dotted, suggestion
+from proxy.settings.seals import read_seal
 
 Addresses = tuple[tuple[str, int], ...]
 
@@ -19,10 +20,11 @@ def _endpoints(role: Role, addresses: Addresses) -> tuple[Endpoint, ...]:
 class Clusters:
     """All clusters by name. `for_tenant` says where a tenant lives and adds the cluster it describes."""
 
-    def __init__(self, reader: Reader, options: ServerOptions) -> None:
+    def __init__(self, reader: Reader, options: ServerOptions, client: ClientOptions) -> None:
         self.by_name: dict[str, Cluster] = {}
         self._reader = reader
         self._options = options
+        self._client = client
         self._described_in: dict[str, str] = {}
         self._shared: list[str] = []
 
@@ -44,7 +46,9 @@ class Clusters:
             + _endpoints(Role.COORDINATOR, coordinators)
         )
         password = self._reader.secret(said, "password", where)
-        self._add(where, self._make(name, kind, endpoints, said, password, said.get("max_connections", 0)))
+        cluster = self._make(name, kind, endpoints, said, password, said.get("max_connections", 0))
+        seal = read_seal(self._reader, said, where, self._options, self._client)
+        self._add(where, replace(cluster, seal=seal))
         if kind is ClusterKind.SHARED:
             self._shared.append(name)
 

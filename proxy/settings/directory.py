@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from proxy.model import ClientOptions, Directory, Limits, ServerOptions, Tenant, Tier, User
+from proxy.protocol import seal
 from proxy.settings import passwords
 from proxy.settings.clusters import Clusters
 from proxy.settings.keys import TABLES
@@ -27,7 +28,7 @@ def build(
     reader: Reader, document: dict[str, Any], server: ServerOptions, client: ClientOptions
 ) -> Directory:
     said = {kind: _tables(reader, document, kind) for kind in TABLES}
-    clusters = Clusters(reader, server)
+    clusters = Clusters(reader, server, client)
     for name, values in said["cluster"].items():
         clusters.configure(name, values)
     tiers = _tiers(reader, said["tier"], clusters)
@@ -141,10 +142,10 @@ def _check_tenants(
 def _check_guc(reader: Reader, guc: str, holders: dict[str, Any]) -> None:
     for kind, named in holders.items():
         for name, holder in named.items():
-            if any(key.lower() == guc.lower() for key in holder.parameters):
-                reader.problem(
-                    dotted(kind, name), "parameters", f"{guc} names the tenant; only the proxy sets it"
-                )
+            for own, what in ((guc, "names the tenant"), (seal.PARAMETER, "proves the tenant")):
+                if any(key.lower() == own.lower() for key in holder.parameters):
+                    where = dotted(kind, name)
+                    reader.problem(where, "parameters", f"{own} {what}; only the proxy sets it")
 
 
 def _known(name_or_id: str, tenants: dict[str, Tenant]) -> bool:

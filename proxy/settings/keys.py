@@ -71,6 +71,7 @@ PROXY: dict[str, ProxyKey] = {
     "cancel_wait_timeout": ProxyKey(v.DURATION, "server"),
     "pool_idle_timeout": ProxyKey(v.DURATION, "server"),
     "application_name_add_host": ProxyKey(v.BOOLEAN, "server"),
+    "seal_lifetime": ProxyKey(v.DURATION, "server"),
     "auth_type": ProxyKey(v.choice(*AUTH_TYPES), "client"),
     "peer_id": ProxyKey(v.integer(0, MAX_PEER), "client"),
     "max_client_conn": ProxyKey(v.COUNT, "client"),
@@ -132,6 +133,8 @@ CLUSTER: Schema = {
     "min_pool_size": v.COUNT,
     "max_connections": v.COUNT,
     "pool_mode": POOL_MODE,
+    "seal_keys": v.SEAL_KEYS,
+    "seal_keys_file": v.TEXT,
 }
 
 TIER: Schema = {

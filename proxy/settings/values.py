@@ -266,9 +266,29 @@ def kept(kind: Kind) -> Kind:
     return Kind(kind.says, kind.read, kind.from_text, kind.secret, kept=True)
 
 
+_SEAL_KEY = re.compile(r"[A-Za-z0-9_-]{1,32}:.{32,}", re.ASCII | re.DOTALL)
+
+
+def seal_key(text: str) -> tuple[str, str]:
+    """Id and secret of `id:secret`."""
+    if not _SEAL_KEY.fullmatch(text):
+        raise ValueError
+    name, _, secret = text.partition(":")
+    return name, secret
+
+
+def _seal_keys(value: object) -> tuple[tuple[str, str], ...]:
+    return tuple(seal_key(_text(item)) for item in _list(value))
+
+
 TEXT = Kind("text in quotes", _text)
 WORD = Kind("text in quotes, not empty", _word)
 SECRET = Kind("text in quotes", _text, secret=True)
+SEAL_KEYS = Kind(
+    'a list of "id:secret" with ids of at most 32 letters, digits, "_" and "-", and secrets of at least 32 characters',
+    _seal_keys,
+    secret=True,
+)
 BOOLEAN = Kind("true or false", _boolean, _boolean_from_text)
 COUNT = Kind("a whole number, 0 or more", _integer(0), _integer_from_text)
 POSITIVE = Kind("a whole number, 1 or more", _integer(1), _integer_from_text)

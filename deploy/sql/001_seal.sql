@@ -1,0 +1,1 @@
+../../proxy/cli/kit/001_seal.sql
