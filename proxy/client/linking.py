@@ -112,7 +112,7 @@ class Linking(Conversation):
         yet, and on a connection whose timeouts could cut the change short.
         """
         needs = self.state_needed
-        if server.values is needs:
+        if server.values is needs and server.query_since < server.seal_due:
             if self.told is not server.reported:
                 self._tell(server)
             return True
@@ -249,6 +249,8 @@ class Linking(Conversation):
             self.end(ShuttingDown("terminating connection due to administrator command"))
         elif self.mode is not _SESSION_MODE and not self.pins:
             self._unlink(server)
+        elif server.query_since >= server.seal_due:
+            server.send(server.apply(server.values))
         elif self.epoch != self.registry.epoch:
             self.reroute()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from proxy.errors import NoHealthyEndpoint, NotAuthorized, ShuttingDown
+from proxy.protocol.seal import PARAMETER
 from proxy.protocol.state import intern
 from proxy.routing.route import route
 
@@ -30,6 +31,7 @@ def place(session: Conversation) -> None:
     parameters = {name.lower(): value for name, value in tier.parameters.items()}
     parameters |= {name.lower(): value for name, value in tenant.parameters.items()}
     parameters |= {name.lower(): value for name, value in session.login.asked.parameters.items()}
+    parameters.pop(PARAMETER, None)
     if pools.options.application_name_add_host:
         name = parameters.get("application_name", "app")
         parameters["application_name"] = f"{name} - {session.login.address}"

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hmac
 from dataclasses import dataclass
 
-from proxy.errors import ServerProtocolError
 from proxy.model import Seal
 
 PARAMETER = "tiergate.seal"
@@ -28,14 +27,11 @@ class Introduction:
 
 
 def read_introduction(text: str) -> Introduction:
-    """Raises ServerProtocolError for what is none, or of a kit that wants other seals."""
+    """Raises ValueError for what is none, or of a kit that wants other seals."""
     version, _, rest = text.partition(" ")
     time, _, backend = rest.partition(" ")
     if version != _VERSION or not time.isdigit() or not backend:
-        raise ServerProtocolError(
-            "the server's SQL kit does not match this proxy",
-            internal=f"tiergate.introduce() says {text!r}; tiergate sql upgrade",
-        )
+        raise ValueError("its SQL kit is of another version than this proxy")
     return Introduction(float(time), backend)
 
 

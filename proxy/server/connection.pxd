@@ -20,13 +20,13 @@ cdef class ServerConnection:
     cdef public Account account
     cdef public Link link
     cdef public PoolStats stats
-    cdef public object address, endpoint, key, login_parameters, owner, pid, state, struck, transport
+    cdef public object address, endpoint, key, login_parameters, owner, pid, sealer, state, struck, transport
     cdef public tuple permits
     cdef public int cancels, status, generation
     cdef public long long uses
     cdef public bint closing, copy_in, dirty, write_paused
     cdef public bytes last_error, state_error
-    cdef public double idle_since, opened_at, query_since, struck_at, xact_since
+    cdef public double idle_since, opened_at, query_since, seal_due, struck_at, xact_since
     cdef public Pipeline pipeline
     cdef public Prepared prepared
     cdef public Scanner scanner

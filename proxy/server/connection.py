@@ -20,6 +20,7 @@ from proxy.protocol.pipeline import DROP, FORWARD, Expect, Pipeline
 from proxy.protocol.state import EMPTY, State, batches, difference, intern, set_config, with_parameter
 from proxy.protocol.statements import PREFIX, STRANGE, Prepared, Statement
 from proxy.server.link import Link, Owner
+from proxy.server.sealing import NEVER, Sealer
 from proxy.wire import decode, encode
 from proxy.wire.frames import FROM_SERVER, HEAD, HEADER_SIZE, MORE, Scanner
 
@@ -40,9 +41,9 @@ class ServerConnection:
     __slots__ = (
         "_done", "_job_failed", "account", "address", "cancels", "closing", "copy_in", "dirty", "endpoint",
         "generation", "idle_since", "key", "last_error", "link", "login_parameters", "opened_at", "owner",
-        "permits", "pid", "pipeline", "prepared", "query_since", "reported", "scanner", "state", "state_error", "stats",
-        "status", "struck", "struck_at", "to_close", "transport", "unnamed", "uses", "values", "write_paused",
-        "xact_since",
+        "permits", "pid", "pipeline", "prepared", "query_since", "reported", "scanner", "seal_due", "sealer", "state",
+        "state_error", "stats", "status", "struck", "struck_at", "to_close", "transport", "unnamed", "uses", "values",
+        "write_paused", "xact_since",
     )  # fmt: skip
 
     def __init__(
@@ -67,6 +68,8 @@ class ServerConnection:
         self.login_parameters = {name.lower(): value for name, value in parameters.items()}
         self.reported: State = intern(self.login_parameters)  # all that the server has reported
         self.values: State = EMPTY  # what has been set on it beyond its login
+        self.sealer: Sealer | None = None
+        self.seal_due = NEVER  # when the tenant among `values` must be sealed anew
         self.prepared = Prepared(max_prepared)
         self.unnamed: Statement | None = None
         self.to_close: list[bytes] = []
@@ -87,8 +90,7 @@ class ServerConnection:
         self.state_error = b""
         self.last_error = b""
         self.uses = 0
-        now = monotonic()
-        self.opened_at = self.idle_since = now
+        self.opened_at = self.idle_since = monotonic()
         self.query_since = self.xact_since = 0.0
         self._done: Callable[[bool], None] | None = None
         self._job_failed = False
@@ -116,9 +118,8 @@ class ServerConnection:
     def connection_lost(self, exc: Exception | None) -> None:
         self.state = ServerState.GONE
         self.owner.lost(self)
-        self._tell_lost(
-            ServerLost("server closed the connection unexpectedly", internal=f"{self.address}: {exc}")
-        )
+        internal = f"{self.address}: {exc}"
+        self._tell_lost(ServerLost("server closed the connection unexpectedly", internal=internal))
 
     def data_received(self, data: bytes) -> None:
         if self.closing:
@@ -165,12 +166,9 @@ class ServerConnection:
                     self._state_settled(pieces)
                 scanner.interest = pipeline.interest()
         except (ServerProtocolError, ProtocolViolation) as error:
-            self.distrust(
-                ServerProtocolError(
-                    "the server sent something that is not the protocol",
-                    internal=f"{self.address}: {getattr(error, 'internal', '') or error}",
-                )
-            )
+            said = "the server sent something that is not the protocol"
+            internal = f"{self.address}: {getattr(error, 'internal', '') or error}"
+            self.distrust(ServerProtocolError(said, internal=internal))
             return
         data, stop = scanner.data, scanner.pos
         link = self.link
@@ -313,19 +311,22 @@ class ServerConnection:
 
     def apply(self, needs: State) -> bytes:
         """The messages that bring it to `needs`, with their replies queued as dropped; b"" if it is there."""
-        if self.values is needs:
+        if self.values is needs and (self.sealer is None or monotonic() < self.seal_due):
             return b""
         before, self.values = self.values, needs
-        return self.assign(difference(before, needs, self.login_parameters))
+        changes = difference(before, needs, self.login_parameters)
+        if self.sealer is not None:
+            self.seal_due = self.sealer.renew(changes, needs, self.seal_due)
+        return self.assign(changes)
 
     def assign(self, changes: dict[str, str | None], *, tolerant: bool = False) -> bytes:
         if not changes:
             return b""
-        out = []
-        for batch in batches(changes):
-            out.append(set_config(batch))
-            for kind in (owed.PARSE, owed.BIND, owed.EXECUTE):
-                self.expect(Expect(kind, DROP, tolerant=tolerant))
+        if self.sealer is not None:
+            self.sealer.add(changes)
+        out = [set_config(batch) for batch in batches(changes)]
+        for kind in (owed.PARSE, owed.BIND, owed.EXECUTE) * len(out):
+            self.expect(Expect(kind, DROP, tolerant=tolerant))
         # Nobody is to find our statement as the unnamed one.
         out.append(encode.close(b"S", b"") + encode.SYNC)
         self.expect(Expect(owed.CLOSE, DROP, tolerant=tolerant, undo=self._unnamed_stays))
@@ -365,8 +366,7 @@ class ServerConnection:
 
     def run(self, text: str, done: Callable[[bool], None]) -> None:
         """Runs a query of our own on an unlinked connection; `done` learns whether it succeeded."""
-        self._done = done
-        self._job_failed = False
+        self._done, self._job_failed = done, False
         self.expect(owed.DROP_QUERY)
         self.send(encode.query(text.encode()))
 

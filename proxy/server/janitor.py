@@ -80,6 +80,9 @@ def _enforce(pools: Pools, server: ServerConnection, now: float) -> None:
         elif idle and now - server.query_since > idle:
             pools.process.timeout("idle_transaction_timeout")
             session.end(IdleInTransactionTimeout("terminating connection due to idle-in-transaction timeout"))
+    elif not owing and now >= server.seal_due:
+        server.seal_due = 0.0
+        session.server_ready()
 
 
 def _too_long(server: ServerConnection, limits: Limits, now: float) -> bool:

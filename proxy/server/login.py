@@ -7,8 +7,8 @@ import contextlib
 import os
 import socket
 import ssl
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from proxy.auth.to_server import ToServer
@@ -16,6 +16,8 @@ from proxy.errors import ProtocolViolation, ServerLost, ServerProtocolError, Ser
 from proxy.model import Endpoint, ServerOptions
 from proxy.net.stream import LoginStream, PeerGone, connected
 from proxy.net.tls import ServerTls
+from proxy.protocol.seal import INTRODUCE, Introduction, read_introduction
+from proxy.server.asking import ask
 from proxy.server.custody import Held
 from proxy.wire import decode, encode
 
@@ -30,6 +32,7 @@ class ServerLogin:
     parameters: dict[str, str]
     pid: int
     key: bytes
+    introduction: Introduction | None = None
 
 
 class _TlsFailed(ServerLost):
@@ -46,11 +49,16 @@ async def connect(
     tls: ServerTls,
     parameters: Mapping[str, str],
     held: Held | None = None,
+    introduce: bool = False,
 ) -> ServerLogin:
-    """Raises ServerRefused with the server's own words, ServerLost, or ServerProtocolError."""
+    """`introduce`: the tenants of this connection are to be sealed. Raises ServerRefused with the server's own
+    words, ServerLost, or ServerProtocolError."""
     wanted = {"user": user, "database": database, **parameters}
     try:
         done = await _connect(endpoint, wanted, password, options, tls, held)
+        if introduce:
+            async with _answering(endpoint, done.stream, options.server_login_timeout or None):
+                done = replace(done, introduction=await _introduced(done.stream))
     except BaseException:
         if held is not None:
             held.closed()
@@ -166,9 +174,16 @@ async def _log_in(
     password: str,
     timeout: float | None,
 ) -> ServerLogin:
+    async with _answering(endpoint, stream, timeout):
+        return await _converse(stream, wanted, password)
+
+
+@contextlib.asynccontextmanager
+async def _answering(endpoint: Endpoint, stream: LoginStream, timeout: float | None) -> AsyncIterator[None]:
+    """What goes wrong in a conversation ends the connection and is said in our words."""
     try:
         async with asyncio.timeout(timeout):
-            return await _converse(stream, wanted, password)
+            yield
     except BaseException as error:
         stream.transport.abort()
         if isinstance(error, TimeoutError):
@@ -221,6 +236,19 @@ async def _converse(stream: LoginStream, wanted: Mapping[str, str], password: st
                     "the server sent something that is not the protocol",
                     internal=f"a message of type {chr(kind)!r} during the login",
                 )
+
+
+async def _introduced(stream: LoginStream) -> Introduction:
+    try:
+        ((said,),) = await ask(stream, INTRODUCE)
+        return read_introduction(said or "")
+    except (ServerRefused, ValueError) as error:
+        # Without the kit no tenant would see a row, so there is no use for the connection.
+        reason = error.message if isinstance(error, ServerRefused) else str(error)
+        sqlstate = error.sqlstate if isinstance(error, ServerRefused) else "55000"
+        message = f"the tenant cannot be sealed in this database: {reason}"
+        frame = encode.error(message, sqlstate, hint="tiergate sql install brings the SQL kit up to date.")
+        raise ServerRefused(message, sqlstate, frame) from None
 
 
 async def say_and_wait(endpoint: Endpoint, tls: ServerTls, packet: bytes, timeout: float | None) -> None:

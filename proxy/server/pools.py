@@ -10,7 +10,7 @@ from time import monotonic
 from proxy import log
 from proxy.admission.accounts import Counter, Lender, give_all
 from proxy.errors import NoHealthyEndpoint, ServerRefused, TiergateError
-from proxy.model import Cluster, Endpoint, PoolKey, PoolMode, ServerOptions
+from proxy.model import Cluster, Endpoint, PoolKey, PoolMode, Seal, ServerOptions
 from proxy.net.tls import ServerTls
 from proxy.protocol.statements import Catalog, Statement
 from proxy.routing.choose import choose
@@ -21,6 +21,7 @@ from proxy.server.custody import Custody, Held
 from proxy.server.health import Health
 from proxy.server.pool import Pool
 from proxy.server.room import Room
+from proxy.server.sealing import Sealer
 from proxy.stats import ProcessStats
 
 _log = log.get("server")
@@ -76,6 +77,7 @@ class Pools:
 
     def _reconfigure(self, pool: Pool, cluster: Cluster, password: str) -> None:
         moved = pool.cluster.endpoints != cluster.endpoints or pool.login[1] != password
+        moved = _seals_otherwise(pool, cluster.seal) or moved
         pool.cluster = cluster
         pool.login = (pool.key.user, password)
         self.room.cluster(cluster.name).limit = cluster.max_connections
@@ -238,6 +240,7 @@ class Pools:
             tls=self.tls,
             parameters=dict(pool.key.at_start),
             held=held,
+            introduce=pool.cluster.seal is not None,
         )
         server = ServerConnection(
             pool,
@@ -248,6 +251,8 @@ class Pools:
             max_prepared=self.options.max_prepared_statements,
             generation=generation,
         )
+        if pool.cluster.seal is not None and done.introduction is not None:
+            server.sealer = Sealer(pool.cluster.seal, done.introduction, monotonic())
         if held is not None:
             self._in_custody[server] = held
         self.process.server_connections += 1
@@ -349,3 +354,17 @@ class Pools:
             await asyncio.sleep(0.005)
         await asyncio.sleep(0)  # uvloop closes the descriptors in its next turn
         await asyncio.sleep(0)
+
+
+def _seals_otherwise(pool: Pool, seal: Seal | None) -> bool:
+    """Has connections sign with other keys from their next transaction on. True if they must be replaced."""
+    old = pool.cluster.seal
+    if old == seal:
+        return False
+    if old is None or seal is None or old.tenant_guc != seal.tenant_guc:
+        return True
+    for server in pool.connections():
+        if server.sealer is not None:
+            server.sealer.seal = seal
+            server.seal_due = 0.0
+    return False

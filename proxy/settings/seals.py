@@ -30,7 +30,9 @@ def read_seal(
         if count > 1:
             reader.problem(where, "seal_keys_file" if name else "seal_keys", f'has key "{key_id}" twice')
     if server.seal_lifetime < MIN_LIFETIME:
-        reader.missing("proxy", "seal_lifetime", f"must be at least {MIN_LIFETIME:g}s where tenants are sealed")
+        reader.missing(
+            "proxy", "seal_lifetime", f"must be at least {MIN_LIFETIME:g}s where tenants are sealed"
+        )
     return Seal(client.tenant_guc, server.seal_lifetime, keys)
 
 

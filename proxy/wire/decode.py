@@ -110,6 +110,23 @@ def backend_key_data(body: bytes) -> tuple[int, bytes]:
     return _I32.unpack_from(body)[0], body[4:]
 
 
+def data_row(body: bytes) -> list[bytes | None]:
+    """The values of a DataRow."""
+    values: list[bytes | None] = []
+    at = 2
+    for _ in range(int.from_bytes(body[:2], "big")):
+        length = int.from_bytes(body[at : at + 4], "big", signed=True)
+        at += 4
+        if length < 0:
+            values.append(None)
+            continue
+        if at + length > len(body):
+            raise ProtocolViolation("a DataRow shorter than its values")
+        values.append(body[at : at + length])
+        at += length
+    return values
+
+
 def error_fields(body: bytes) -> dict[str, str]:
     """The fields of an ErrorResponse or NoticeResponse by their one-letter codes."""
     fields: dict[str, str] = {}
