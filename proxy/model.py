@@ -137,6 +137,7 @@ class Seal:
     tenant_guc: str
     lifetime: float
     keys: tuple[SealKey, ...]
+    keys_file: str = field(default="", compare=False)  # where they stand, "" = in the configuration itself
 
 
 @dataclass(frozen=True, slots=True)

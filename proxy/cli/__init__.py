@@ -18,9 +18,19 @@ main = typer.Typer(
 )
 tenants = typer.Typer(help="The tenants of a configuration file.", no_args_is_help=True)
 main.add_typer(tenants, name="tenants")
+sql = typer.Typer(help="The SQL kit that seals tenants, in the databases.", no_args_is_help=True)
+main.add_typer(sql, name="sql")
 
 Config = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="The TOML configuration.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON for programs instead of a table.")]
+
+SomeConfig = Annotated[
+    Path | None, typer.Option("--config", "-c", metavar="FILE", help="The TOML configuration.")
+]
+Cluster = Annotated[str, typer.Option(metavar="NAME", help="One of its clusters.")]
+Dsn = Annotated[str, typer.Option(metavar="URL", help="postgresql://user:password@host:port/database")]
+ServerUser = Annotated[str, typer.Option(metavar="NAME", help="Who owns the kit; else PGUSER, or postgres.")]
+Database = Annotated[str, typer.Option(metavar="NAME", help="Unless the cluster has a dbname.")]
 
 
 def _version(asked: bool) -> None:
@@ -89,6 +99,65 @@ def show_tenant(
     from proxy.cli.tenants import run_show
 
     raise typer.Exit(run_show(config, name, json=json))
+
+
+@sql.command("install")
+def install_sql(
+    config: SomeConfig = None,
+    cluster: Cluster = "",
+    dsn: Dsn = "",
+    user: ServerUser = "",
+    database: Database = "",
+) -> None:
+    """Bring the kit and the configured keys to a database; the password is PGPASSWORD's. Safe to repeat."""
+    from proxy.cli.sql import Where, run_install
+
+    raise typer.Exit(run_install(Where(config, cluster, dsn, user, database)))
+
+
+@sql.command("upgrade")
+def upgrade_sql(
+    config: SomeConfig = None,
+    cluster: Cluster = "",
+    dsn: Dsn = "",
+    user: ServerUser = "",
+    database: Database = "",
+) -> None:
+    """The same where a kit is there already."""
+    from proxy.cli.sql import Where, run_upgrade
+
+    raise typer.Exit(run_upgrade(Where(config, cluster, dsn, user, database)))
+
+
+@sql.command("status")
+def sql_status(
+    config: SomeConfig = None,
+    cluster: Cluster = "",
+    dsn: Dsn = "",
+    user: ServerUser = "",
+    database: Database = "",
+) -> None:
+    """Which version is there, with which keys, and which policies use it or should."""
+    from proxy.cli.sql import Where, run_status
+
+    raise typer.Exit(run_status(Where(config, cluster, dsn, user, database)))
+
+
+@sql.command("rotate-key")
+def rotate_key(
+    config: Config,
+    cluster: Cluster,
+    dsn: Dsn = "",
+    user: ServerUser = "",
+    database: Database = "",
+    now: Annotated[
+        bool, typer.Option("--now", help="Keys that are no longer configured end at once.")
+    ] = False,
+) -> None:
+    """Store what is configured, retire what is not; a seal_keys_file gets a new key, to be used after a reload."""
+    from proxy.cli.sql import Where, run_rotate
+
+    raise typer.Exit(run_rotate(Where(config, cluster, dsn, user, database), at_once=now))
 
 
 @main.command()

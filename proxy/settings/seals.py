@@ -33,7 +33,8 @@ def read_seal(
         reader.missing(
             "proxy", "seal_lifetime", f"must be at least {MIN_LIFETIME:g}s where tenants are sealed"
         )
-    return Seal(client.tenant_guc, server.seal_lifetime, keys)
+    path = reader.absolute(name) if name else ""
+    return Seal(client.tenant_guc, server.seal_lifetime, keys, path)
 
 
 def _of_file(reader: Reader, name: str, where: str) -> tuple[SealKey, ...]:
