@@ -30,7 +30,12 @@ SomeConfig = Annotated[
 Cluster = Annotated[str, typer.Option(metavar="NAME", help="One of its clusters.")]
 Dsn = Annotated[str, typer.Option(metavar="URL", help="postgresql://user:password@host:port/database")]
 ServerUser = Annotated[str, typer.Option(metavar="NAME", help="Who owns the kit; else PGUSER, or postgres.")]
-Database = Annotated[str, typer.Option(metavar="NAME", help="Unless the cluster has a dbname.")]
+Database = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME", help="Else the cluster's dbname; else, but for install, all that have the kit."
+    ),
+]
 
 
 def _version(asked: bool) -> None:
@@ -149,15 +154,17 @@ def rotate_key(
     cluster: Cluster,
     dsn: Dsn = "",
     user: ServerUser = "",
-    database: Database = "",
     now: Annotated[
         bool, typer.Option("--now", help="Keys that are no longer configured end at once.")
     ] = False,
 ) -> None:
-    """Store what is configured, retire what is not; a seal_keys_file gets a new key, to be used after a reload."""
+    """Store what is configured, retire what is not; a seal_keys_file gets a new key, to be used after a reload.
+
+    In all databases of the servers that have the kit.
+    """
     from proxy.cli.sql import Where, run_rotate
 
-    raise typer.Exit(run_rotate(Where(config, cluster, dsn, user, database), at_once=now))
+    raise typer.Exit(run_rotate(Where(config, cluster, dsn, user), at_once=now))
 
 
 @main.command()

@@ -13,7 +13,7 @@ import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -106,7 +106,7 @@ def scripts() -> dict[int, str]:
 
 
 def run_install(where: Where) -> int:
-    return _everywhere(where, _install)
+    return _everywhere(where, _install, named=True)
 
 
 def run_upgrade(where: Where) -> int:
@@ -118,10 +118,10 @@ def run_status(where: Where) -> int:
 
 
 def run_rotate(where: Where, *, at_once: bool) -> int:
-    """A file of keys gets a new one, which signs after the next reload; keys in the configuration's text are the
-    operator's to change, and are stored as they are."""
+    """In all databases that have the kit. A file of keys gets a new one, which signs after the next reload; keys
+    in the configuration's text are the operator's to change, and are stored as they are."""
     try:
-        target = _target(where)
+        target = replace(_target(where), database="")
         if not target.keys:
             raise ConfigError(f'cluster "{where.cluster}" has neither seal_keys nor seal_keys_file')
         if not target.keys_file:
@@ -158,9 +158,12 @@ def _write(path: str, keys: tuple[SealKey, ...]) -> None:
 # --- where ------------------------------------------------------------------------------------------
 
 
-def _everywhere(where: Where, work: Work) -> int:
+def _everywhere(where: Where, work: Work, *, named: bool = False) -> int:
     try:
-        return _on_all(_target(where), work)
+        target = _target(where)
+        if named and not target.database:
+            raise ConfigError("say --database: the kit is installed in each database of its own")
+        return _on_all(target, work)
     except ConfigError as error:
         complain(error)
         return 1
@@ -173,23 +176,44 @@ def _on_all(target: Target, work: Work) -> int:
 async def _each(target: Target, work: Work) -> int:
     failed = 0
     for endpoint in target.endpoints:
+        at = f"{endpoint}"
         try:
-            async with _connected(endpoint, target) as stream:
-                said = await work(stream, target)
+            for database in await _databases(endpoint, target):
+                at = f"{endpoint}/{database}"
+                async with _connected(endpoint, target, database) as stream:
+                    said = await work(stream, target)
+                for line in said:
+                    typer.echo(f"{at}: {line}")
         except (TiergateError, OSError) as error:
             reason = error.message if isinstance(error, TiergateError) else str(error)
-            typer.echo(f"tiergate: {endpoint}/{target.database}: {reason}", err=True)
+            typer.echo(f"tiergate: {at}: {reason}", err=True)
             failed = 1
-        else:
-            for line in said:
-                typer.echo(f"{endpoint}/{target.database}: {line}")
     return failed
 
 
+async def _databases(endpoint: Endpoint, target: Target) -> list[str]:
+    """The one that is asked for, or all that have the kit."""
+    if target.database:
+        return [target.database]
+    found = []
+    async with _connected(endpoint, target, "postgres") as stream:
+        rows = await ask(
+            stream, "SELECT d.datname FROM pg_catalog.pg_database AS d WHERE d.datallowconn ORDER BY 1"
+        )
+    for row in rows:
+        name = row[0] or ""
+        async with _connected(endpoint, target, name) as stream:
+            if await _version(stream):
+                found.append(name)
+    if not found:
+        raise ConfigError("no database has the kit; tiergate sql install")
+    return found
+
+
 @contextlib.asynccontextmanager
-async def _connected(endpoint: Endpoint, target: Target) -> AsyncIterator[LoginStream]:
+async def _connected(endpoint: Endpoint, target: Target, database: str) -> AsyncIterator[LoginStream]:
     done = await connect(
-        endpoint, database=target.database, user=target.user, password=target.password, options=target.options,
+        endpoint, database=database, user=target.user, password=target.password, options=target.options,
         tls=target.tls, parameters=_PARAMETERS,
     )  # fmt: skip
     try:
@@ -219,8 +243,6 @@ def _target(where: Where) -> Target:
     if where.dsn:
         host, user, password, database = _dsn(where.dsn, user, password, database)
         endpoints = (Endpoint(*host, Role.PRIMARY),)
-    if not database:
-        raise ConfigError("say --database: the kit is installed in each database of its own")
     return Target(endpoints, user, password, database, server_tls(tls), options, cluster, guc)
 
 

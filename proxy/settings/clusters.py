@@ -48,6 +48,13 @@ class Clusters:
         password = self._reader.secret(said, "password", where)
         cluster = self._make(name, kind, endpoints, said, password, said.get("max_connections", 0))
         seal = read_seal(self._reader, said, where, self._options, self._client)
+        if seal is not None and seal.keys_file:
+            for other in self.by_name.values():
+                if other.seal is not None and other.seal.keys_file == seal.keys_file:
+                    # A rotation must know every server that has to have the key.
+                    self._reader.problem(
+                        where, "seal_keys_file", f'is also the file of cluster "{other.name}"'
+                    )
         self._add(where, replace(cluster, seal=seal))
         if kind is ClusterKind.SHARED:
             self._shared.append(name)
