@@ -29,6 +29,7 @@ COMPILED = (
     "client/conversation",
     "client/linking",
     "client/plane",
+    "client/prepared",
     "client/refusals",
     "client/requests",
     "client/session",

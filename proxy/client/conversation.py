@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from time import monotonic
 from typing import TYPE_CHECKING
 
 from proxy.admission.accounts import Account, Counter, give_all
 from proxy.client.plane import Plane
+from proxy.client.waits import Owing
 from proxy.model import PinReason, PoolMode, Tenant, User
 from proxy.net.transport import Transport, deliver
 from proxy.protocol.lifecycle import SessionState, session_step
@@ -15,6 +15,7 @@ from proxy.protocol.state import EMPTY, State
 from proxy.protocol.statements import Statement
 from proxy.server.connection import IDLE, ServerConnection
 from proxy.server.link import Link
+from proxy.sql.verdict import Verdict
 from proxy.sql.watch import Watch
 from proxy.wire.frames import FROM_CLIENT, Scanner
 
@@ -27,11 +28,12 @@ class Conversation(Link):
     """The fields of a session, and the small steps that need nothing else."""
 
     __slots__ = (
-        "_counted_by", "_permits", "acquiring", "answer", "cancel_wanted", "connected_at", "epoch", "evicted",
-        "evicting", "gone", "holding", "idle_since", "judge", "key", "leaving", "login", "maps_statements",
-        "mode", "parked", "parked_size", "pid", "pins", "plane", "pool", "registry", "resets", "scanner",
-        "server", "skipping", "startup", "state", "statements", "temp_first", "tenant", "told",
-        "transport", "unnamed", "unsynced", "user", "watch", "write_paused",
+        "_counted_by", "_permits", "acquiring", "answer", "answers_first", "cancel_wanted", "connected_at",
+        "discarded", "epoch", "evicted", "evicting", "gone", "held_back", "holding", "idle_since", "judge",
+        "key", "lasting", "leaving", "login", "maps_statements", "mode", "owing", "parked", "parked_size",
+        "pid", "pins", "plane", "pool", "registry", "scanner", "server", "skipping", "startup", "state",
+        "statements", "temp_first", "tenant", "told", "transport", "unnamed", "unnamed_by", "unsynced", "user",
+        "watch", "write_paused",
     )  # fmt: skip
 
     def __init__(
@@ -58,8 +60,9 @@ class Conversation(Link):
         self.told: State = EMPTY  # what the client believes of the reported parameters
         self.statements: dict[bytes, Statement] = {}
         self.unnamed: Statement | None = None
-        # What a RESET takes away, by b"P" and the portal (or b"S" and the statement) that it is in.
-        self.resets: dict[bytes, Mapping[str, str]] = {}
+        self.unnamed_by: object | None = None  # which request made it that
+        # What takes away from the session when it is executed, by b"P" and portal or b"S" and statement.
+        self.lasting: dict[bytes, Verdict] | None = None
         self.unsynced = False  # within an extended batch whose Sync has not been sent
         self.pins: set[PinReason] = set()
         self.evicting: object | None = None  # the wait until databases have no idle connection
@@ -73,6 +76,10 @@ class Conversation(Link):
         self.parked: list[bytes] = []
         self.parked_size = 0
         self.holding = False  # linked, but the batch waits until the server has our state
+        self.held_back = False  # linked, but the batch waits until earlier requests have been answered
+        self.answers_first = False  # what has been asked must be answered before more is asked
+        self.owing: Owing | None = None  # what must be set again then
+        self.discarded = False  # by a DISCARD ALL, so that its server connection has nothing of it
         self.cancel_wanted = False  # a CancelRequest that came while our state was being applied
         self.skipping = False  # after an error of ours, up to the Sync
         self.answer: bytes = b""  # an error of ours that the next frame gets

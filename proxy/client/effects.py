@@ -1,21 +1,21 @@
-"""What statements do to their session: pins where something stays on the connection, and RESETs that go
-back to what the session began with."""
+"""What statements do to their session: pins where something stays on the connection, RESETs that go back to
+what the session began with, and statements that are deallocated under the client's names."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from proxy.client.waits import wait_for_answers
 from proxy.model import PinReason, PoolMode
-from proxy.protocol.pipeline import EXECUTE, FORWARD_EXECUTE, Expect
-from proxy.protocol.state import settings_within
-from proxy.protocol.statements import Statement
+from proxy.protocol.pipeline import CLOSE, DROP, EXECUTE, PARSE, Expect
+from proxy.protocol.statements import PREFIX, Statement
+from proxy.server.connection import FAILED, ServerConnection
 from proxy.sql.verdict import PLAIN, Verdict
 from proxy.wire import encode
 
 if TYPE_CHECKING:
     from proxy.client.conversation import Conversation
-    from proxy.server.connection import ServerConnection
 
 
 def pin(session: Conversation, reason: PinReason) -> None:
@@ -41,60 +41,109 @@ def obey(session: Conversation, verdict: Verdict) -> None:
         pin(session, PinReason.SET)
 
 
-def restored(session: Conversation, verdict: Verdict) -> dict[str, str]:
+def restored(session: Conversation, verdict: Verdict) -> Mapping[str, str]:
     """The parameters that the statement takes from the session and that it must get back: a RESET goes back to
     what the session began with, not to what its server connection began with."""
     wanted = session.startup.parameters
-    if verdict.resets_all or verdict.discards_all:
-        return dict(wanted)
+    if verdict.resets_all:
+        return wanted
     return {name: wanted[name] for name in verdict.resets if name in wanted}
 
 
-def reassert(session: Conversation, parameters: Mapping[str, str]) -> bytes:
-    """What follows the statement that reset `parameters`; its failure in a failed transaction is no harm."""
-    if not parameters or session.server is None:
-        return b""
-    return session.server.assign(dict(parameters), tolerant=True)
-
-
-def resetting(
-    session: Conversation, kind: bytes, name: bytes, parameters: Mapping[str, str] | None
+def remember(
+    session: Conversation, kind: bytes, name: bytes, verdict: Verdict
 ) -> Callable[[bool], None] | None:
-    """Remembers what the statement (kind b"S") or portal (b"P") of this name resets. Returns what takes that
-    back when the server has ignored the request."""
-    resets = session.resets
+    """Remembers what the execution of the portal (kind b"P") or of portals of the statement (b"S") of this name
+    takes away. Returns what takes that back when the server has ignored the request."""
     key = kind + name
-    before = resets.get(key)
-    if not parameters and before is None:
+    before = session.lasting.get(key, PLAIN) if session.lasting else PLAIN
+    takes = verdict.resets or verdict.resets_all or verdict.discards_all
+    if not (takes or verdict.deallocates or verdict.deallocates_all):
+        verdict = PLAIN
+    if verdict is before:
         return None
 
-    def remember(wanted: Mapping[str, str] | None) -> None:
-        if wanted:
-            resets[key] = wanted
+    if session.lasting is None:
+        session.lasting = {}
+    lasting = session.lasting
+
+    def put(found: Verdict) -> None:
+        if found is PLAIN:
+            lasting.pop(key, None)
         else:
-            resets.pop(key, None)
+            lasting[key] = found
 
     def undo(failed: bool) -> None:
-        remember(None if failed and not name else before)
+        put(PLAIN if failed and not name else before)
 
-    remember(parameters)
+    put(verdict)
     return undo
 
 
 def forget_portals(session: Conversation) -> None:
     """The transaction is over, and with it are its portals."""
-    for key in [key for key in session.resets if key.startswith(b"P")]:
-        del session.resets[key]
+    lasting = session.lasting or {}
+    for key in [key for key in lasting if key.startswith(b"P")]:
+        del lasting[key]
 
 
-def reassert_within(session: Conversation, server: ServerConnection, portal: bytes) -> bytes:
-    """What follows right behind the Execute of `portal`, which is queued here too."""
-    parameters = session.resets.get(b"P" + portal)
-    if not parameters:
-        server.expect(FORWARD_EXECUTE)
-        return b""
-    server.expect(Expect(EXECUTE, restores=parameters))
-    return settings_within(server.pipeline, parameters)
+def execute(session: Conversation, server: ServerConnection, frame: bytes) -> bytes | None:
+    """Queues an Execute. Returns what is sent in its place: more goes ahead of it or follows right behind."""
+    portal = frame[5 : frame.find(b"\0", 5)]
+    verdict = session.lasting.get(b"P" + portal, PLAIN) if session.lasting else PLAIN
+    parameters = restored(session, verdict)
+    ahead = behind = b""
+    undo = None
+    if verdict.deallocates and session.maps_statements:
+        ahead, undo = _stand_in(session, server, verdict)
+    server.expect(Expect(EXECUTE, restores=parameters or None, undo=undo))
+    if verdict.deallocates_all or verdict.discards_all:
+        session.answers_first = True
+    if parameters:
+        behind = server.set_again(parameters, within=True)
+    return ahead + frame + behind if ahead or behind else None
+
+
+def _deallocated(session: Conversation, verdict: Verdict) -> tuple[bytes, Statement | None]:
+    name = verdict.deallocates[0].encode("utf-8", "surrogateescape")
+    return name, session.statements.get(name) if verdict.statements == 1 else None
+
+
+def deallocate(session: Conversation, server: ServerConnection, verdict: Verdict) -> bytes | None:
+    """`DEALLOCATE name` of a statement that was prepared by message: the server knows it by another name."""
+    name, statement = _deallocated(session, verdict)
+    if statement is None or server.status == FAILED:
+        return None
+    out = server.prepare(statement)
+    server.prepared.remove(statement)
+    del session.statements[name]
+    return out + encode.query(b'DEALLOCATE "' + statement.name + b'"')
+
+
+def _stand_in(
+    session: Conversation, server: ServerConnection, verdict: Verdict
+) -> tuple[bytes, Callable[[bool], None] | None]:
+    """The same for one that is prepared itself: it finds an empty statement of the client's name."""
+    if server.pipeline.answered <= server.named_in < server.pipeline.asked:
+        wait_for_answers(server)
+    name, statement = _deallocated(session, verdict)
+    if statement is None or name.startswith(PREFIX):
+        return b"", None
+    server.named_in = server.pipeline.asked
+    del session.statements[name]
+    server.expect(Expect(CLOSE, DROP))
+    server.expect(Expect(PARSE, DROP, statement=statement))
+    return encode.close(b"S", name) + encode.parse(name, b""), _Taken(session, name, statement)
+
+
+class _Taken:
+    """Gives back a name that was not taken."""
+
+    def __init__(self, session: Conversation, name: bytes, statement: Statement) -> None:
+        self._session, self._name, self._statement = session, name, statement
+
+    def __call__(self, failed: bool) -> None:
+        self._session.statements.setdefault(self._name, self._statement)
 
 
 def forget(session: Conversation, name: bytes, statement: Statement) -> None:

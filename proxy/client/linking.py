@@ -13,7 +13,7 @@ from proxy.client.placing import follow_registry
 from proxy.errors import ServerRefused, ShuttingDown, TiergateError
 from proxy.model import PinReason, PoolMode
 from proxy.net.transport import deliver
-from proxy.protocol.state import with_parameter
+from proxy.protocol.state import EMPTY, with_parameter
 from proxy.server.connection import IDLE, READ_ONLY_PARAMETERS, ServerConnection, display_names
 from proxy.wire import encode
 
@@ -201,7 +201,7 @@ class Linking(Conversation):
         if self.told is not server.reported:
             self._tell(server)
         wanted, self.cancel_wanted = self.cancel_wanted, False
-        if self.holding and self.evicting is None:
+        if self.holding and self.evicting is None and not self.held_back:
             self.holding = False
             if wanted:
                 self.answer = encode.error("canceling statement due to user request", "57014")
@@ -213,6 +213,8 @@ class Linking(Conversation):
     def _state_refused(self, server: ServerConnection, error: bytes) -> None:
         """The connection is not to be used; what was asked of it has not been answered and gets the error."""
         held, self.holding = self.holding, False
+        held_back, self.held_back, self.answers_first, self.discarded = self.held_back, False, False, False
+        self.owing = None
         self.evicting = None
         self.cancel_wanted = False
         owed_to_client = server.pipeline.ready_for_query_owed
@@ -222,7 +224,7 @@ class Linking(Conversation):
         self.pool.drop(server)
         if server.write_paused:
             self.resume_client()
-        if held:
+        if held and not held_back:
             self.answer = error
             self._resume()
             return
@@ -231,6 +233,8 @@ class Linking(Conversation):
             self.write(error)
             self.unsynced = False
             self.skipping = True
+        if held:
+            self._resume()
 
     def server_ready(self) -> None:
         server = self.server
@@ -239,11 +243,14 @@ class Linking(Conversation):
         if self.leaving:
             self._close()
             return
+        if self.answers_first:
+            self._go_on(server)
+            return
         if server.pipeline or self.unsynced or self.holding or self.scanner.skip:
             return
         if server.status != IDLE:
             return
-        if self.resets:
+        if self.lasting:
             effects.forget_portals(self)
         if self.plane.draining:
             self.end(ShuttingDown("terminating connection due to administrator command"))
@@ -254,8 +261,39 @@ class Linking(Conversation):
         elif self.epoch != self.registry.epoch:
             self.reroute()
 
+    def _hold_back(self, server: ServerConnection) -> bytes:
+        """Parks the request at hand and what follows until nothing is owed any more. Returns what is to be sent
+        behind the requests before it: their answers must come although their batch has not ended."""
+        self.holding = self.held_back = self.answers_first = True
+        self._park(self.scanner.rewind())
+        return encode.FLUSH if self.unsynced else b""
+
+    def _go_on(self, server: ServerConnection) -> None:
+        """All that was asked has been answered."""
+        self.answers_first = False
+        owing, self.owing = self.owing, None
+        if owing is not None:
+            again = owing.parameters
+            if server.last_error is not owing.last_error:
+                believed = self.state_needed.parameters
+                again = {name: believed.get(name, value) for name, value in again.items()}
+            server.send(server.set_again(again))
+        elif self.discarded:
+            self.discarded = False
+            server.values = EMPTY
+            ahead = server.apply(self.state_needed)
+            if ahead:
+                server.send(ahead)
+        held, self.held_back = self.held_back, False
+        if held:
+            self.holding = False
+            self._resume()
+        elif not server.pipeline.entries:
+            self.server_ready()
+
     def _unlink(self, server: ServerConnection) -> None:
         self.server = None
+        self.unnamed_by = None
         self.pins.clear()
         self.step("unlink")
         if self.write_paused:
@@ -268,14 +306,15 @@ class Linking(Conversation):
     def copy_began(self) -> None:
         if self.leaving:
             self._close()
+        elif self.held_back:
+            self.held_back = self.holding = False
+            self._resume()
 
     def reset_by_client(self, *, everything: bool, unpin: bool) -> None:
         self.statements.clear()
         if everything:
-            self.unnamed = None
             self.state_needed = self.startup
-            if self.server is not None:
-                self.server.values = self.startup  # which is set again right behind it
+            self.answers_first = self.discarded = True
             if unpin and self.pins:
                 self.pins.clear()
                 self.step("unpin")

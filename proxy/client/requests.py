@@ -12,7 +12,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from proxy.client import effects
+from proxy.client.prepared import UnnamedIs, evict, on_bind, on_close, on_describe, on_parse
 from proxy.client.refusals import REFUSED, TooLong, error_frame, refusal, watch
+from proxy.client.waits import Owing, wait_for_answers
 from proxy.errors import ProtocolViolation
 from proxy.model import PinReason, PoolMode
 from proxy.protocol import pipeline as owed
@@ -23,68 +25,70 @@ from proxy.protocol.pipeline import (
     FORWARD_PARSE,
     FORWARD_PLAIN_QUERY,
     FORWARD_SYNC,
-    INJECT,
     Expect,
-    expect_of,
 )
-from proxy.protocol.statements import PREFIX, STRANGE, Statement
-from proxy.server.connection import FAILED, ServerConnection
+from proxy.server.connection import ServerConnection
 from proxy.sql.calls import UNKNOWN, judge_call
-from proxy.sql.verdict import PLAIN, Verdict
+from proxy.sql.verdict import PLAIN
 from proxy.wire import decode, encode
-from proxy.wire.decode import bind_names, parse_fields
 from proxy.wire.decode import query as read_query
 from proxy.wire.frames import HEAD, HEADER_SIZE
 
 if TYPE_CHECKING:
     from proxy.client.conversation import Conversation
 
-_QUERY, _BIND, _DESCRIBE, _EXECUTE, _SYNC, _PORTAL = b"QBDESP"
-_BIND_REPLY = owed.BIND
+_QUERY, _BIND, _DESCRIBE, _EXECUTE, _SYNC = b"QBDES"
 _STATEMENT_MODE = PoolMode.STATEMENT
 
 Handler = Callable[["Conversation", ServerConnection, bytes, int, int, int], bytes | None]
 
 
-class EvictFirst(Exception):
-    """The statement needs databases to which no idle connection may exist."""
-
-    def __init__(self, databases: tuple[str, ...]) -> None:
-        super().__init__()
-        self.databases = databases
-
-
 def on_query(
     session: Conversation, server: ServerConnection, data: bytes, start: int, stop: int, told: int
 ) -> bytes | None:
-    session.unnamed = server.unnamed = None
-    if session.unsynced:
-        _end_batch(session, server)
     if told == HEAD:
         watch(session, data[start + 5 : stop])
-        server.expect(owed.FORWARD_QUERY)
+        server.expect(_begun(session, server, owed.FORWARD_QUERY))
         effects.pin(session, PinReason.UNINSPECTED)
         return None
-    text = read_query(data[start + 5 : stop])
+    try:
+        text = read_query(data[start + 5 : stop])
+    except ProtocolViolation:
+        _end_batch(session, server)
+        raise
     verdict = session.judge.judge(text)
     if verdict is PLAIN and session.mode is not _STATEMENT_MODE:
-        server.expect(FORWARD_PLAIN_QUERY)
+        if session.unsynced:
+            server.expect(_begun(session, server, FORWARD_PLAIN_QUERY))
+        else:
+            session.unnamed = session.unnamed_by = server.unnamed = None
+            server.expect(FORWARD_PLAIN_QUERY)
         return None
     refused = refusal(session, text, verdict)
     if refused is not None:
-        server.expect(Expect(owed.QUERY, error=error_frame(refused)))
+        server.expect(_begun(session, server, Expect(owed.QUERY, error=error_frame(refused))))
         return encode.query(REFUSED)
-    _evict(session, verdict)
-    frame = None
-    if verdict.deallocates and session.maps_statements:
-        frame = _deallocate(session, server, verdict)
     restored = effects.restored(session, verdict)
-    server.expect(Expect(owed.QUERY, restores=restored) if restored else owed.FORWARD_QUERY)
+    several = verdict.statements != 1
+    if (restored and several) or verdict.deallocates:
+        wait_for_answers(server)
+    evict(session, verdict)
+    instead = None
+    if verdict.deallocates and session.maps_statements:
+        instead = effects.deallocate(session, server, verdict)
+    lost = session.startup.parameters if verdict.discards_all else restored
+    server.expect(_begun(session, server, Expect(owed.QUERY, restores=lost or None)))
     effects.obey(session, verdict)
-    again = effects.reassert(session, restored)
-    if again:
-        return (frame or data[start:stop]) + again
-    return frame
+    if verdict.deallocates_all or verdict.discards_all:
+        session.answers_first = True
+    if not restored:
+        return instead
+    if several:
+        # Behind a COPY FROM STDIN it would be read as data; and whether there was a RESET shows in the end only.
+        session.answers_first = True
+        session.owing = Owing(restored, server.last_error)
+        return instead
+    return (instead or data[start:stop]) + server.set_again(restored)
 
 
 def _end_batch(session: Conversation, server: ServerConnection) -> None:
@@ -93,213 +97,26 @@ def _end_batch(session: Conversation, server: ServerConnection) -> None:
     if session.unsynced:
         session.unsynced = False
         server.generation = -1
-        server.unnamed = STRANGE  # the server may have skipped the query
 
 
-def _evict(session: Conversation, verdict: Verdict) -> None:
-    if verdict.drops_databases and not session.evicted:
-        raise EvictFirst(verdict.drops_databases)
-    session.evicted = False
-
-
-def _deallocate(session: Conversation, server: ServerConnection, verdict: Verdict) -> bytes | None:
-    """`DEALLOCATE name` of a statement that was prepared by message: the server knows it by another name."""
-    name = verdict.deallocates[0].encode("utf-8", "surrogateescape")
-    statement = session.statements.get(name)
-    if statement is None or verdict.statements != 1 or server.status == FAILED:
-        return None
-    out = server.prepare(statement)
-    server.prepared.remove(statement)
-    del session.statements[name]
-    return out + encode.query(b'DEALLOCATE "' + statement.name + b'"')
-
-
-def on_parse(
-    session: Conversation, server: ServerConnection, data: bytes, start: int, stop: int, told: int
-) -> bytes | None:
-    session.unsynced = True
-    if told == HEAD:
-        watch(session, data[start + 5 : stop])
-        server.expect(FORWARD_PARSE)
-        effects.pin(session, PinReason.UNINSPECTED)
-        session.unnamed = server.unnamed = None
-        return None
-    name, text, oids = parse_fields(data[start + 5 : stop])
-    verdict = session.judge.judge(text)
-    refused = refusal(session, text, verdict)
-    if refused is not None:
-        server.expect(Expect(owed.PARSE, error=error_frame(refused)))
-        return encode.parse(b"", REFUSED)
-    _evict(session, verdict)
-    if not session.maps_statements:
-        undo_reset = effects.resetting(session, b"S", name, effects.restored(session, verdict))
-        server.expect(expect_of(owed.PARSE, None, undo_reset))
-        if name:
-            effects.pin(session, PinReason.SQL_PREPARE)
-        effects.obey(session, verdict)
-        return None
-    if not name:
-        _parse_unnamed(session, server, Statement(b"", text, oids, verdict))
-        return None
-    known = session.statements.get(name)
-    if known is not None:
-        out = server.prepare(known)
-        server.expect(FORWARD_PARSE)
-        return out + encode.parse(known.name, text, oids)
-    statement = session.plane.pools.catalog.statement(text, oids, verdict)
-    session.statements[name] = statement
-    if statement in server.prepared and server.status != FAILED:
-        server.prepared.use(statement)
-        server.expect(
-            Expect(
-                owed.PARSE,
-                INJECT,
-                says=encode.PARSE_COMPLETE,
-                undo=lambda _: effects.forget(session, name, statement),
-            )
-        )
-        return b""
-    closing = b""
-    if statement in server.prepared:
-        server.prepared.remove(statement)
-        server.to_close.append(statement.name)
-    closing = server.make_room(statement)
-
-    def undo(_: bool) -> None:
-        server.prepared.remove(statement)
-        effects.forget(session, name, statement)
-
-    server.expect(expect_of(owed.PARSE, statement, undo))
-    return closing + encode.parse(statement.name, text, oids)
-
-
-class UnnamedIs:
-    """Makes `own` the unnamed statement of both; called, takes that back unless something newer has come. The
-    client's own Parse (`fresh`) leaves none if it fails; of a server that skipped the request nothing is known."""
-
-    __slots__ = ("_before", "_fresh", "_own", "_server", "_session")
-
-    def __init__(
-        self, session: Conversation, server: ServerConnection, own: Statement | None, fresh: bool
-    ) -> None:
-        self._session, self._server, self._own, self._fresh = session, server, own, fresh
-        self._before = session.unnamed
-        session.unnamed = server.unnamed = own
-
-    def __call__(self, failed: bool) -> None:
-        if self._session.unnamed is self._own:
-            self._session.unnamed = None if failed and self._fresh else self._before
-        if self._server.unnamed is self._own:
-            self._server.unnamed = None if failed else STRANGE
-
-
-def _parse_unnamed(session: Conversation, server: ServerConnection, statement: Statement) -> None:
-    server.expect(expect_of(owed.PARSE, None, UnnamedIs(session, server, statement, True)))
-
-
-def _foreign(name: bytes) -> bytes:
-    """A name that the client never prepared, so that it cannot mean a statement of ours."""
-    return b"?" + name if name.startswith(PREFIX) else name
-
-
-def _statement_for_use(
-    session: Conversation, server: ServerConnection, name: bytes
-) -> tuple[bytes, bytes, Statement | None]:
-    """What must be sent ahead, the server's name, and the statement if the client has it."""
-    if name:
-        statement = session.statements.get(name)
-        if statement is None:
-            return b"", _foreign(name), None
-        return server.prepare(statement), statement.name, statement
-    statement = session.unnamed
-    if statement is server.unnamed:
-        return b"", name, statement
-    undo = UnnamedIs(session, server, statement, False)
-    if statement is None:
-        server.expect(expect_of(owed.CLOSE, None, undo, owed.DROP))
-        return encode.close(b"S", b""), name, None
-    server.expect(expect_of(owed.PARSE, statement, undo, owed.DROP))
-    return encode.parse(b"", statement.text, statement.oids), name, statement
-
-
-def on_bind(
-    session: Conversation, server: ServerConnection, data: bytes, start: int, stop: int, told: int
-) -> bytes | None:
-    session.unsynced = True
-    if not session.maps_statements:
-        undo = None
-        if session.resets:
-            portal, name, _ = bind_names(data[start + 5 : stop])
-            undo = effects.resetting(session, b"P", portal, session.resets.get(b"S" + name))
-        server.expect(FORWARD_BIND if undo is None else expect_of(_BIND_REPLY, None, undo))
-        return None
-    portal, name, rest = bind_names(data[start + 5 : stop])
-    ahead, known_as, statement = _statement_for_use(session, server, name)
-    if statement is None:
-        server.expect(FORWARD_BIND)
-    elif statement.verdict is PLAIN and not session.resets:
-        server.expect(expect_of(_BIND_REPLY, statement, None))
-    else:
-        verdict = statement.verdict
-        undo = effects.resetting(session, b"P", portal, effects.restored(session, verdict))
-        server.expect(expect_of(_BIND_REPLY, statement, undo))
-        effects.obey(session, verdict)
-    if known_as == name:
-        return ahead + data[start:stop] if ahead else None
-    length = int.from_bytes(data[start + 1 : start + 5], "big") + len(known_as) - len(name)
-    head = b"B" + length.to_bytes(4, "big") + portal + b"\0" + known_as + b"\0"
-    return ahead + head + data[start + 5 + rest : stop]
-
-
-def on_describe(
-    session: Conversation, server: ServerConnection, data: bytes, start: int, stop: int, told: int
-) -> bytes | None:
-    session.unsynced = True
-    if not session.maps_statements or (stop - start > HEADER_SIZE and data[start + 5] == _PORTAL):
-        server.expect(FORWARD_DESCRIBE)
-        return None
-    kind, name = decode.target(data[start + 5 : stop])
-    ahead, known_as, statement = _statement_for_use(session, server, name)
-    server.expect(FORWARD_DESCRIBE if statement is None else Expect(owed.DESCRIBE, statement=statement))
-    if known_as == name:
-        return ahead + data[start:stop] if ahead else None
-    return ahead + encode.describe(kind, known_as)
-
-
-def on_close(
-    session: Conversation, server: ServerConnection, data: bytes, start: int, stop: int, told: int
-) -> bytes | None:
-    session.unsynced = True
-    kind, name = decode.target(data[start + 5 : stop])
-    if session.resets and (kind == b"P" or not session.maps_statements):
-        server.expect(Expect(owed.CLOSE, undo=effects.resetting(session, kind, name, None)))
-        return None
-    statement = session.statements.get(name) if kind == b"S" else None
-    if statement is None:
-        if kind == b"S" and not name:
-            server.expect(Expect(owed.CLOSE, undo=UnnamedIs(session, server, None, False)))
-        else:
-            server.expect(owed.FORWARD_CLOSE)
-        foreign = _foreign(name) if kind == b"S" and session.maps_statements else name
-        return None if foreign == name else encode.close(kind, foreign)
-
-    def undo(_: bool) -> None:
-        session.statements.setdefault(name, statement)
-
-    del session.statements[name]
-    server.expect(Expect(owed.CLOSE, INJECT, says=encode.CLOSE_COMPLETE, undo=undo))
-    return b""
+def _begun(session: Conversation, server: ServerConnection, entry: Expect) -> Expect:
+    """A Query takes the unnamed statement away, unless it ends a batch that has failed: then it is skipped."""
+    if not session.unsynced:
+        session.unnamed = session.unnamed_by = server.unnamed = None
+        return entry
+    _end_batch(session, server)
+    undo = UnnamedIs(session, server, None, False)
+    return Expect(owed.QUERY, error=entry.error, restores=entry.restores, undo=undo)
 
 
 def on_execute(
     session: Conversation, server: ServerConnection, data: bytes, start: int, stop: int, told: int
 ) -> bytes | None:
     session.unsynced = True
-    if not session.resets:
+    if not session.lasting:
         server.expect(FORWARD_EXECUTE)
         return None
-    again = effects.reassert_within(session, server, data[start + 5 : data.find(b"\0", start + 5)])
-    return data[start:stop] + again if again else None
+    return effects.execute(session, server, data[start:stop])
 
 
 def on_flush(

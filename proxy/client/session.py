@@ -12,7 +12,8 @@ from time import monotonic
 from proxy import log
 from proxy.client.linking import Linking
 from proxy.client.refusals import TooLong, look
-from proxy.client.requests import MALFORMED, EvictFirst, handle
+from proxy.client.requests import MALFORMED, handle
+from proxy.client.waits import AnswersFirst, EvictFirst
 from proxy.errors import ProtocolViolation, QueryCanceled, TiergateError
 from proxy.protocol.lifecycle import SessionState
 from proxy.server.connection import IDLE, ServerConnection
@@ -91,12 +92,20 @@ class Session(Linking):
                         continue
                     return
                 sent = start
+            if self.answers_first and self._must_wait(server, kind):
+                out.append(scanner.data[sent:start])
+                self._flush(server, out, self._hold_back(server))
+                return
             try:
                 instead = handle(kind, self, server, scanner.data, start, scanner.stop, told)
             except ProtocolViolation:
                 # The server says what is wrong with it, as it does without us.
                 server.expect(MALFORMED[kind])
                 continue
+            except AnswersFirst:
+                out.append(scanner.data[sent:start])
+                self._flush(server, out, self._hold_back(server))
+                return
             except EvictFirst as wanted:
                 self._flush(server, out, scanner.data[sent:start])
                 self._evict(wanted.databases)
@@ -117,6 +126,10 @@ class Session(Linking):
             self._flush(server, out, rest)
             if not server.pipeline:
                 self.server_ready()
+
+    def _must_wait(self, server: ServerConnection, kind: int) -> bool:
+        """Whether a request waits for the answers; the data of a COPY are part of what is to be answered."""
+        return bool(server.pipeline.entries) and not server.copy_in and kind not in _COPY_ENDS
 
     def _flush(self, server: ServerConnection | None, out: list[bytes], rest: bytes) -> None:
         if server is None:
@@ -216,6 +229,7 @@ class Session(Linking):
         if server is not None:
             self._return(server)
         self.statements.clear()
+        self.unnamed_by = None
         self.parked.clear()
         self.release_permits()
         self.plane.leave(self)
@@ -227,6 +241,8 @@ class Session(Linking):
 
     def _return(self, server: ServerConnection) -> None:
         server.link = None
+        if self.answers_first or self.discarded:
+            server.dirty = True  # what it has not been set to again yet
         if self.write_paused and not server.transport.is_closing():
             server.transport.resume_reading()
         if server.pipeline or server.copy_in or self.scanner.skip:

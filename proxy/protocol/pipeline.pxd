@@ -1,6 +1,6 @@
 cimport cython
 
-cdef int _FOREIGN, _PART, _WHOLE, _ASIDE, _ERROR, _NOTIFICATION
+cdef int _FOREIGN, _PART, _WHOLE, _ASIDE, _ERROR, _NOTIFICATION, _ENDS
 cdef bytes _MEANING
 
 cdef class Expect:
@@ -13,6 +13,7 @@ cdef class Pipeline:
     cdef public object entries
     cdef public list said
     cdef bint _skipping
+    cdef public Py_ssize_t answered, asked
 
     cpdef Expect head(self)
     @cython.locals(head=Expect)

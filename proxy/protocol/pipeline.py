@@ -37,7 +37,9 @@ if TYPE_CHECKING:
 
 FORWARD, DROP, INJECT = 0, 1, 2
 
-PARSE, BIND, DESCRIBE, EXECUTE, CLOSE, SYNC, QUERY, COPY_END = 0, 1, 2, 3, 4, 5, 6, 7
+PARSE, BIND, DESCRIBE, EXECUTE, CLOSE, COPY_END, SYNC, QUERY = 0, 1, 2, 3, 4, 5, 6, 7
+# From here on a ReadyForQuery is the end.
+_ENDS = SYNC
 
 _COMPLETES: dict[int, bytes] = {
     PARSE: b"1",
@@ -61,8 +63,8 @@ _FOREIGN, _PART, _WHOLE, _ASIDE = 0, 1, 2, 3
 
 def _meanings() -> bytes:
     """What a reply is to the head of the queue: one byte for each (kind of the head, type of the reply)."""
-    table = bytearray(256 * (COPY_END + 1))
-    for kind in range(COPY_END + 1):
+    table = bytearray(256 * (QUERY + 1))
+    for kind in range(QUERY + 1):
         for replies, meaning in (
             (_BELONGS.get(kind, b""), _PART),
             (_COMPLETES.get(kind, b""), _WHOLE),
@@ -147,9 +149,14 @@ COPY_ENDS = Expect(COPY_END, INJECT)
 
 
 class Pipeline:
-    __slots__ = ("_skipping", "entries", "said")
+    """Batches (what ends in a ReadyForQuery) are numbered: `asked` is the number of the one that is being asked,
+    those below `answered` have been answered."""
+
+    __slots__ = ("_skipping", "answered", "asked", "entries", "said")
 
     def __init__(self) -> None:
+        self.asked = 0
+        self.answered = 0
         self.entries: deque[Expect] = deque()
         self.said: list[bytes] = []
         self._skipping = False
@@ -189,6 +196,8 @@ class Pipeline:
         if entry.action == INJECT and not entries:
             self.said.append(entry.says)
             return
+        if entry.kind >= _ENDS:
+            self.asked += 1
         entries.append(entry)
 
     def reply(self, kind: int) -> int:
@@ -202,7 +211,12 @@ class Pipeline:
         meaning = _MEANING[head.kind << 8 | kind]
         if meaning == _WHOLE:
             entries.popleft()
-            if entries and entries[0].action == INJECT:
+            if not entries:
+                self.answered = self.asked
+                return head.action
+            if head.kind >= _ENDS:
+                self.answered += 1
+            if entries[0].action == INJECT:
                 self._say()
             return head.action
         if meaning == _ASIDE:

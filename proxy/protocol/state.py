@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from weakref import WeakValueDictionary
 
-from proxy.protocol.pipeline import BIND, CLOSE, DROP, EXECUTE, PARSE, Expect, Pipeline
+from proxy.protocol import pipeline as owed
+from proxy.protocol.pipeline import DROP, Expect, Pipeline
 from proxy.protocol.statements import PREFIX, Statement
 from proxy.sql.verdict import PLAIN
 from proxy.wire import encode
@@ -80,16 +81,31 @@ def set_config(changes: Mapping[str, str | None], known_as: bytes = b"") -> byte
     return parse + encode.bind(known_as, known_as, values) + encode.execute(known_as)
 
 
-def settings_within(pipeline: Pipeline, changes: Mapping[str, str | None]) -> bytes:
-    """Messages for the middle of somebody's batch, with their replies queued as dropped: an error is the batch's
-    own, and what it takes back it takes back as a whole. They touch neither unnamed statement nor portal."""
+def set_first(pipeline: Pipeline, changes: Mapping[str, str | None]) -> bytes:
+    """Messages for ahead of a transaction, with their replies queued as dropped."""
     out = []
+    for batch in batches(changes):
+        out.append(set_config(batch))
+        for entry in (owed.DROP_PARSE, owed.DROP_BIND, owed.DROP_EXECUTE):
+            pipeline.expect(entry)
+    # Nobody is to find our statement as the unnamed one.
+    out.append(encode.close(b"S", b"") + encode.SYNC)
+    pipeline.expect(owed.DROP_CLOSE)
+    pipeline.expect(owed.DROP_SYNC)
+    return b"".join(out)
+
+
+def set_again(pipeline: Pipeline, changes: Mapping[str, str | None], *, tolerant: bool = False) -> bytes:
+    """Messages for the middle of somebody's transaction, with their replies queued as dropped. They touch neither
+    its unnamed statement nor its unnamed portal. Unless `tolerant`, an error is the client's."""
+    out = []
+    statement = None if tolerant else SETTINGS
     for batch in batches(changes):
         # An earlier batch may have failed between the two.
         out.append(encode.close(b"S", _NAME) + set_config(batch, _NAME))
         out.append(encode.close(b"P", _NAME) + encode.close(b"S", _NAME))
-        for kind in (CLOSE, PARSE, BIND, EXECUTE, CLOSE, CLOSE):
-            pipeline.expect(Expect(kind, DROP, statement=SETTINGS))
+        for kind in (owed.CLOSE, owed.PARSE, owed.BIND, owed.EXECUTE, owed.CLOSE, owed.CLOSE):
+            pipeline.expect(Expect(kind, DROP, statement=statement, tolerant=tolerant))
     return b"".join(out)
 
 

@@ -23,6 +23,7 @@ cdef class ServerConnection:
     cdef public object address, endpoint, key, login_parameters, owner, pid, sealer, state, struck, transport
     cdef public tuple permits
     cdef public int cancels, status, generation
+    cdef public Py_ssize_t named_in, unnamed_in
     cdef public long long uses
     cdef public bint closing, copy_in, dirty, write_paused
     cdef public bytes last_error, state_error

@@ -7,7 +7,7 @@ session the chunk itself when nothing in it was ours. All that is known of the s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ from proxy.net.transport import Transport, deliver
 from proxy.protocol import pipeline as owed
 from proxy.protocol.lifecycle import ServerState, server_step
 from proxy.protocol.pipeline import DROP, FORWARD, Expect, Pipeline
-from proxy.protocol.state import EMPTY, State, batches, difference, intern, set_config, with_parameter
+from proxy.protocol.state import EMPTY, State, difference, intern, set_again, set_first, with_parameter
 from proxy.protocol.statements import PREFIX, STRANGE, Prepared, Statement
 from proxy.server.link import Link, Owner
 from proxy.server.sealing import NEVER, Sealer
@@ -40,10 +40,10 @@ display_names: dict[str, str] = {}
 class ServerConnection:
     __slots__ = (
         "_done", "_job_failed", "account", "address", "cancels", "closing", "copy_in", "dirty", "endpoint",
-        "generation", "idle_since", "key", "last_error", "link", "login_parameters", "opened_at", "owner",
+        "generation", "idle_since", "key", "last_error", "link", "login_parameters", "named_in", "opened_at", "owner",
         "permits", "pid", "pipeline", "prepared", "query_since", "reported", "scanner", "seal_due", "sealer", "state",
-        "state_error", "stats", "status", "struck", "struck_at", "to_close", "transport", "unnamed", "uses", "values",
-        "write_paused", "xact_since",
+        "state_error", "stats", "status", "struck", "struck_at", "to_close", "transport", "unnamed", "unnamed_in", "uses",
+        "values", "write_paused", "xact_since",
     )  # fmt: skip
 
     def __init__(
@@ -72,6 +72,7 @@ class ServerConnection:
         self.seal_due = NEVER  # when the tenant among `values` must be sealed anew
         self.prepared = Prepared(max_prepared)
         self.unnamed: Statement | None = None
+        self.named_in = self.unnamed_in = -1  # the batch in which a statement was last parsed or closed
         self.to_close: list[bytes] = []
         self.pipeline = Pipeline()
         self.scanner = Scanner(FROM_SERVER)
@@ -231,7 +232,6 @@ class ServerConnection:
             alone = not any(entry.action == FORWARD and entry.kind == owed.BIND for entry in entries)
             alone = alone and sum(entry.kind == owed.QUERY for entry in entries) <= 1
             self.prepared.clear()
-            self.unnamed = None
             self.values = EMPTY
             if self.link is not None:
                 self.link.reset_by_client(everything=True, unpin=alone)
@@ -317,31 +317,30 @@ class ServerConnection:
         changes = difference(before, needs, self.login_parameters)
         if self.sealer is not None:
             self.seal_due = self.sealer.renew(changes, needs, self.seal_due)
-        return self.assign(changes)
-
-    def assign(self, changes: dict[str, str | None], *, tolerant: bool = False) -> bytes:
+            self.sealer.add(changes)
         if not changes:
             return b""
-        if self.sealer is not None:
-            self.sealer.add(changes)
-        out = [set_config(batch) for batch in batches(changes)]
-        for kind in (owed.PARSE, owed.BIND, owed.EXECUTE) * len(out):
-            self.expect(Expect(kind, DROP, tolerant=tolerant))
-        # Nobody is to find our statement as the unnamed one.
-        out.append(encode.close(b"S", b"") + encode.SYNC)
-        self.expect(Expect(owed.CLOSE, DROP, tolerant=tolerant, undo=self._unnamed_stays))
-        self.expect(Expect(owed.SYNC, DROP, tolerant=tolerant))
-        self.unnamed = None
-        return b"".join(out)
+        self.unnamed = STRANGE  # ours, if it fails
+        return set_first(self.pipeline, changes)
 
-    def _unnamed_stays(self, failed: bool) -> None:
-        self.unnamed = STRANGE
+    def set_again(self, changes: Mapping[str, str], *, within: bool = False) -> bytes:
+        """What follows what may have reset `changes`: `within` a batch, or a text, and then its failure in a failed
+        transaction is no harm."""
+        wanted: dict[str, str | None] = {**changes}
+        if self.sealer is not None:
+            self.sealer.add(wanted)
+        out = set_again(self.pipeline, wanted, tolerant=not within)
+        if within:
+            return out
+        self.expect(Expect(owed.SYNC, DROP, tolerant=True))
+        return out + encode.SYNC
 
     def prepare(self, statement: Statement) -> bytes:
         """The messages that make `statement` known here ahead of its use; b"" if it is."""
         if self.prepared.use(statement):
-            return self._close_stale() if self.to_close else b""
+            return self.close_stale() if self.to_close else b""
         out = self.make_room(statement)
+        self.named_in = self.pipeline.asked
         self.expect(Expect(owed.PARSE, DROP, statement=statement, undo=partial(self._unprepared, statement)))
         return out + encode.parse(statement.name, statement.text, statement.oids)
 
@@ -351,12 +350,13 @@ class ServerConnection:
     def make_room(self, statement: Statement) -> bytes:
         """Counts `statement` as prepared and closes what must go for it."""
         self.to_close.extend(old.name for old in self.prepared.add(statement))
-        return self._close_stale()
+        return self.close_stale()
 
-    def _close_stale(self) -> bytes:
+    def close_stale(self) -> bytes:
         if not self.to_close:
             return b""
         names, self.to_close = self.to_close, []
+        self.named_in = self.pipeline.asked
         for name in names:
             self.expect(Expect(owed.CLOSE, DROP, undo=partial(self._not_closed, name)))
         return b"".join(encode.close(b"S", name) for name in names)

@@ -108,15 +108,19 @@ class SimulatedServer:
         self.statements.pop(b"", None)
         self.portals.pop(b"", None)
         self._open()
-        try:
-            rows, tag = self._run(text, [])
-        except _Failure as failure:
-            return self._failed(failure) + self._end_of_batch()
-        if tag == "COPY":
-            self._copying, self._extended = True, False
-            return encode.frame(b"G", b"\0\0\0")
-        head = encode.row_description([("answer", 25, 0)]) if rows else b""
-        return head + rows + encode.command_complete(tag) + self._end_of_batch()
+        said = []
+        for statement in text.split("; "):
+            try:
+                rows, tag = self._run(statement, [])
+            except _Failure as failure:
+                said.append(self._failed(failure))
+                break
+            if tag == "COPY":  # the last one, if there are several
+                self._copying, self._extended = True, False
+                return b"".join(said) + encode.frame(b"G", b"\0\0\0")
+            head = encode.row_description([("answer", 25, 0)]) if rows else b""
+            said.append(head + rows + encode.command_complete(tag))
+        return b"".join(said) + self._end_of_batch()
 
     def _copy(self, kind: bytes) -> bytes:
         if kind in b"dHS":
@@ -194,7 +198,7 @@ class SimulatedServer:
     # --- statements ---------------------------------------------------------------------------------
 
     def _allowed(self, text: str) -> None:
-        if self.status == "E" and text not in ("COMMIT", "ROLLBACK"):
+        if self.status == "E" and text not in ("COMMIT", "ROLLBACK", ""):
             raise _Failure("25P02")
 
     def _run(self, text: str, values: list[str | None]) -> tuple[bytes, str]:
@@ -229,10 +233,12 @@ class SimulatedServer:
             if self.status != "I":
                 raise _Failure("25001")
             self.values = dict(self.defaults)
-            self.statements.clear()
+            self._before = None  # it commits at once
+            self.portals.clear()
+            self._deallocate_all()
             return b"", "DISCARD ALL"
         if text == "DEALLOCATE ALL":
-            self.statements.clear()
+            self._deallocate_all()
             return b"", "DEALLOCATE ALL"
         if text.startswith("DEALLOCATE "):
             name = text[11:].strip('"').encode()
@@ -243,7 +249,13 @@ class SimulatedServer:
             return b"", "COPY"
         if text == "LISTEN x":
             return b"", "LISTEN"
+        if not text:
+            return b"", ""
         raise _Failure("22012" if text == "FAIL" else "42601")
+
+    def _deallocate_all(self) -> None:
+        """The unnamed one stays."""
+        self.statements = {name: text for name, text in self.statements.items() if not name}
 
     def _transaction(self, verb: str) -> str:
         tag = verb

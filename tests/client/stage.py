@@ -84,6 +84,13 @@ def settings_taken(*reported: tuple[str, str]) -> bytes:
     )
 
 
+def settings_again(*reported: tuple[str, str]) -> bytes:
+    """The answer to what is set again behind a RESET."""
+    taken = settings_taken(*reported)
+    changed, closed, rest = taken.partition(encode.CLOSE_COMPLETE)
+    return encode.CLOSE_COMPLETE + changed + closed + encode.CLOSE_COMPLETE + rest
+
+
 def frames(data: bytes) -> list[Frame]:
     found = []
     while data:

@@ -9,7 +9,7 @@ from proxy.model import ClientOptions
 from proxy.protocol.lifecycle import SessionState
 from proxy.wire import encode
 from proxy.wire.startup import CancelRequest
-from tests.client.stage import COMMIT, Client, Stage, done, settings_taken
+from tests.client.stage import COMMIT, Client, Stage, done, settings_again, settings_taken
 from tests.rawclient import kinds, sqlstates
 from tests.transports import Transport
 
@@ -473,8 +473,10 @@ def test_a_pinned_session_keeps_its_connection_until_discard_all(stage: Stage) -
     assert client.state is SessionState.PINNED
     assert not stage.pool.idle
     client.says(encode.query(b"DISCARD ALL"))
+    assert server.take().endswith(encode.query(b"DISCARD ALL"))
+    server.say(done("DISCARD ALL"))
     assert value_set(server.take(), "app.tenant_id") == "acme", "the state is set again right behind it"
-    server.say(done("DISCARD ALL"), settings_taken())
+    server.say(settings_taken())
     assert client.state is SessionState.IDLE
     assert len(stage.pool.idle) == 1
     client.says(ONE)
@@ -487,7 +489,8 @@ def test_what_is_asked_behind_discard_all_keeps_the_pin(stage: Stage) -> None:
     client.says(encode.query(b"LISTEN x"))
     server.say(done("LISTEN"))
     client.says(encode.query(b"DISCARD ALL"), encode.query(b"LISTEN y"))
-    server.say(done("DISCARD ALL"), settings_taken(), done("LISTEN"))
+    server.say(done("DISCARD ALL"))
+    server.say(settings_taken(), done("LISTEN"))
     assert client.state is SessionState.PINNED
     client.says(encode.TERMINATE)
     assert server.take().endswith(encode.query(b"DISCARD ALL"))
@@ -501,7 +504,7 @@ def test_a_notification_reaches_the_pinned_listener_though_an_answer_of_ours_is_
     client.reads()
     client.says(encode.query(b"RESET ALL"))
     notification = encode.frame(b"A", b"\0\0\0\1x\0\0")
-    server.say(done("RESET"), settings_taken()[: -len(encode.ready_for_query())])
+    server.say(done("RESET"), settings_again()[: -len(encode.ready_for_query())])
     server.say(notification, encode.ready_for_query())
     assert client.kinds() == "CZA"
     stage.leave()

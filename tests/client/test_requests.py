@@ -233,6 +233,36 @@ def test_nor_after_an_error_for_which_the_server_skipped_its_end(stage: Stage, s
     stage.leave()
 
 
+def test_nor_before_it_is_known_whether_its_own_was_skipped(stage: Stage) -> None:
+    client, server = stage.unlinked()
+    client.says(encode.parse(b"", b"SELECT 'secret'") + encode.SYNC)
+    server.take()
+    server.say(PARSED, READY)
+    other = stage.client()
+    failing = encode.bind(b"", b"missing", []) + encode.parse(b"", b"SELECT 2") + encode.SYNC
+    other.says(failing + use())
+    assert server.take().startswith(failing)
+    assert other.reads() == []
+    server.say(ERROR, READY)
+    assert server.take() == encode.close(b"S", b"") + use()
+    stage.leave()
+
+
+def test_what_waits_for_no_earlier_batch_is_sent_at_once(stage: Stage) -> None:
+    client, server = stage.unlinked()
+    client.says(encode.parse(b"s", b"SELECT 1") + use(b"s"))
+    name = last_name(server.take())
+    client.says(encode.parse(b"", b"SELECT 2") + use())
+    assert server.take() == encode.parse(b"", b"SELECT 2") + use()
+    client.says(encode.parse(b"", b"SELECT 3") + use() + use(b"s"))
+    assert server.take() == encode.parse(b"", b"SELECT 3") + use() + encode.FLUSH, "its Parse is not answered"
+    server.say(PARSED, BOUND, SELECTED, READY, (PARSED + BOUND + SELECTED + READY) * 2)
+    assert server.take() == use(name)
+    client.says(use(b"s") * 2)
+    assert server.take() == use(name) * 2
+    stage.leave()
+
+
 @pytest.mark.parametrize("skipped", [encode.close(b"S", b""), encode.parse(b"", b"SELECT 2")])
 def test_what_was_skipped_leaves_the_client_its_own(stage: Stage, skipped: bytes) -> None:
     client, server = stage.unlinked()
@@ -247,14 +277,14 @@ def test_what_was_skipped_leaves_the_client_its_own(stage: Stage, skipped: bytes
     stage.leave()
 
 
-def test_a_settings_statement_that_could_not_be_closed_is_nobodys(stage: Stage) -> None:
-    client, server = stage.linked(application_name="a")
-    client.says(encode.query(b"RESET ALL"))
-    server.take()
-    server.say(encode.command_complete("RESET"), encode.ready_for_query(b"T"))
-    server.say(PARSED, ERROR, encode.ready_for_query(b"E"))
-    client.says(use())
+def test_a_settings_statement_that_may_have_stayed_is_nobodys(stage: Stage) -> None:
+    client, server = stage.unlinked()
+    other = stage.client("beta")
+    other.says(use())
+    assert b"beta" in server.take()
+    server.say(settings_taken())
     assert server.take() == encode.close(b"S", b"") + use()
+    assert client.reads() == []
     stage.leave()
 
 

@@ -23,7 +23,7 @@ from tests.transports import Transport
 SIMPLE = (
     "SELECT 1", "SELECT 2", "FAIL", "BEGIN", "COMMIT", "ROLLBACK", "SET timezone = 'CET'", "SET timezone = 'MST'",
     "SET application_name = 'x'", "RESET timezone", "RESET ALL", "DISCARD ALL", "DEALLOCATE ALL", "DEALLOCATE a",
-    "LISTEN x",
+    "LISTEN x", "SELECT 1; RESET timezone", "RESET timezone; FAIL",
 )  # fmt: skip
 PREPARED = (
     "SELECT 1",
@@ -35,6 +35,9 @@ PREPARED = (
     "COMMIT",
     "SET timezone = 'CET'",
     "RESET ALL",
+    "DISCARD ALL",
+    "DEALLOCATE ALL",
+    "DEALLOCATE a",
 )
 NAMES = (b"", b"a", b"a", b"b")
 STARTUPS: tuple[dict[str, str], ...] = ({}, {"application_name": "app"}, {"timezone": "CET"})
@@ -52,27 +55,14 @@ _step = st.one_of(
 _batch = st.lists(_step, min_size=1, max_size=5).map(lambda steps: b"".join(steps) + encode.SYNC)
 _simple = st.sampled_from(SIMPLE).map(lambda text: encode.query(text.encode()))
 _copy = st.tuples(
-    st.just(encode.query(b"COPY t FROM STDIN") + encode.frame(b"d", b"row\n")),
+    st.sampled_from([b"COPY t FROM STDIN", b"RESET timezone; COPY t FROM STDIN"]).map(
+        lambda text: encode.query(text) + encode.frame(b"d", b"row\n")
+    ),
     st.sampled_from(
         [encode.frame(b"c", b""), encode.frame(b"f", b"no\0"), encode.SYNC + encode.frame(b"c", b"")]
     ),
 ).map(b"".join)
 _cycle = st.one_of(_simple, _batch, _batch, _copy)
-
-# Fully pipelined, only what is answered alike before it is known how the rest went.
-_piped_text = st.sampled_from(["SELECT 1", "SELECT 2", "FAIL", "BEGIN", "COMMIT", "SET timezone = 'CET'"])
-_piped_steps = st.lists(
-    st.one_of(
-        st.builds(lambda text: encode.parse(b"", text.encode()), _piped_text),
-        st.just(encode.bind(b"", b"", []) + encode.execute()),
-        st.just(encode.describe(b"S", b"")),
-    ),
-    max_size=4,
-)
-_piped_batch = st.tuples(_piped_text, _piped_steps).map(
-    lambda batch: encode.parse(b"", batch[0].encode()) + b"".join(batch[1]) + encode.SYNC
-)
-_piped = st.one_of(st.builds(lambda text: encode.query(text.encode()), _piped_text), _piped_batch)
 
 
 @dataclass
@@ -220,10 +210,12 @@ def test_clients_that_wait_for_their_answers(
     check(script, turns, servers, statements, waits=True)
 
 
-@settings(max_examples=200, deadline=None)
-@given(scripts(_piped), _turns, st.integers(1, 2))
-def test_clients_that_do_not(script: list[Any], turns: list[tuple[int, int]], servers: int) -> None:
-    check(script, turns, servers, 200, waits=False)
+@settings(max_examples=300, deadline=None)
+@given(scripts(_cycle), _turns, st.integers(1, 2), st.sampled_from([1, 2, 200]))
+def test_clients_that_do_not(
+    script: list[Any], turns: list[tuple[int, int]], servers: int, statements: int
+) -> None:
+    check(script, turns, servers, statements, waits=False)
 
 
 RESET_A = encode.parse(b"a", b"RESET ALL") + encode.bind(b"", b"a", []) + encode.execute()
@@ -265,4 +257,100 @@ def test_a_reset_that_fails_with_its_batch_has_reset_nothing() -> None:
     reset = encode.parse(b"", b"RESET ALL") + encode.bind(b"", b"", []) + encode.execute()
     failing = encode.bind(b"", b"missing", []) + encode.SYNC
     cycles = [encode.query(b"SET timezone = 'MST'"), reset + failing, encode.query(b"SELECT 1")]
+    check([("acme", {"timezone": "CET"}, cycles)], [], 1, 200, waits=True)
+
+
+def test_a_name_that_is_taken_is_taken_in_a_failed_transaction_too() -> None:
+    begin = encode.parse(b"a", b"BEGIN") + encode.bind(b"", b"a", []) + encode.execute()
+    fails = encode.parse(b"b", b"SELECT 1") + begin + encode.bind(b"", b"", []) + encode.SYNC
+    cycles = [
+        fails,
+        encode.parse(b"b", b"COMMIT") + encode.SYNC,
+        encode.query(b"COMMIT"),
+        SELECT + RUN + encode.SYNC,
+    ]
+    cycles += [encode.bind(b"", b"b", []) + encode.execute() + encode.SYNC]
+    check([("acme", {}, cycles)], [], 1, 1, waits=True)
+
+
+PREPARE_A = encode.parse(b"a", b"SELECT 1")
+RUN_A = encode.bind(b"", b"a", []) + encode.execute()
+FAILS = encode.bind(b"", b"missing", [])
+
+
+@pytest.mark.parametrize(
+    "cycles",
+    [
+        [PREPARE_A + encode.SYNC, encode.query(b"DEALLOCATE ALL"), PREPARE_A + RUN_A + encode.SYNC],
+        [PREPARE_A + encode.SYNC, encode.query(b"DISCARD ALL"), PREPARE_A + RUN_A + encode.SYNC],
+        [
+            encode.parse(b"d", b"DEALLOCATE ALL") + PREPARE_A + encode.bind(b"", b"d", []) + encode.execute()
+            + PREPARE_A + RUN_A + encode.SYNC,
+            RUN_A + encode.SYNC,
+        ],
+        [
+            encode.parse(b"d", b"DISCARD ALL") + SELECT + encode.bind(b"", b"d", []) + encode.execute()
+            + RUN + PREPARE_A + RUN_A + FAILS + encode.SYNC,
+            RUN_A + encode.SYNC, RUN + encode.SYNC,
+        ],
+        [encode.parse(b"d", b"DEALLOCATE a") + PREPARE_A + encode.bind(b"", b"d", []) + encode.execute() + RUN_A],
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("waits", [True, False])
+def test_what_is_prepared_behind_a_deallocate_all_stays(cycles: list[bytes], waits: bool) -> None:
+    if not waits:
+        cycles = [b"".join(cycles)]
+    check([("acme", {"timezone": "CET"}, cycles)], [], 1, 200, waits=waits)
+
+
+@pytest.mark.parametrize(
+    "cycles",
+    [
+        [FAILS + PREPARE_A + encode.SYNC, RUN_A + encode.SYNC],
+        [FAILS + SELECT + encode.SYNC, RUN + encode.SYNC],
+        [PREPARE_A + encode.SYNC, FAILS + encode.close(b"S", b"a") + encode.SYNC, RUN_A + encode.SYNC],
+        [SELECT + encode.SYNC, FAILS + encode.parse(b"", b"SELECT 2") + encode.SYNC, RUN + encode.SYNC],
+        [SELECT + encode.SYNC, FAILS + encode.close(b"S", b"") + encode.SYNC, RUN + encode.SYNC],
+        [
+            SELECT + encode.SYNC, FAILS + encode.parse(b"", b"SELECT 2") + encode.SYNC,
+            FAILS + encode.parse(b"", b"SELECT 3") + encode.parse(b"", b"SELECT 3") + encode.SYNC,
+            RUN + encode.SYNC,
+        ],
+        [SELECT + encode.SYNC, FAILS + encode.query(b"SELECT 2"), encode.SYNC, RUN + encode.SYNC],
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("statements", [1, 200])
+def test_what_a_batch_that_fails_leaves_is_what_the_next_one_meets(
+    cycles: list[bytes], statements: int
+) -> None:
+    """Although that has been sent before the failure was known; and nobody meets what is another's."""
+    other = [encode.parse(b"a", b"SELECT 9") + encode.parse(b"", b"SELECT 8") + PREPARE_A + encode.SYNC]
+    script = [("acme", {}, other), ("acme", {}, [b"".join(cycles)]), ("beta", {}, cycles)]
+    check(script, [], 1, statements, waits=False)
+
+
+@pytest.mark.parametrize(
+    "copy",
+    [
+        encode.frame(b"d", b"row\n") + encode.frame(b"c", b""),
+        encode.SYNC + encode.frame(b"d", b"row\n") + encode.frame(b"c", b""),
+        encode.frame(b"f", b"no\0"),
+    ],
+)
+@pytest.mark.parametrize("waits", [True, False])
+@pytest.mark.parametrize("begin", [[], [encode.query(b"BEGIN")]])
+def test_what_is_set_again_behind_a_copy_is_not_its_data(
+    begin: list[bytes], copy: bytes, waits: bool
+) -> None:
+    reset = encode.query(b"RESET timezone; COPY t FROM STDIN") + copy
+    cycles = [*begin, reset, encode.query(b"SELECT 1"), encode.execute() + encode.SYNC]
+    check([("acme", {"timezone": "CET"}, cycles)], [], 1, 200, waits=waits)
+
+
+def test_a_reset_that_failed_with_its_text_has_reset_nothing() -> None:
+    cycles = [
+        encode.query(b"SET timezone = 'MST'"),
+        encode.query(b"RESET timezone; FAIL"),
+        encode.query(b"SELECT 1"),
+    ]
     check([("acme", {"timezone": "CET"}, cycles)], [], 1, 200, waits=True)

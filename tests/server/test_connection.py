@@ -217,13 +217,13 @@ def test_a_parameter_that_the_client_changed_is_news_to_its_session(link: Link) 
 def test_a_reset_is_told_as_what_it_is_set_to_again(link: Link) -> None:
     server, wire = connection(link=link)
     server.expect(Expect(owed.QUERY, restores={"timezone": "Asia/Tokyo"}))
-    server.send(encode.query(b"RESET ALL") + server.assign({"timezone": "Asia/Tokyo"}, tolerant=True))
+    server.send(encode.query(b"RESET ALL") + server.set_again({"timezone": "Asia/Tokyo"}))
     wire.say(encode.command_complete("RESET"), status("TimeZone", "UTC"), READY)
     assert link.take() == [
         ("timezone", "Asia/Tokyo"),
         encode.command_complete("RESET") + status("TimeZone", "Asia/Tokyo") + READY,
     ]
-    wire.say(TAKEN[:-6], status("TimeZone", "Asia/Tokyo"), READY)
+    wire.say(CLOSED, TAKEN[:-6], CLOSED, status("TimeZone", "Asia/Tokyo"), READY)
     assert link.take() == ["ready"]
 
 
@@ -237,7 +237,7 @@ def test_a_reset_to_what_the_session_has_is_no_news(link: Link) -> None:
 
 def test_a_tolerated_failure_outside_a_failed_transaction_makes_it_dirty(link: Link) -> None:
     server, wire = connection(link=link)
-    server.send(server.assign({"timezone": "CET"}, tolerant=True))
+    server.send(server.set_again({"timezone": "CET"}))
     wire.say(ERROR, READY)
     assert server.dirty
     assert link.take() == ["ready"], "nobody's state has failed"
@@ -246,7 +246,7 @@ def test_a_tolerated_failure_outside_a_failed_transaction_makes_it_dirty(link: L
 def test_within_a_failed_transaction_it_does_not(link: Link) -> None:
     server, wire = connection(link=link)
     server.expect(owed.FORWARD_QUERY)
-    server.send(server.assign({"timezone": "CET"}, tolerant=True))
+    server.send(server.set_again({"timezone": "CET"}))
     wire.say(ERROR, encode.ready_for_query(b"E"), ERROR, encode.ready_for_query(b"E"))
     assert not server.dirty
 

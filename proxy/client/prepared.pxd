@@ -1,0 +1,27 @@
+cimport cython
+
+from proxy.client.conversation cimport Conversation
+from proxy.client.refusals cimport refusal
+from proxy.protocol.pipeline cimport Pipeline, expect_of
+from proxy.protocol.statements cimport Statement
+from proxy.server.connection cimport ServerConnection
+
+from proxy.wire.decode cimport bind_names, parse_fields
+
+cdef int HEAD, HEADER_SIZE, FAILED, _PORTAL, _BIND_REPLY
+
+cdef class UnnamedIs:
+    cdef Conversation _session
+    cdef ServerConnection _server
+    cdef bint _fresh
+    cdef public bint _stands
+    cdef Statement _own
+    cdef public Statement _before
+    cdef public UnnamedIs _newer
+
+@cython.locals(name=bytes, known_as=bytes, ahead=bytes, statement=Statement)
+cpdef bytes on_bind(Conversation session, ServerConnection server, bytes data, Py_ssize_t start, Py_ssize_t stop, int told)
+cpdef bytes on_describe(Conversation session, ServerConnection server, bytes data, Py_ssize_t start, Py_ssize_t stop, int told)
+cpdef object _parse_unnamed(Conversation session, ServerConnection server, Statement statement)
+@cython.locals(statement=Statement, pipeline=Pipeline)
+cpdef tuple _statement_for_use(Conversation session, ServerConnection server, bytes name)

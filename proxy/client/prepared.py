@@ -1,0 +1,258 @@
+"""The statements that clients prepare by message, and the portals made of them.
+
+Names of prepared statements are the client's here and the catalog's on the server; a name that the client
+never prepared is passed on, so that the server itself says that it does not exist.
+
+A batch that fails has parsed and closed nothing of what stood behind the error. Whoever sends the next batch
+before it has been answered may rely on that: a request that uses what an unanswered earlier batch has parsed
+or closed waits for the answers.
+"""
+
+from __future__ import annotations
+
+from proxy.client import effects
+from proxy.client.conversation import Conversation
+from proxy.client.refusals import REFUSED, error_frame, refusal, watch
+from proxy.client.waits import EvictFirst, wait_for_answers
+from proxy.model import PinReason
+from proxy.protocol import pipeline as owed
+from proxy.protocol.pipeline import FORWARD_BIND, FORWARD_DESCRIBE, FORWARD_PARSE, INJECT, Expect, expect_of
+from proxy.protocol.statements import PREFIX, STRANGE, Statement
+from proxy.server.connection import FAILED, ServerConnection
+from proxy.sql.verdict import PLAIN, Verdict
+from proxy.wire import decode, encode
+from proxy.wire.decode import bind_names, parse_fields
+from proxy.wire.frames import HEAD, HEADER_SIZE
+
+_PORTAL = ord("P")
+_BIND_REPLY = owed.BIND
+
+
+def evict(session: Conversation, verdict: Verdict) -> None:
+    if verdict.drops_databases and not session.evicted:
+        raise EvictFirst(verdict.drops_databases)
+    session.evicted = False
+
+
+def on_parse(
+    session: Conversation, server: ServerConnection, data: bytes, start: int, stop: int, told: int
+) -> bytes | None:
+    session.unsynced = True
+    if told == HEAD:
+        watch(session, data[start + 5 : stop])
+        server.expect(FORWARD_PARSE)
+        effects.pin(session, PinReason.UNINSPECTED)
+        session.unnamed = server.unnamed = None
+        return None
+    name, text, oids = parse_fields(data[start + 5 : stop])
+    verdict = session.judge.judge(text)
+    refused = refusal(session, text, verdict)
+    if refused is not None:
+        server.expect(Expect(owed.PARSE, error=error_frame(refused)))
+        return encode.parse(b"", REFUSED)
+    evict(session, verdict)
+    if not session.maps_statements:
+        undo = effects.remember(session, b"S", name, verdict)
+        server.expect(expect_of(owed.PARSE, None, undo))
+        if name:
+            effects.pin(session, PinReason.SQL_PREPARE)
+        effects.obey(session, verdict)
+        return None
+    if not name:
+        _parse_unnamed(session, server, Statement(b"", text, oids, verdict))
+        return None
+    return _parse_named(session, server, name, text, oids, verdict)
+
+
+class UnnamedIs:
+    """Makes `own` the unnamed statement of both; called, takes that back unless something newer has come. The
+    client's own Parse (`fresh`) leaves none if it fails; of a server that skipped the request nothing is known."""
+
+    __slots__ = ("_before", "_fresh", "_newer", "_own", "_server", "_session", "_stands")
+
+    def __init__(
+        self, session: Conversation, server: ServerConnection, own: Statement | None, fresh: bool
+    ) -> None:
+        self._session, self._server, self._own, self._fresh = session, server, own, fresh
+        self._before = session.unnamed
+        self._newer: UnnamedIs | None = None
+        self._stands = True
+        older = session.unnamed_by
+        if server.pipeline.entries and isinstance(older, UnnamedIs):
+            older._newer = self
+        session.unnamed_by = self
+        session.unnamed = server.unnamed = own
+        server.unnamed_in = server.pipeline.asked
+
+    def __call__(self, failed: bool) -> None:
+        if self._server.unnamed is self._own:
+            self._server.unnamed = None if failed else STRANGE
+        self._stands = failed and self._fresh
+        left = None if self._stands else self._before
+        # Those that came behind it and have been taken back themselves leave what it leaves.
+        last = self
+        newer = self._newer
+        while newer is not None and not newer._stands:
+            last, newer = newer, newer._newer
+        if newer is not None:
+            newer._before = left
+        elif self._session.unnamed_by is last:
+            self._session.unnamed = left
+        if last is not self:
+            self._newer = last
+            last._before = left
+
+
+def _parse_unnamed(session: Conversation, server: ServerConnection, statement: Statement) -> None:
+    server.expect(expect_of(owed.PARSE, None, UnnamedIs(session, server, statement, True)))
+
+
+def _parse_named(
+    session: Conversation, server: ServerConnection, name: bytes, text: bytes, oids: bytes, verdict: Verdict
+) -> bytes:
+    if server.pipeline.answered <= server.named_in < server.pipeline.asked:
+        wait_for_answers(server)
+    server.named_in = server.pipeline.asked
+    known = session.statements.get(name)
+    if known is not None:
+        return _taken(server, known, encode.parse(known.name, text, oids))
+    statement = session.plane.pools.catalog.statement(text, oids, verdict)
+    session.statements[name] = statement
+    if statement in server.prepared and server.status != FAILED:
+        server.prepared.use(statement)
+        server.expect(
+            Expect(
+                owed.PARSE,
+                INJECT,
+                says=encode.PARSE_COMPLETE,
+                undo=lambda _: effects.forget(session, name, statement),
+            )
+        )
+        return b""
+    if statement in server.prepared:
+        server.prepared.remove(statement)
+        server.to_close.append(statement.name)
+    closing = server.make_room(statement)
+
+    def undo(_: bool) -> None:
+        server.prepared.remove(statement)
+        effects.forget(session, name, statement)
+
+    server.expect(expect_of(owed.PARSE, statement, undo))
+    return closing + encode.parse(statement.name, text, oids)
+
+
+def _taken(server: ServerConnection, known: Statement, again: bytes) -> bytes:
+    """A Parse of a name that the client has already: the server says so, or what else is wrong with it."""
+    out = server.close_stale()
+    if known not in server.prepared:
+        # An empty text can be prepared always, in a failed transaction too.
+        server.expect(Expect(owed.PARSE, owed.DROP, statement=known))
+        out += encode.parse(known.name, b"")
+        server.to_close.append(known.name)
+    server.expect(FORWARD_PARSE)
+    return out + again
+
+
+def _foreign(name: bytes) -> bytes:
+    """A name that the client never prepared, so that it cannot mean a statement of ours."""
+    return b"?" + name if name.startswith(PREFIX) else name
+
+
+def _statement_for_use(
+    session: Conversation, server: ServerConnection, name: bytes
+) -> tuple[bytes, bytes, Statement | None]:
+    """What must be sent ahead, the server's name, and the statement if the client has it."""
+    pipeline = server.pipeline
+    if name:
+        if pipeline.answered <= server.named_in < pipeline.asked:
+            wait_for_answers(server)
+        statement = session.statements.get(name)
+        if statement is None:
+            return b"", _foreign(name), None
+        return server.prepare(statement), statement.name, statement
+    if pipeline.answered <= server.unnamed_in < pipeline.asked and session.unnamed_by is not None:
+        wait_for_answers(server)
+    statement = session.unnamed
+    if statement is server.unnamed:
+        return b"", name, statement
+    undo = UnnamedIs(session, server, statement, False)
+    if statement is None:
+        server.expect(expect_of(owed.CLOSE, None, undo, owed.DROP))
+        return encode.close(b"S", b""), name, None
+    server.expect(expect_of(owed.PARSE, statement, undo, owed.DROP))
+    return encode.parse(b"", statement.text, statement.oids), name, statement
+
+
+def on_bind(
+    session: Conversation, server: ServerConnection, data: bytes, start: int, stop: int, told: int
+) -> bytes | None:
+    session.unsynced = True
+    if not session.maps_statements:
+        undo = None
+        if session.lasting:
+            portal, name, _ = bind_names(data[start + 5 : stop])
+            undo = effects.remember(session, b"P", portal, session.lasting.get(b"S" + name, PLAIN))
+        server.expect(FORWARD_BIND if undo is None else expect_of(_BIND_REPLY, None, undo))
+        return None
+    portal, name, rest = bind_names(data[start + 5 : stop])
+    ahead, known_as, statement = _statement_for_use(session, server, name)
+    if statement is None:
+        server.expect(FORWARD_BIND)
+    elif statement.verdict is PLAIN and not session.lasting:
+        server.expect(expect_of(_BIND_REPLY, statement, None))
+    else:
+        undo = effects.remember(session, b"P", portal, statement.verdict)
+        server.expect(expect_of(_BIND_REPLY, statement, undo))
+        effects.obey(session, statement.verdict)
+    if known_as == name:
+        return ahead + data[start:stop] if ahead else None
+    length = int.from_bytes(data[start + 1 : start + 5], "big") + len(known_as) - len(name)
+    head = b"B" + length.to_bytes(4, "big") + portal + b"\0" + known_as + b"\0"
+    return ahead + head + data[start + 5 + rest : stop]
+
+
+def on_describe(
+    session: Conversation, server: ServerConnection, data: bytes, start: int, stop: int, told: int
+) -> bytes | None:
+    session.unsynced = True
+    if not session.maps_statements or (stop - start > HEADER_SIZE and data[start + 5] == _PORTAL):
+        server.expect(FORWARD_DESCRIBE)
+        return None
+    kind, name = decode.target(data[start + 5 : stop])
+    ahead, known_as, statement = _statement_for_use(session, server, name)
+    server.expect(FORWARD_DESCRIBE if statement is None else Expect(owed.DESCRIBE, statement=statement))
+    if known_as == name:
+        return ahead + data[start:stop] if ahead else None
+    return ahead + encode.describe(kind, known_as)
+
+
+def on_close(
+    session: Conversation, server: ServerConnection, data: bytes, start: int, stop: int, told: int
+) -> bytes | None:
+    session.unsynced = True
+    kind, name = decode.target(data[start + 5 : stop])
+    if session.lasting and (kind == b"P" or not session.maps_statements):
+        server.expect(Expect(owed.CLOSE, undo=effects.remember(session, kind, name, PLAIN)))
+        return None
+    if kind == b"P" or not session.maps_statements:
+        server.expect(owed.FORWARD_CLOSE)
+        return None
+    if not name:
+        server.expect(Expect(owed.CLOSE, undo=UnnamedIs(session, server, None, False)))
+        return None
+    if server.pipeline.answered <= server.named_in < server.pipeline.asked:
+        wait_for_answers(server)
+    statement = session.statements.get(name)
+    if statement is None:
+        server.expect(owed.FORWARD_CLOSE)
+        foreign = _foreign(name)
+        return None if foreign == name else encode.close(kind, foreign)
+
+    def undo(_: bool) -> None:
+        session.statements.setdefault(name, statement)
+
+    server.named_in = server.pipeline.asked
+    del session.statements[name]
+    server.expect(Expect(owed.CLOSE, INJECT, says=encode.CLOSE_COMPLETE, undo=undo))
+    return b""

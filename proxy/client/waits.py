@@ -1,0 +1,34 @@
+"""What a request may have to wait for, although its session has a server connection."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from proxy.server.connection import ServerConnection
+
+
+class EvictFirst(Exception):
+    """The statement needs databases to which no idle connection may exist."""
+
+    def __init__(self, databases: tuple[str, ...]) -> None:
+        super().__init__()
+        self.databases = databases
+
+
+class AnswersFirst(Exception):
+    """What the request means depends on what becomes of an earlier one that has not been answered yet."""
+
+
+class Owing(NamedTuple):
+    """Parameters to be set again when the text that may have reset them is over, and the last error before it."""
+
+    parameters: Mapping[str, str]
+    last_error: bytes
+
+
+def wait_for_answers(server: ServerConnection) -> None:
+    """The request waits until nothing is owed any more. A server that reads the data of a COPY answers nothing
+    before it has them: whatever else it is sent fails there."""
+    if server.pipeline.entries and not server.copy_in:
+        raise AnswersFirst
