@@ -57,11 +57,9 @@ class ServerConnection:
         max_prepared: int,
         generation: int,
     ) -> None:
-        self.owner = owner
-        self.stats = owner.stats
+        self.owner, self.stats = owner, owner.stats
         self.endpoint = endpoint
-        self.pid = pid
-        self.key = key
+        self.pid, self.key = pid, key
         self.generation = generation
         for name in parameters:
             display_names[name.lower()] = name
@@ -275,6 +273,8 @@ class ServerConnection:
             return action, b""
         if self.account is not None:
             self.account.stats.error(sqlstate)
+        if sqlstate == "42501" and self.sealer is not None:
+            self.seal_due = 0.0  # what is there may be of a client's making
         if head is None or not whole:
             return action, b""
         statement = head.statement

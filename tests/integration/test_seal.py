@@ -223,6 +223,25 @@ def test_no_secret_is_shown(start_proxy: StartProxy, tables: Tables, server: Emb
     assert "'15m'" in shown, "SHOW CONFIG has seal_lifetime"
 
 
+@pytest.mark.parametrize(
+    "trace", ["RESET tiergate.seal", "SELECT spoils('')", "SELECT spoils('1.first.1.x')"]
+)
+def test_a_seal_that_a_client_has_spoilt_is_put_right(
+    start_proxy: StartProxy, tables: Tables, server: EmbeddedServer, trace: str
+) -> None:
+    with connect(server, DATABASE, "app") as app:
+        app.execute(
+            "CREATE OR REPLACE FUNCTION spoils(seal text) RETURNS text LANGUAGE sql AS"
+            " $$SELECT set_config('tiergate.seal', seal, false)$$"
+        )
+    proxy = start_proxy(tables)
+    first, second = proxy.raw(database=DATABASE), proxy.raw(database=DATABASE)
+    first.query(trace)
+    (error,) = errors(second.query(READ))
+    assert error["M"] == "tenant context refused"
+    assert second.rows(READ) == [["std_1"]]
+
+
 def test_what_the_seal_does_not_stop(start_proxy: StartProxy, tables: Tables, server: EmbeddedServer) -> None:
     """A tenant that gives its seal away, on that very connection, until the seal expires: only then it is over."""
     with connect(server, DATABASE, "app") as app:

@@ -7,12 +7,14 @@ from types import SimpleNamespace
 import pytest
 
 from proxy.model import Seal, SealKey
+from proxy.protocol import pipeline as owed
 from proxy.protocol.seal import PARAMETER, Introduction, sign
 from proxy.protocol.state import intern
 from proxy.server import connection as connections
-from proxy.server import sealing
-from proxy.server.connection import ServerConnection
+from proxy.server import janitor, sealing
+from proxy.server.connection import IN_TRANSACTION, ServerConnection
 from proxy.server.sealing import NEVER, Sealer
+from proxy.wire import encode
 from tests.server.recording import Link, connection
 from tests.transports import Transport
 
@@ -103,3 +105,37 @@ def test_a_connection_that_is_not_sealed_is_never_due(clock: SimpleNamespace) ->
     assert server.seal_due == NEVER
     clock.now = 1e12
     assert server.apply(ACME) == b""
+
+
+def test_a_refusal_has_it_sealed_anew(clock: SimpleNamespace) -> None:
+    """What a function of the client's own has put in the seal's place is not left to the next client."""
+    server, wire = sealed(clock)
+    server.apply(ACME)
+    server.pipeline.entries.clear()
+    for sqlstate, renewed in (("22012", False), ("42501", True)):
+        server.expect(owed.FORWARD_QUERY)
+        wire.say(encode.error("no", sqlstate), encode.ready_for_query())
+        assert bool(server.apply(ACME)) == renewed
+
+
+@pytest.mark.parametrize(("now", "renewed"), [(99.0, False), (100.0, True)])
+def test_the_sweep_tells_who_keeps_a_connection_that_its_seal_is_due(
+    clock: SimpleNamespace, now: float, renewed: bool
+) -> None:
+    server, _ = sealed(clock)
+    server.apply(ACME)
+    server.pipeline.entries.clear()
+    link = server.link
+    assert isinstance(link, Link)
+    janitor._enforce(SimpleNamespace(), server, now)  # type: ignore[arg-type]
+    assert link.take() == (["ready"] if renewed else [])
+    assert server.seal_due == (0.0 if renewed else 100.0)
+
+
+def test_not_within_a_transaction(clock: SimpleNamespace) -> None:
+    server, _ = sealed(clock)
+    server.apply(ACME)
+    server.pipeline.entries.clear()
+    server.status = IN_TRANSACTION
+    janitor._enforce(SimpleNamespace(), server, 1e9)  # type: ignore[arg-type]
+    assert server.seal_due == 100.0
