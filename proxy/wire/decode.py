@@ -117,13 +117,13 @@ def data_row(body: bytes) -> list[bytes | None]:
     for _ in range(int.from_bytes(body[:2], "big")):
         length = int.from_bytes(body[at : at + 4], "big", signed=True)
         at += 4
+        if at + max(length, 0) > len(body):
+            raise ProtocolViolation("a DataRow that is shorter than its values")
         if length < 0:
             values.append(None)
-            continue
-        if at + length > len(body):
-            raise ProtocolViolation("a DataRow shorter than its values")
-        values.append(body[at : at + length])
-        at += length
+        else:
+            values.append(body[at : at + length])
+            at += length
     return values
 
 

@@ -100,6 +100,12 @@ def test_error_fields(message, hint, detail):
     assert fields == {key: value for key, value in expected.items() if value or key == "M"}
 
 
+@pytest.mark.parametrize("values", [[], ["a"], ["", None, "b" * 300]])
+def test_data_row(values):
+    row = encode.data_row(values)
+    assert decode.data_row(row[5:]) == [None if value is None else value.encode() for value in values]
+
+
 def test_error_fields_of_a_server_in_another_encoding():
     assert decode.error_fields(b"SFATAL\0M\xe9\0\0behind the end") == {"S": "FATAL", "M": "�"}
     assert decode.error_fields(b"") == {}
@@ -134,6 +140,9 @@ def test_error_fields_of_a_server_in_another_encoding():
         (decode.authentication, b"\0\0\0"),
         (decode.error_fields, b"Mabc"),
         (decode.error_fields, b"Mabc\0S"),
+        (decode.data_row, b"\0\1"),
+        (decode.data_row, b"\0\1\0\0\0\2a"),
+        (decode.data_row, b"\0\1\xff\xff\xff"),
     ],
 )
 def test_what_is_not_the_protocol(read, raw):
@@ -153,6 +162,7 @@ def test_what_is_not_the_protocol(read, raw):
         decode.error_fields,
         decode.authentication,
         decode.function_call,
+        decode.data_row,
     ],
 )
 def test_any_bytes_are_read_or_refused(read):
