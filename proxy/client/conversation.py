@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from proxy.client.login import Login
     from proxy.server.pool import Pool
 
+NO_PINS: frozenset[PinReason] = frozenset()
+
 
 class Conversation(Link):
     """The fields of a session, and the small steps that need nothing else."""
@@ -64,7 +66,7 @@ class Conversation(Link):
         # What takes away from the session when it is executed, by b"P" and portal or b"S" and statement.
         self.lasting: dict[bytes, Verdict] | None = None
         self.unsynced = False  # within an extended batch whose Sync has not been sent
-        self.pins: set[PinReason] = set()
+        self.pins: frozenset[PinReason] = NO_PINS
         self.evicting: object | None = None  # the wait until databases have no idle connection
         self.evicted = False
         self.watch: Watch | None = None  # of a text that passes in pieces

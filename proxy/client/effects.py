@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def pin(session: Conversation, reason: PinReason) -> None:
     if session.mode is PoolMode.SESSION or reason in session.pins:
         return
-    session.pins.add(reason)
+    session.pins |= {reason}
     session.step("pin")
     session.plane.process.pin(reason.name.lower())
     if session.server is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from time import monotonic
 
 from proxy.client import effects
-from proxy.client.conversation import Conversation
+from proxy.client.conversation import NO_PINS, Conversation
 from proxy.client.placing import follow_registry
 from proxy.errors import ServerRefused, ShuttingDown, TiergateError
 from proxy.model import PinReason, PoolMode
@@ -219,7 +219,7 @@ class Linking(Conversation):
         self.cancel_wanted = False
         owed_to_client = server.pipeline.ready_for_query_owed
         self.server = None
-        self.pins.clear()
+        self.pins = NO_PINS
         self.step("unlink")
         self.pool.drop(server)
         if server.write_paused:
@@ -294,7 +294,7 @@ class Linking(Conversation):
     def _unlink(self, server: ServerConnection) -> None:
         self.server = None
         self.unnamed_by = None
-        self.pins.clear()
+        self.pins = NO_PINS
         self.step("unlink")
         if self.write_paused:
             server.transport.resume_reading()
@@ -316,7 +316,7 @@ class Linking(Conversation):
             self.state_needed = self.startup
             self.answers_first = self.discarded = True
             if unpin and self.pins:
-                self.pins.clear()
+                self.pins = NO_PINS
                 self.step("unpin")
 
     def rename_statement(self, error: bytes) -> bytes:

@@ -6,8 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
+from typer.models import CommandInfo
 
 from proxy import errors, settings
+from proxy.cli import main
 from proxy.control.console.commands import HELP
 from proxy.settings import keys
 from proxy.settings.reader import Schema
@@ -102,8 +104,33 @@ def test_the_test_command_is_what_ci_runs() -> None:
 
 
 def test_the_first_configuration_loads() -> None:
-    (text,) = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+    text = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)[0]
     assert list(settings.parse(text, "readme.toml").directory.tenants) == ["acme"]
+
+
+def test_the_key_of_a_seal_is_one() -> None:
+    (text,) = re.findall(r"```toml\n(\[cluster.shared\]\nseal_keys.*?)```", README, re.DOTALL)
+    text = text.replace("[cluster.shared]", '[cluster.shared]\nprimary = "a"')
+    loaded = settings.parse(text, "readme.toml", {"TIERGATE_SEAL": "0" * 64})
+    seal = loaded.directory.clusters["shared"].seal
+    assert seal is not None
+    assert seal.keys[0].id == "2025-11"
+
+
+def test_every_command() -> None:
+    typed = {group.name: group.typer_instance for group in main.registered_groups}
+    commands = [
+        f"tiergate {name} {_name(c)}" for name, app in typed.items() if app for c in app.registered_commands
+    ]
+    commands += [f"tiergate {_name(c)}" for c in main.registered_commands if not c.hidden]
+    documented = " ".join(row[0] for row in rows(section("## The command")))
+    for command in commands:
+        assert re.search(rf"`{re.escape(command)}[ `]", documented), command
+
+
+def _name(command: CommandInfo) -> str:
+    assert command.callback is not None
+    return command.name or command.callback.__name__
 
 
 def test_files_that_it_names_exist() -> None:

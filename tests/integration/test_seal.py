@@ -16,7 +16,7 @@ from tests.integration.running import configuration
 from tests.integration.sealed import KEY, OTHER_KEY, OTHER_SECRET, SECRET, put, sealed_database
 from tests.integration.servers import backends, connect
 from tests.integration.tables import with_cluster
-from tests.rawclient import errors
+from tests.rawclient import SYNC, ask, errors, rows
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -77,17 +77,29 @@ def test_the_same_tenant_again_is_not_sealed_again(start_proxy: StartProxy, tabl
     assert [client.value(SEAL) for client in (twin, first, twin)] == [seal] * 3
 
 
-@pytest.mark.parametrize(
-    "reset", ["RESET ALL", "DISCARD ALL", "RESET app.tenant_id", "BEGIN; RESET ALL; ROLLBACK"]
-)
+RESETS = ["RESET ALL", "DISCARD ALL", "RESET app.tenant_id", "BEGIN; RESET ALL; ROLLBACK"]
+
+
+@pytest.mark.parametrize("extended", [False, True], ids=["simple", "extended"])
+@pytest.mark.parametrize("reset", RESETS)
 @pytest.mark.parametrize("mode", ["transaction", "session"])
 def test_a_reset_leaves_the_tenant_sealed(
-    start_proxy: StartProxy, tables: Tables, mode: str, reset: str
+    start_proxy: StartProxy, tables: Tables, mode: str, reset: str, extended: bool
 ) -> None:
     client = start_proxy(with_cluster(tables, pool_mode=mode)).raw(database=DATABASE)
     for part in reset.split("; "):
-        client.query(part)
+        answer = client.ask(ask(part) + SYNC) if extended else client.query(part)
+        if part != "RESET app.tenant_id":  # which may be refused
+            client.checked(answer)
     assert client.rows(READ) == [["std_1"]]
+
+
+def test_a_reset_within_a_batch_leaves_the_tenant_sealed_for_its_rest(
+    start_proxy: StartProxy, tables: Tables
+) -> None:
+    client = start_proxy(tables).raw(database=DATABASE)
+    answer = client.checked(client.ask(ask("RESET ALL") + ask(READ) + SYNC))
+    assert rows(answer) == [["std_1"]]
 
 
 @pytest.mark.parametrize("mode", ["transaction", "session"])

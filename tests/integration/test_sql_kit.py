@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis
 from hypothesis import strategies as st
 
+from proxy.cli.sql import scripts
 from tests.integration.sealed import (
     KEY,
     OTHER_KEY,
@@ -323,3 +324,54 @@ def test_parallel_workers_are_given_the_tenant(app: Connection, admin: Connectio
     assert "Gather" in text
     assert "InitPlan 1" in text
     assert rows(app, "SELECT count(*) FROM sealed") == [100]
+
+
+def test_a_hot_standby_verifies_seals(victim: EmbeddedServer) -> None:
+    with sealed_database(victim, "kit"):
+        replica = victim.base_backup(victim.data_dir.with_name(f"{victim.data_dir.name}-replica"))
+        try:
+            with connect(replica, "kit", "app") as app:
+                put(app, "std_1", seal(app, "std_1"))
+                assert rows(app) == ["std_1"]
+                with connect(victim, "kit", "app") as primary:
+                    put(app, "std_1", seal(primary, "std_1"))
+                assert refused(app) == "the seal is not of this tenant and connection"
+        finally:
+            replica.stop()
+
+
+def test_over_a_unix_socket(shared: EmbeddedServer) -> None:
+    """Where there is no port, the backend's start tells it from others."""
+    with sealed_database(shared, "kit_unix") as name:
+        where = {"host": str(shared.socket_dir), "port": shared.port, "dbname": name, "user": "app"}
+        with (
+            psycopg.connect(**where, autocommit=True) as app,
+            psycopg.connect(**where, autocommit=True) as other,
+        ):
+            put(app, "std_1", seal(app, "std_1"))
+            assert rows(app) == ["std_1"]
+            assert len(rows(app, "SELECT tiergate.backend()")[0].split("/")) == 2
+            put(app, "std_1", seal(other, "std_1"))
+            assert refused(app) == "the seal is not of this tenant and connection"
+
+
+def test_the_owner_need_not_be_a_superuser(server: Server) -> None:
+    with connect(server, "postgres") as admin:
+        admin.execute("CREATE ROLE kit_owner LOGIN PASSWORD 'kit-secret' IN ROLE pg_read_all_stats")
+        admin.execute("CREATE DATABASE owned OWNER app")
+        admin.execute("GRANT CREATE ON DATABASE owned TO kit_owner")
+    try:
+        with connect(server, "owned", "kit_owner", password="kit-secret") as owner:
+            for _ in range(2):
+                for script in scripts().values():
+                    owner.execute(script.encode())
+            owner.execute("SELECT tiergate.store_key(%s, %s)", (KEY, SECRET))
+        with connect(server, "owned", "app", password=APP_PASSWORD) as app:
+            put(app, "std_1", seal(app, "std_1"))
+            assert rows(app, "SELECT tiergate.current_tenant()") == ["std_1"]
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                app.execute("TABLE tiergate.seal_key")
+    finally:
+        with connect(server, "postgres") as admin:
+            admin.execute("DROP DATABASE owned WITH (FORCE)")
+            admin.execute("DROP ROLE kit_owner")
