@@ -32,6 +32,7 @@ _COLUMNS = (
     Column("user", "user", 1),
     Column("system", "system", 1),
     Column("stub and load us", "around", 1),
+    Column("cores used", "cores"),
     _PLAIN,
     _CORES,
     Column("CPU : one worker", "cpu", against="one"),
@@ -96,7 +97,9 @@ def _run(bench: Bench, stubs: Mapping[str, _Stub], seconds: float, target: Targe
     found = generator.run(bench.native["load"], target, seconds, _CONNECTIONS, "SELECT 1", cpus=stub.cpus)
     if found is None:
         return None
-    return {**found, "around": found["load"] + sum(processes.cpu(stub.pid).since(before)) / found["done"]}
+    around = found["load"] + sum(processes.cpu(stub.pid).since(before)) / found["done"]
+    cores = found["tps"] * (found["cpu"] + around) / 1e6
+    return {**found, "around": around, "cores": cores}
 
 
 @contextmanager
