@@ -65,4 +65,4 @@ def extensions() -> list[Extension]:
     return cythonize(modules, build_dir="build/cython", compiler_directives={"annotation_typing": False})
 
 
-setup(ext_modules=extensions())
+setup(ext_modules=extensions(), options={"build_ext": {"parallel": os.cpu_count()}})

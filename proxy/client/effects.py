@@ -24,10 +24,15 @@ def pin(session: Conversation, reason: PinReason) -> None:
     session.pins |= {reason}
     session.step("pin")
     session.plane.process.pin(reason.name.lower())
-    if session.server is not None:
-        session.server.dirty = True
+    server = session.server
+    if server is not None:
+        server.dirty = True
     if session.plane.options.pin_notice:
-        session.write(encode.notice(f"this session keeps its server connection: {reason.value}"))
+        notice = encode.notice(f"this session keeps its server connection: {reason.value}")
+        if server is not None and server.scanner.skip:
+            server.pipeline.said.append(notice)  # behind the frame that has come in part
+        else:
+            session.write(notice)
 
 
 def obey(session: Conversation, verdict: Verdict) -> None:

@@ -13,8 +13,8 @@ from proxy.client.placing import follow_registry
 from proxy.errors import ServerRefused, ShuttingDown, TiergateError
 from proxy.model import PinReason, PoolMode
 from proxy.net.transport import deliver
-from proxy.protocol.state import EMPTY, with_parameter
-from proxy.server.connection import IDLE, READ_ONLY_PARAMETERS, ServerConnection, display_names
+from proxy.protocol.state import EMPTY, READ_ONLY_PARAMETERS, with_parameter
+from proxy.server.connection import IDLE, ServerConnection, display_names
 from proxy.wire import encode
 
 _PARKED_MAX = 65_536  # bytes read ahead of a wait; beyond, the client's socket is left alone

@@ -117,9 +117,10 @@ class Session(Linking):
                 out.append(scanner.data[sent:start])
                 out.append(instead)
                 sent = scanner.stop
-            if server.pipeline.said:
-                self.write(b"".join(server.pipeline.said))
-                server.pipeline.said.clear()
+            if (
+                server.pipeline.said and not server.scanner.skip
+            ):  # else behind the frame that has come in part
+                self.write(b"".join(server.pipeline.take_said()))
         if server is not None:
             stop = scanner.pos
             rest = scanner.data if not sent and stop == len(scanner.data) else scanner.data[sent:stop]

@@ -184,6 +184,10 @@ class Pipeline:
         head = self.entries[0]
         return head.interest
 
+    def take_said(self) -> list[bytes]:
+        said, self.said = self.said, []
+        return said
+
     def expect(self, entry: Expect) -> None:
         """Queues `entry`; an INJECT that is at once at the head is put into `said`."""
         if self._skipping:

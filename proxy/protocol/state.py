@@ -22,6 +22,11 @@ _NAME = PREFIX + b"settings"
 # Stands for what is set within a client's batch.
 SETTINGS = Statement(_NAME, b"", b"\0\0", PLAIN)
 
+# Reported, but not to be set.
+READ_ONLY_PARAMETERS = frozenset((
+    "server_version", "server_encoding", "integer_datetimes", "in_hot_standby", "is_superuser", "session_authorization",
+))  # fmt: skip
+
 
 class State:
     __slots__ = ("__weakref__", "parameters")

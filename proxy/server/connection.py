@@ -30,9 +30,7 @@ if TYPE_CHECKING:
 
 IDLE, IN_TRANSACTION, FAILED = ord("I"), ord("T"), ord("E")
 _READY, _ERROR, _STATUS, _COMPLETE, _COPY_IN, _COPY_BOTH, _D = b"ZESCGWD"
-READ_ONLY_PARAMETERS = frozenset((
-    "server_version", "server_encoding", "integer_datetimes", "in_hot_standby", "is_superuser", "session_authorization",
-))  # fmt: skip
+_NONSENSE = "the server sent something that is not the protocol"
 # As servers spell the names of the parameters that they report.
 display_names: dict[str, str] = {}
 
@@ -129,6 +127,9 @@ class ServerConnection:
         pipeline = self.pipeline
         sent = 0
         pieces: list[bytes] = []
+        if pipeline.said and not scanner.skip:  # what it was to follow came in part and is whole now
+            sent = scanner.pos
+            pieces = [scanner.data[:sent], *pipeline.take_said()]
         try:
             while (told := scanner.next()) != MORE:
                 data, start, stop, kind = scanner.data, scanner.start, scanner.stop, scanner.kind
@@ -156,18 +157,16 @@ class ServerConnection:
                     pieces.append(data[sent:start])
                     pieces.append(replacement)
                     sent = stop
-                if pipeline.said:
+                if pipeline.said and not scanner.skip:
                     pieces.append(data[sent:stop])
-                    pieces.extend(pipeline.said)
-                    pipeline.said.clear()
+                    pieces.extend(pipeline.take_said())
                     sent = stop
                 if kind == _READY and head is not None and head.action == DROP and not head.tolerant:
                     self._state_settled(pieces)
                 scanner.interest = pipeline.interest()
         except (ServerProtocolError, ProtocolViolation) as error:
-            said = "the server sent something that is not the protocol"
             internal = f"{self.address}: {getattr(error, 'internal', '') or error}"
-            self.distrust(ServerProtocolError(said, internal=internal))
+            self.distrust(ServerProtocolError(_NONSENSE, internal=internal))
             return
         data, stop = scanner.data, scanner.pos
         link = self.link

@@ -79,6 +79,20 @@ def test_a_named_statement_has_a_name_of_ours_on_the_server(stage: Stage) -> Non
     stage.leave()
 
 
+def test_a_reply_of_ours_is_not_said_within_a_frame_that_has_come_in_part(stage: Stage) -> None:
+    client, server = stage.unlinked()
+    client.says(encode.parse(b"s", b"SELECT 1") + encode.SYNC)
+    server.say(PARSED, READY)
+    client.reads()
+    described = encode.frame(b"T", b"\0\1column\0" + bytes(18))
+    client.says(encode.bind(b"", b"s", []) + encode.describe(b"P", b"") + encode.FLUSH)
+    server.say(BOUND, described[:12])
+    client.says(encode.close(b"S", b"s") + encode.SYNC)
+    server.say(described[12:], READY)
+    assert client.kinds() == "2T3Z"
+    stage.leave()
+
+
 def test_another_client_with_the_same_text_finds_it_prepared(stage: Stage) -> None:
     client, server = stage.unlinked()
     client.says(encode.parse(b"s", b"SELECT 1") + encode.SYNC)

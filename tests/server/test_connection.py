@@ -393,6 +393,20 @@ def test_an_injected_reply_is_said_in_its_place(link: Link) -> None:
     assert link.take() == [BOUND + CLOSED + ROW + SELECTED + PARSED + READY, "ready"]
 
 
+ROW_TYPE = encode.frame(b"T", b"\0\1column\0" + bytes(18))
+
+
+@pytest.mark.parametrize("cut", range(5, len(ROW_TYPE)))
+def test_an_injected_reply_waits_for_the_end_of_a_frame_that_comes_in_part(link: Link, cut: int) -> None:
+    server, wire = connection(link=link)
+    server.expect(owed.FORWARD_DESCRIBE)
+    server.expect(Expect(owed.CLOSE, INJECT, says=CLOSED))
+    server.expect(owed.FORWARD_SYNC)
+    wire.say(ROW_TYPE[:cut])
+    wire.say(ROW_TYPE[cut:] + READY)
+    assert b"".join(e for e in link.take() if isinstance(e, bytes)) == ROW_TYPE + CLOSED + READY
+
+
 def test_an_injected_reply_behind_an_error_is_not_said(link: Link) -> None:
     server, wire = connection(link=link)
     server.expect(owed.FORWARD_BIND)
