@@ -140,12 +140,13 @@ def _check_tenants(
 
 
 def _check_guc(reader: Reader, guc: str, holders: dict[str, Any]) -> None:
+    ours = {guc.lower(): f"{guc} names the tenant", seal.PARAMETER: f"{seal.PARAMETER} proves the tenant"}
     for kind, named in holders.items():
         for name, holder in named.items():
-            for own, what in ((guc, "names the tenant"), (seal.PARAMETER, "proves the tenant")):
-                if any(key.lower() == own.lower() for key in holder.parameters):
-                    where = dotted(kind, name)
-                    reader.problem(where, "parameters", f"{own} {what}; only the proxy sets it")
+            for key in holder.parameters:
+                if key.lower() in ours:
+                    what = ours[key.lower()]
+                    reader.problem(dotted(kind, name), "parameters", f"{what}; only the proxy sets it")
 
 
 def _known(name_or_id: str, tenants: dict[str, Tenant]) -> bool:
