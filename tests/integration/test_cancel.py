@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import socket
 import threading
@@ -160,7 +161,8 @@ def test_malformed_requests_harm_nobody(start_proxy: StartProxy, all_tiers: Tabl
     ):
         stranger = proxy.unnamed()
         stranger.send(data)
-        stranger.sock.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(OSError):  # it may have been hung up on already
+            stranger.sock.shutdown(socket.SHUT_WR)
         stranger.read_to_eof()
         assert client.value("SELECT 1") == "1"
 
