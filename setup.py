@@ -1,4 +1,5 @@
-"""Compiles the hot modules where Cython and a C compiler are there; without them the same source is interpreted.
+"""Compiles the hot modules, those with a .pxd beside them, where Cython and a C compiler are there; without these
+the same source is interpreted.
 
 TIERGATE_COMPILE=1 compiles always (a failure is an error), TIERGATE_COMPILE=0 never. By default a wheel is
 compiled as far as that is possible, and an editable install is not, so that what one edits is what runs.
@@ -6,40 +7,15 @@ compiled as far as that is possible, and an editable install is not, so that wha
 
 import os
 import sys
+from pathlib import Path
 
 from setuptools import Extension, setup
 
-COMPILED = (
-    "stats",
-    "wire/decode",
-    "wire/frames",
-    "sql/verdict",
-    "sql/words",
-    "admission/accounts",
-    "protocol/lifecycle",
-    "protocol/pipeline",
-    "protocol/state",
-    "protocol/statements",
-    "net/sockets",
-    "net/transport",
-    "server/connection",
-    "server/link",
-    "server/pool",
-    "registry/memory",
-    "client/conversation",
-    "client/linking",
-    "client/plane",
-    "client/prepared",
-    "client/refusals",
-    "client/requests",
-    "client/session",
-)
 
-
-def _source(name: str) -> str:
+def _source(types: Path) -> str:
     """A module has one source; where C does it another way, the twin that is compiled stands beside it."""
-    twin = f"proxy/{name}.pyx"
-    return twin if os.path.exists(twin) else f"proxy/{name}.py"
+    twin = types.with_suffix(".pyx")
+    return str(twin if twin.exists() else types.with_suffix(".py"))
 
 
 def extensions() -> list[Extension]:
@@ -54,12 +30,12 @@ def extensions() -> list[Extension]:
         return []
     modules = [
         Extension(
-            "proxy." + name.replace("/", "."),
-            [_source(name)],
+            ".".join(types.with_suffix("").parts),
+            [_source(types)],
             optional=not wanted,
             extra_compile_args=["-O2", "-g0"],
         )
-        for name in COMPILED
+        for types in sorted(Path("proxy").rglob("*.pxd"))
     ]
     # Annotations are for readers and mypy; the types of the compiled code stand in the .pxd files.
     return cythonize(modules, build_dir="build/cython", compiler_directives={"annotation_typing": False})

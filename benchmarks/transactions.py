@@ -12,7 +12,7 @@ from functools import partial
 from benchmarks import bulk, pgbench
 from benchmarks.options import Options
 from benchmarks.pgbench import Work
-from benchmarks.table import Column, Table, Targets, against, side_by_side
+from benchmarks.table import Column, Runs, Table, Targets, against, side_by_side
 from benchmarks.targets import Bench, Setup, Target, Tenant
 from proxy.cli.demo_servers import DATABASE, running_servers
 from proxy.cli.embedded import bin_dir
@@ -69,12 +69,7 @@ def _measure(
     name: str,
 ) -> None:
     for work in works:
-        runs = side_by_side(
-            targets,
-            options.repetitions,
-            partial(pgbench.run, work, options.seconds, bench.directory),
-        )
-        table.rows(work.title, targets, runs)
+        runs = _run(bench, options, targets, work, table)
         others = against("pgbouncer", targets, runs)
         for target in targets:
             if target.build:
@@ -82,6 +77,13 @@ def _measure(
                 least = "1.00 (interpreted: 1.50)"
                 aims.note(f"{name}: CPU", f"at most {least}", target.build, CPU_RATIO.value(found, others))
                 aims.note(f"{name}: TPS", "at least 1.00", target.build, TPS_RATIO.value(found, others))
+
+
+def _run(bench: Bench, options: Options, targets: Sequence[Target], work: Work, table: Table) -> Runs:
+    run = partial(pgbench.run, work, options.seconds, bench.directory)
+    runs = side_by_side(targets, options.repetitions, run)
+    table.rows(work.title, targets, runs)
+    return runs
 
 
 def latency(bench: Bench, options: Options, aims: Targets) -> None:
@@ -98,12 +100,7 @@ def latency(bench: Bench, options: Options, aims: Targets) -> None:
     table = Table(columns)
     work = Work("simple", 1)
     with bench.running(Setup(bench.tenant)) as targets:
-        runs = side_by_side(
-            targets,
-            options.repetitions,
-            partial(pgbench.run, work, options.seconds, bench.directory),
-        )
-        table.rows(work.title, targets, runs)
+        runs = _run(bench, options, targets, work, table)
         others = against("pgbouncer", targets, runs)
         for target in targets:
             if target.build:

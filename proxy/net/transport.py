@@ -254,9 +254,6 @@ class SocketTransport:
 
     # --- the rest of asyncio's face -----------------------------------------------------------------
 
-    def get_protocol(self) -> Wire:
-        return self._protocol
-
     def set_protocol(self, protocol: Wire) -> None:
         self._protocol = protocol
 
