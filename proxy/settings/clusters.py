@@ -59,9 +59,8 @@ class Clusters:
         if kind is ClusterKind.SHARED:
             self._shared.append(name)
 
-    def for_tenant(self, name: str, said: dict[str, Any], tier: Tier) -> tuple[str, str]:
-        """The tenant's cluster and why it is that one; the name is "" where a problem says why."""
-        where = dotted("tenant", name)
+    def for_tenant(self, name: str, where: str, said: dict[str, Any], tier: Tier) -> tuple[str, str]:
+        """The cluster of the tenant whose table is `where`, and why; the name is "" where a problem says why."""
         postgresql: dict[str, Any] = said.get("postgresql", {})
         describes = self._describes(f"{where}.postgresql", postgresql)
         if wanted := said.get("cluster"):

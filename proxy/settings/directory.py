@@ -94,7 +94,7 @@ def _tenants(
             wanted = values["tier"]
             reader.problem(where, "tier", f'no tier is called "{wanted}"' + suggestion(wanted, tiers))
             continue
-        cluster, placement = clusters.for_tenant(name, values, tier)
+        cluster, placement = clusters.for_tenant(name, where, values, tier)
         limits = Limits(**values.get("limits", {}))
         pool_size = values.get("postgresql", {}).get("pool_size")
         if pool_size and limits.max_connections is None and clusters.pool_size_is_shared(cluster):
@@ -122,13 +122,13 @@ def _check_tenants(
     for tenant in tenants.values():
         if not tenant.id:
             continue
-        where = dotted("tenant", tenant.name)
         if tenant.id in owners:
-            reader.problem(
-                where, "id", f"{tenant.id} is also the id of [{dotted('tenant', owners[tenant.id])}]"
-            )
+            other = f"the id of [{dotted('tenant', owners[tenant.id])}]"
+            reader.problem(dotted("tenant", tenant.name), "id", f"{tenant.id} is also {other}")
         elif tenant.id in tenants and tenant.id != tenant.name:
-            reader.problem(where, "id", f"{tenant.id} is also the name of another tenant")
+            reader.problem(
+                dotted("tenant", tenant.name), "id", f"{tenant.id} is also the name of another tenant"
+            )
         owners[tenant.id] = tenant.name
     for name, count in Counter(tenant.tier for tenant in tenants.values()).items():
         if 0 < tiers[name].max_tenants < count:
