@@ -13,7 +13,7 @@ from proxy.wire.frames cimport Scanner
 cdef class Conversation(Link):
     cdef object __weakref__
     cdef public object _counted_by, _permits
-    cdef public object cancel_wanted, evicting, key, login, mode, owing, pid
+    cdef public object cancel_wanted, checked, evicting, key, login, mode, owing, pid
     cdef public object pins, state, tenant, transport, unnamed_by, user, watch
     cdef public bint acquiring, answers_first, discarded, evicted, gone, held_back, holding, leaving, maps_statements, skipping, temp_first, unsynced, write_paused
     cdef public bytes answer
@@ -28,7 +28,7 @@ cdef class Conversation(Link):
     cdef public Scanner scanner
     cdef public ServerConnection server
     cdef public State startup, told
-    cdef public dict lasting, statements
+    cdef public dict described, lasting, statements
     cdef public Statement unnamed
 
     cpdef object step(self, str event)

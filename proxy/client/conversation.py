@@ -12,7 +12,7 @@ from proxy.model import PinReason, PoolMode, Tenant, User
 from proxy.net.transport import Transport, deliver
 from proxy.protocol.lifecycle import SessionState, session_step
 from proxy.protocol.state import EMPTY, State
-from proxy.protocol.statements import Statement
+from proxy.protocol.statements import Description, Preparation, Statement
 from proxy.server.connection import IDLE, ServerConnection
 from proxy.server.link import Link
 from proxy.sql.verdict import Verdict
@@ -30,8 +30,8 @@ class Conversation(Link):
     """The fields of a session, and the small steps that need nothing else."""
 
     __slots__ = (
-        "_counted_by", "_permits", "acquiring", "answer", "answers_first", "cancel_wanted", "connected_at",
-        "discarded", "epoch", "evicted", "evicting", "gone", "held_back", "holding", "idle_since", "judge",
+        "_counted_by", "_permits", "acquiring", "answer", "answers_first", "cancel_wanted", "checked", "connected_at",
+        "described", "discarded", "epoch", "evicted", "evicting", "gone", "held_back", "holding", "idle_since", "judge",
         "key", "lasting", "leaving", "login", "maps_statements", "mode", "owing", "parked", "parked_size",
         "pid", "pins", "plane", "pool", "registry", "scanner", "server", "skipping", "startup", "state",
         "statements", "temp_first", "tenant", "told", "transport", "unnamed", "unnamed_by", "unsynced", "user",
@@ -63,6 +63,8 @@ class Conversation(Link):
         self.statements: dict[bytes, Statement] = {}
         self.unnamed: Statement | None = None
         self.unnamed_by: object | None = None  # which request made it that
+        self.described: dict[bytes, Description] | None = None  # what the client has been told of named ones
+        self.checked: Preparation | Statement | None = None  # what has just been described for it
         # What takes away from the session when it is executed, by b"P" and portal or b"S" and statement.
         self.lasting: dict[bytes, Verdict] | None = None
         self.unsynced = False  # within an extended batch whose Sync has not been sent

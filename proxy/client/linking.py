@@ -20,7 +20,6 @@ from proxy.wire import encode
 _PARKED_MAX = 65_536  # bytes read ahead of a wait; beyond, the client's socket is left alone
 # A connection that has one of these might cut a change of its state short.
 _RISKY = frozenset(("statement_timeout", "transaction_timeout"))
-
 _SESSION_MODE = PoolMode.SESSION
 
 
@@ -312,6 +311,7 @@ class Linking(Conversation):
 
     def reset_by_client(self, *, everything: bool, unpin: bool) -> None:
         self.statements.clear()
+        self.described = None
         if everything:
             self.state_needed = self.startup
             self.answers_first = self.discarded = True

@@ -12,9 +12,18 @@ from __future__ import annotations
 
 from proxy.client import effects
 from proxy.client.conversation import Conversation
-from proxy.client.refusals import REFUSED, error_frame, refusal, watch
-from proxy.client.waits import EvictFirst, wait_for_answers
-from proxy.model import PinReason
+from proxy.client.refusals import error_frame, refusal, watch
+from proxy.client.told import (
+    CHANGED,
+    CHANGED_ERROR,
+    describe_unnamed,
+    describing,
+    named_as_told,
+    refused_description,
+    unnamed_as_told,
+)
+from proxy.client.waits import AnswersFirst, EvictFirst, wait_for_answers
+from proxy.model import PinReason, PoolMode
 from proxy.protocol import pipeline as owed
 from proxy.protocol.pipeline import FORWARD_BIND, FORWARD_DESCRIBE, FORWARD_PARSE, INJECT, Expect, expect_of
 from proxy.protocol.statements import PREFIX, STRANGE, Statement
@@ -25,6 +34,9 @@ from proxy.wire.decode import bind_names, parse_fields
 from proxy.wire.frames import HEAD, HEADER_SIZE
 
 _PORTAL = ord("P")
+_SESSION_MODE = PoolMode.SESSION
+# What is sent in place of a Parse that is refused: it fails, and leaves the unnamed statement.
+_MISSING = encode.bind(b"", PREFIX + b"refused", [])
 _BIND_REPLY = owed.BIND
 
 
@@ -32,6 +44,12 @@ def evict(session: Conversation, verdict: Verdict) -> None:
     if verdict.drops_databases and not session.evicted:
         raise EvictFirst(verdict.drops_databases)
     session.evicted = False
+
+
+def _is_the_clients(session: Conversation, name: bytes) -> bool:
+    """The server knows the statement by the client's name. The unnamed one of a connection that is shared does not
+    become another's, even where named ones are not shared."""
+    return not session.maps_statements and (name != b"" or session.mode is _SESSION_MODE)
 
 
 def on_parse(
@@ -49,9 +67,9 @@ def on_parse(
     refused = refusal(session, text, verdict)
     if refused is not None:
         server.expect(Expect(owed.PARSE, error=error_frame(refused)))
-        return encode.parse(b"", REFUSED)
+        return _MISSING
     evict(session, verdict)
-    if not session.maps_statements:
+    if _is_the_clients(session, name):
         undo = effects.remember(session, b"S", name, verdict)
         server.expect(expect_of(owed.PARSE, None, undo))
         if name:
@@ -82,6 +100,7 @@ class UnnamedIs:
             older._newer = self
         session.unnamed_by = self
         session.unnamed = server.unnamed = own
+        server.unnamed_as = None
         server.unnamed_in = server.pipeline.asked
 
     def __call__(self, failed: bool) -> None:
@@ -118,6 +137,8 @@ def _parse_named(
         return _taken(server, known, encode.parse(known.name, text, oids))
     statement = session.plane.pools.catalog.statement(text, oids, verdict)
     session.statements[name] = statement
+    if session.described:
+        session.described.pop(name, None)
     if statement in server.prepared and server.status != FAILED:
         server.prepared.use(statement)
         server.expect(
@@ -170,10 +191,28 @@ def _statement_for_use(
         statement = session.statements.get(name)
         if statement is None:
             return b"", _foreign(name), None
+        if session.described:
+            told = session.described.get(name)
+            if told is not None and server.prepared.described(statement) is not told:
+                statement = named_as_told(session, server, name, statement, told)
+                if statement is CHANGED:
+                    return b"", CHANGED.name, CHANGED
         return server.prepare(statement), statement.name, statement
     if pipeline.answered <= server.unnamed_in < pipeline.asked and session.unnamed_by is not None:
         wait_for_answers(server)
     statement = session.unnamed
+    if statement is not None and statement.told is not None:
+        told = statement.told
+        if statement is not server.unnamed or server.unnamed_as is not told:
+            asked = unnamed_as_told(session, server, statement, told)
+            if asked is CHANGED:
+                return b"", CHANGED.name, CHANGED
+            if asked is not None:
+                server.expect(
+                    expect_of(owed.PARSE, asked, UnnamedIs(session, server, asked, False), owed.DROP)
+                )
+                ahead = encode.parse(b"", asked.text, asked.oids)
+                raise AnswersFirst(ahead + describe_unnamed(session, server, asked))
     if statement is server.unnamed:
         return b"", name, statement
     undo = UnnamedIs(session, server, statement, False)
@@ -188,19 +227,20 @@ def on_bind(
     session: Conversation, server: ServerConnection, data: bytes, start: int, stop: int, told: int
 ) -> bytes | None:
     session.unsynced = True
-    if not session.maps_statements:
+    portal, name, rest = bind_names(data[start + 5 : stop])
+    if not session.maps_statements and _is_the_clients(session, name):
         undo = None
         if session.lasting:
-            portal, name, _ = bind_names(data[start + 5 : stop])
             undo = effects.remember(session, b"P", portal, session.lasting.get(b"S" + name, PLAIN))
         server.expect(FORWARD_BIND if undo is None else expect_of(_BIND_REPLY, None, undo))
         return None
-    portal, name, rest = bind_names(data[start + 5 : stop])
     ahead, known_as, statement = _statement_for_use(session, server, name)
     if statement is None:
         server.expect(FORWARD_BIND)
     elif statement.verdict is PLAIN and not session.lasting:
         server.expect(expect_of(_BIND_REPLY, statement, None))
+    elif statement is CHANGED:
+        server.expect(Expect(owed.BIND, error=CHANGED_ERROR))
     else:
         undo = effects.remember(session, b"P", portal, statement.verdict)
         server.expect(expect_of(_BIND_REPLY, statement, undo))
@@ -216,12 +256,20 @@ def on_describe(
     session: Conversation, server: ServerConnection, data: bytes, start: int, stop: int, told: int
 ) -> bytes | None:
     session.unsynced = True
-    if not session.maps_statements or (stop - start > HEADER_SIZE and data[start + 5] == _PORTAL):
+    if stop - start > HEADER_SIZE and data[start + 5] == _PORTAL:
         server.expect(FORWARD_DESCRIBE)
         return None
     kind, name = decode.target(data[start + 5 : stop])
+    if _is_the_clients(session, name):
+        server.expect(FORWARD_DESCRIBE)
+        return None
     ahead, known_as, statement = _statement_for_use(session, server, name)
-    server.expect(FORWARD_DESCRIBE if statement is None else Expect(owed.DESCRIBE, statement=statement))
+    if statement is None:
+        server.expect(FORWARD_DESCRIBE)
+    elif statement is CHANGED:
+        server.expect(refused_description(session, name))
+    else:
+        server.expect(describing(session, server, name, statement))
     if known_as == name:
         return ahead + data[start:stop] if ahead else None
     return ahead + encode.describe(kind, known_as)
@@ -232,11 +280,9 @@ def on_close(
 ) -> bytes | None:
     session.unsynced = True
     kind, name = decode.target(data[start + 5 : stop])
-    if session.lasting and (kind == b"P" or not session.maps_statements):
-        server.expect(Expect(owed.CLOSE, undo=effects.remember(session, kind, name, PLAIN)))
-        return None
-    if kind == b"P" or not session.maps_statements:
-        server.expect(owed.FORWARD_CLOSE)
+    if kind == b"P" or _is_the_clients(session, name):
+        undo_lasting = effects.remember(session, kind, name, PLAIN) if session.lasting else None
+        server.expect(expect_of(owed.CLOSE, None, undo_lasting))
         return None
     if not name:
         server.expect(Expect(owed.CLOSE, undo=UnnamedIs(session, server, None, False)))

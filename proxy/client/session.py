@@ -102,13 +102,14 @@ class Session(Linking):
                 # The server says what is wrong with it, as it does without us.
                 server.expect(MALFORMED[kind])
                 continue
-            except AnswersFirst:
+            except AnswersFirst as wanted:
                 out.append(scanner.data[sent:start])
+                out.append(wanted.ahead)
                 self._flush(server, out, self._hold_back(server))
                 return
-            except EvictFirst as wanted:
+            except EvictFirst as eviction:
                 self._flush(server, out, scanner.data[sent:start])
-                self._evict(wanted.databases)
+                self._evict(eviction.databases)
                 return
             if instead is not None:
                 if told == HEAD and kind != _BIND:

@@ -17,7 +17,12 @@ class EvictFirst(Exception):
 
 
 class AnswersFirst(Exception):
-    """What the request means depends on what becomes of an earlier one that has not been answered yet."""
+    """What the request means depends on what becomes of an earlier one that has not been answered yet, or of what
+    is sent ahead of it."""
+
+    def __init__(self, ahead: bytes = b"") -> None:
+        super().__init__()
+        self.ahead = ahead
 
 
 class Owing(NamedTuple):

@@ -6,7 +6,7 @@ cdef bytes _MEANING
 cdef class Expect:
     cdef public int action, kind
     cdef public bytes says, error, interest
-    cdef public object statement, undo, restores
+    cdef public object learn, statement, undo, restores
     cdef public bint tolerant
 
 cdef class Pipeline:

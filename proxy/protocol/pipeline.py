@@ -30,7 +30,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from proxy.errors import ServerProtocolError
-from proxy.wire.frames import FROM_SERVER, FROM_SERVER_DROPPING, FROM_SERVER_ROWS
+from proxy.wire.frames import FROM_SERVER, FROM_SERVER_DESCRIBING, FROM_SERVER_DROPPING, FROM_SERVER_ROWS
 
 if TYPE_CHECKING:
     from proxy.protocol.statements import Statement
@@ -85,10 +85,13 @@ class Expect:
     assumed of a request that the server refused (failed) or ignored (not failed). error: the ErrorResponse
     to say in place of the server's own. tolerant: of a DROP, that an error is no reason to distrust the server.
     restores: parameters (lower case) that are set again right behind this request, so that what it makes of
-    them is not told. interest: which replies must be told while this is the head.
+    them is not told. learn(kind, body, whole): wants to know the answer of a Describe. interest: which replies
+    must be told while this is the head.
     """
 
-    __slots__ = ("action", "error", "interest", "kind", "restores", "says", "statement", "tolerant", "undo")
+    __slots__ = (
+        "action", "error", "interest", "kind", "learn", "restores", "says", "statement", "tolerant", "undo",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -101,8 +104,11 @@ class Expect:
         error: bytes = b"",
         tolerant: bool = False,
         restores: Mapping[str, str] | None = None,
+        learn: Callable[[int, bytes, bool], None] | None = None,
         interest: bytes = FROM_SERVER,
     ) -> None:
+        if learn is not None:
+            interest = FROM_SERVER_DESCRIBING
         self.kind = kind
         self.action = action
         self.interest = FROM_SERVER_DROPPING if action == DROP else interest
@@ -112,6 +118,7 @@ class Expect:
         self.error = error
         self.tolerant = tolerant
         self.restores = restores
+        self.learn = learn
 
 
 def expect_of(
@@ -126,7 +133,7 @@ def expect_of(
     entry.statement = statement
     entry.undo = undo
     entry.tolerant = False
-    entry.restores = None
+    entry.restores = entry.learn = None
     return entry
 
 
@@ -163,6 +170,11 @@ class Pipeline:
 
     def __bool__(self) -> bool:
         return bool(self.entries) or self._skipping
+
+    @property
+    def skipping(self) -> bool:
+        """The batch has failed, and its Sync has not been sent."""
+        return self._skipping
 
     def head(self) -> Expect | None:
         return self.entries[0] if self.entries else None

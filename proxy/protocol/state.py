@@ -18,9 +18,10 @@ from proxy.sql.verdict import PLAIN
 from proxy.wire import encode
 
 _SMALL_BATCH = 50
-_NAME = PREFIX + b"settings"
+# If the first fails, so does its connection; the other may be left behind.
+_FIRST, _AGAIN = PREFIX + b"state", PREFIX + b"settings"
 # Stands for what is set within a client's batch.
-SETTINGS = Statement(_NAME, b"", b"\0\0", PLAIN)
+SETTINGS = Statement(_AGAIN, b"", b"\0\0", PLAIN)
 
 # Reported, but not to be set.
 READ_ONLY_PARAMETERS = frozenset((
@@ -73,8 +74,8 @@ def difference(has: State, needs: State, at_login: Mapping[str, str]) -> dict[st
     return changes
 
 
-def set_config(changes: Mapping[str, str | None], known_as: bytes = b"") -> bytes:
-    """Parse, Bind, Execute for at most a few dozen changes, by a statement and portal of that name; no Sync."""
+def set_config(changes: Mapping[str, str | None], statement: bytes, portal: bytes = b"") -> bytes:
+    """Parse, Bind, Execute for at most a few dozen changes, by a statement and portal of these names; no Sync."""
     calls = ", ".join(
         f"pg_catalog.set_config(${2 * i + 1}, ${2 * i + 2}, false)" for i in range(len(changes))
     )
@@ -82,20 +83,20 @@ def set_config(changes: Mapping[str, str | None], known_as: bytes = b"") -> byte
     for name, value in changes.items():
         values.append(name.encode("utf-8", "surrogateescape"))
         values.append(None if value is None else value.encode("utf-8", "surrogateescape"))
-    parse = encode.parse(known_as, b"SELECT " + calls.encode())
-    return parse + encode.bind(known_as, known_as, values) + encode.execute(known_as)
+    parse = encode.parse(statement, b"SELECT " + calls.encode())
+    return parse + encode.bind(portal, statement, values) + encode.execute(portal)
 
 
 def set_first(pipeline: Pipeline, changes: Mapping[str, str | None]) -> bytes:
-    """Messages for ahead of a transaction, with their replies queued as dropped."""
+    """Messages for ahead of a transaction, with their replies queued as dropped. They leave the unnamed statement."""
     out = []
     for batch in batches(changes):
-        out.append(set_config(batch))
+        out.append(set_config(batch, _FIRST))
         for entry in (owed.DROP_PARSE, owed.DROP_BIND, owed.DROP_EXECUTE):
             pipeline.expect(entry)
-    # Nobody is to find our statement as the unnamed one.
-    out.append(encode.close(b"S", b"") + encode.SYNC)
-    pipeline.expect(owed.DROP_CLOSE)
+        out.append(encode.close(b"S", _FIRST))
+        pipeline.expect(owed.DROP_CLOSE)
+    out.append(encode.SYNC)
     pipeline.expect(owed.DROP_SYNC)
     return b"".join(out)
 
@@ -107,8 +108,8 @@ def set_again(pipeline: Pipeline, changes: Mapping[str, str | None], *, tolerant
     statement = None if tolerant else SETTINGS
     for batch in batches(changes):
         # An earlier batch may have failed between the two.
-        out.append(encode.close(b"S", _NAME) + set_config(batch, _NAME))
-        out.append(encode.close(b"P", _NAME) + encode.close(b"S", _NAME))
+        out.append(encode.close(b"S", _AGAIN) + set_config(batch, _AGAIN, _AGAIN))
+        out.append(encode.close(b"P", _AGAIN) + encode.close(b"S", _AGAIN))
         for kind in (owed.CLOSE, owed.PARSE, owed.BIND, owed.EXECUTE, owed.CLOSE, owed.CLOSE):
             pipeline.expect(Expect(kind, DROP, statement=statement, tolerant=tolerant))
     return b"".join(out)

@@ -1,7 +1,7 @@
 cdef class Statement:
     cdef object __weakref__
     cdef public bytes name, text, oids
-    cdef public object verdict
+    cdef public object told, verdict
 
 cdef class Prepared:
     cdef Py_ssize_t _limit
@@ -9,3 +9,4 @@ cdef class Prepared:
 
     cpdef bint use(self, Statement statement) except -1
     cpdef object remove(self, Statement statement)
+    cpdef object described(self, Statement statement)

@@ -16,16 +16,56 @@ from proxy.sql.verdict import PLAIN, Verdict
 PREFIX = b"tiergate_"
 
 
+class Description:
+    """What a Describe says of a statement as far as clients rely on it: the types of its parameters (as a Parse has
+    them), and name, type and type modifier of each column. There is one of each."""
+
+    __slots__ = ("__weakref__", "columns", "parameters")
+
+    def __init__(self, parameters: bytes, columns: bytes) -> None:
+        self.parameters = parameters
+        self.columns = columns
+
+
+_descriptions: WeakValueDictionary[tuple[bytes, bytes], Description] = WeakValueDictionary()
+
+
+def describe(parameters: bytes, row: bytes) -> Description:
+    """From the bodies of ParameterDescription and RowDescription (b"" for NoData)."""
+    columns = []
+    at = 2
+    while at < len(row):
+        end = row.index(b"\0", at) + 1
+        # Behind the name: table (4), column (2), type (4), its size (2), its modifier (4), format (2).
+        columns.append(row[at:end] + row[end + 6 : end + 10] + row[end + 12 : end + 16])
+        at = end + 18
+    key = parameters, b"".join(columns)
+    known = _descriptions.get(key)
+    if known is None:
+        known = _descriptions[key] = Description(*key)
+    return known
+
+
+class Preparation:
+    """That a server has prepared a statement, once."""
+
+    __slots__ = ("description",)
+
+    def __init__(self) -> None:
+        self.description: Description | None = None
+
+
 class Statement:
     """One text with its parameter types, under the name that servers know it by."""
 
-    __slots__ = ("__weakref__", "name", "oids", "text", "verdict")
+    __slots__ = ("__weakref__", "name", "oids", "text", "told", "verdict")
 
     def __init__(self, name: bytes, text: bytes, oids: bytes, verdict: Verdict) -> None:
         self.name = name
         self.text = text
         self.oids = oids
         self.verdict = verdict
+        self.told: Description | None = None  # of an unnamed one, which is one client's own
 
 
 # The unnamed statement of a server that has one which nobody knows.
@@ -64,7 +104,7 @@ class Prepared:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._names: OrderedDict[Statement, None] = OrderedDict()
+        self._names: OrderedDict[Statement, Preparation] = OrderedDict()
 
     def __contains__(self, statement: Statement) -> bool:
         return statement in self._names
@@ -79,9 +119,17 @@ class Prepared:
         self._names.move_to_end(statement)
         return True
 
+    def get(self, statement: Statement) -> Preparation | None:
+        return self._names.get(statement)
+
+    def described(self, statement: Statement) -> Description | None:
+        """What it describes as, if it is prepared and that is known."""
+        found = self._names.get(statement)
+        return None if found is None else found.description
+
     def add(self, statement: Statement) -> list[Statement]:
         """Adds it and returns those that must be closed for it."""
-        self._names[statement] = None
+        self._names[statement] = Preparation()
         evicted = []
         while len(self._names) > self._limit:
             evicted.append(self._names.popitem(last=False)[0])

@@ -34,6 +34,7 @@ cdef class ServerConnection:
     cdef public State reported, values
     cdef public list to_close
     cdef public Statement unnamed
+    cdef public object unnamed_as
 
     @cython.locals(
         link=Link, scanner=Scanner, pipeline=Pipeline, head=Expect, pieces=list, told=int, kind=int, action=int, start=Py_ssize_t,

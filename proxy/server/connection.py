@@ -18,7 +18,7 @@ from proxy.protocol import pipeline as owed
 from proxy.protocol.lifecycle import ServerState, server_step
 from proxy.protocol.pipeline import DROP, FORWARD, Expect, Pipeline
 from proxy.protocol.state import EMPTY, State, difference, intern, set_again, set_first, with_parameter
-from proxy.protocol.statements import PREFIX, STRANGE, Prepared, Statement
+from proxy.protocol.statements import PREFIX, Description, Prepared, Statement
 from proxy.server.link import Link, Owner
 from proxy.server.sealing import NEVER, Sealer
 from proxy.wire import decode, encode
@@ -40,8 +40,8 @@ class ServerConnection:
         "_done", "_job_failed", "account", "address", "cancels", "closing", "copy_in", "dirty", "endpoint",
         "generation", "idle_since", "key", "last_error", "link", "login_parameters", "named_in", "opened_at", "owner",
         "permits", "pid", "pipeline", "prepared", "query_since", "reported", "scanner", "seal_due", "sealer", "state",
-        "state_error", "stats", "status", "struck", "struck_at", "to_close", "transport", "unnamed", "unnamed_in", "uses",
-        "values", "write_paused", "xact_since",
+        "state_error", "stats", "status", "struck", "struck_at", "to_close", "transport", "unnamed", "unnamed_as",
+        "unnamed_in", "uses", "values", "write_paused", "xact_since",
     )  # fmt: skip
 
     def __init__(
@@ -68,6 +68,7 @@ class ServerConnection:
         self.seal_due = NEVER  # when the tenant among `values` must be sealed anew
         self.prepared = Prepared(max_prepared)
         self.unnamed: Statement | None = None
+        self.unnamed_as: Description | None = None  # what that describes as, if it is known
         self.named_in = self.unnamed_in = -1  # the batch in which a statement was last parsed or closed
         self.to_close: list[bytes] = []
         self.pipeline = Pipeline()
@@ -84,8 +85,7 @@ class ServerConnection:
         self.permits: tuple[Counter, ...] = ()
         self.struck = ""  # the limit for which the running query was cancelled
         self.struck_at = 0.0
-        self.state_error = b""
-        self.last_error = b""
+        self.state_error = self.last_error = b""
         self.uses = 0
         self.opened_at = self.idle_since = monotonic()
         self.query_since = self.xact_since = 0.0
@@ -151,8 +151,8 @@ class ServerConnection:
                     self.copy_in = pipeline.copy_in_began()
                     if self.copy_in and self.link is not None:
                         self.link.copy_began()
-                elif told == HEAD and kind in b"ZCS":
-                    raise ServerProtocolError(internal=f"a frame of type {chr(kind)} too long to be true")
+                elif head is not None and head.learn is not None:
+                    head.learn(kind, data[start + 5 : stop], told != HEAD)
                 if action == DROP or replacement:
                     pieces.append(data[sent:start])
                     pieces.append(replacement)
@@ -277,7 +277,12 @@ class ServerConnection:
         if head is None or not whole:
             return action, b""
         statement = head.statement
-        if statement is not None and sqlstate == "0A000" and b"\0RRevalidateCachedQuery\0" in frame:
+        if (
+            statement is not None
+            and statement.name
+            and sqlstate == "0A000"
+            and b"\0RRevalidateCachedQuery\0" in frame
+        ):
             self.prepared.remove(statement)
             self.to_close.append(statement.name)
             self.owner.retire(statement)
@@ -319,7 +324,6 @@ class ServerConnection:
             self.sealer.add(changes)
         if not changes:
             return b""
-        self.unnamed = STRANGE  # ours, if it fails
         return set_first(self.pipeline, changes)
 
     def set_again(self, changes: Mapping[str, str], *, within: bool = False) -> bytes:
@@ -372,9 +376,7 @@ class ServerConnection:
     def was_reset(self) -> None:
         self.prepared.clear()
         self.to_close.clear()
-        self.unnamed = None
-        self.values = EMPTY
-        self.dirty = False
+        self.unnamed, self.values, self.dirty = None, EMPTY, False
 
     # --- the end ------------------------------------------------------------------------------------
 

@@ -159,6 +159,8 @@ class Scanner:
 FROM_CLIENT = interest_table(passing=b"d", read=b"QPBDCESHFXcf")
 # What a server may send after its login. While replies are forwarded, rows and notices just pass.
 FROM_SERVER = interest_table(passing=b"DdcNA", noted=b"123nTtsIGHWV", read=b"ZSEC")
+# The same where the answer to a Describe is to be known.
+FROM_SERVER_DESCRIBING = interest_table(passing=b"DdcNA", noted=b"123sIGHWV", read=b"ZSECnTt")
 # The replies to a simple query that leaves nothing behind: only its end matters.
 FROM_SERVER_ROWS = interest_table(passing=b"DdcNATCI", noted=b"123ntsGHWV", read=b"ZSE")
 # While replies are dropped, every frame is told, so that it can be left out.

@@ -223,6 +223,40 @@ def test_nobody_finds_the_unnamed_statement_of_another(stage: Stage) -> None:
     stage.leave()
 
 
+def test_nor_where_named_statements_are_not_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage(monkeypatch, max_prepared_statements=0)
+    client, server = stage.unlinked()
+    client.says(encode.parse(b"", b"SELECT 'secret'") + encode.describe(b"S", b"") + use())
+    server.take()
+    server.say(PARSED, encode.frame(b"t", b"\0\0"), encode.NO_DATA, BOUND, SELECTED, READY)
+    assert client.kinds() == "1tn2CZ"
+    other = stage.client()
+    for request in (use(), encode.describe(b"S", b"") + encode.SYNC):
+        other.says(request)
+        assert server.take() == encode.close(b"S", b"") + request
+        server.say(CLOSED, ERROR, READY)
+        client.says(use())
+        assert b"secret" in server.take()
+        server.say(PARSED, encode.frame(b"t", b"\0\0"), encode.NO_DATA)
+        assert server.take() == use()
+        server.say(BOUND, SELECTED, READY)
+        assert client.kinds() == "2CZ"
+    stage.leave()
+
+
+def test_a_parse_that_is_refused_leaves_the_unnamed_statement(stage: Stage) -> None:
+    client, server = stage.unlinked()
+    client.says(encode.parse(b"", b"SELECT 1") + encode.SYNC)
+    server.take()
+    server.say(PARSED, READY)
+    client.says(encode.parse(b"s", b"SET app.tenant_id = 'beta'") + encode.SYNC)
+    assert encode.parse(b"", b"")[:6] not in server.take()
+    server.say(ERROR, READY)
+    client.says(use())
+    assert server.take() == use()
+    stage.leave()
+
+
 @pytest.mark.parametrize(
     "skipped",
     [
@@ -291,14 +325,16 @@ def test_what_was_skipped_leaves_the_client_its_own(stage: Stage, skipped: bytes
     stage.leave()
 
 
-def test_a_settings_statement_that_may_have_stayed_is_nobodys(stage: Stage) -> None:
+def test_a_change_of_state_leaves_the_unnamed_statement(stage: Stage) -> None:
     client, server = stage.unlinked()
+    client.says(encode.parse(b"", b"SELECT 1") + encode.SYNC)
+    server.take()
+    server.say(PARSED, READY)
     other = stage.client("beta")
     other.says(use())
     assert b"beta" in server.take()
     server.say(settings_taken())
-    assert server.take() == encode.close(b"S", b"") + use()
-    assert client.reads() == []
+    assert server.take() == encode.close(b"S", b"") + use(), "it is not the other's"
     stage.leave()
 
 

@@ -1,9 +1,23 @@
+from collections.abc import Callable
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.protocol.state import EMPTY, difference, intern, set_config, with_parameter
-from proxy.wire import decode
+from proxy.protocol.pipeline import DROP, Pipeline
+from proxy.protocol.state import (
+    EMPTY,
+    difference,
+    intern,
+    set_again,
+    set_config,
+    set_first,
+    with_parameter,
+)
+from proxy.wire import decode, encode
 from proxy.wire.frames import FRAME, FROM_CLIENT, Scanner
+from tests.client.simulated import SimulatedServer
+from tests.client.stage import frames
 
 parameters = st.dictionaries(st.sampled_from("abcdef"), st.sampled_from("12345"))
 
@@ -35,10 +49,24 @@ def test_no_difference_to_what_the_login_reported() -> None:
     assert difference(EMPTY, intern({"client_encoding": "UTF8"}), {"client_encoding": "UTF8"}) == {}
 
 
+@pytest.mark.parametrize("put", [set_first, set_again])
+def test_any_number_of_changes_is_taken_in_batches(
+    put: Callable[[Pipeline, dict[str, str | None]], bytes],
+) -> None:
+    server, pipeline = SimulatedServer(), Pipeline()
+    changes = {f"own.p{number}": str(number) for number in range(120)}
+    said = frames(server.feed(put(pipeline, {**changes}) + encode.SYNC))
+    for frame in said[: said.index(next(frame for frame in said if frame.kind == "Z"))]:
+        assert pipeline.reply(ord(frame.kind)) == DROP
+    assert "E" not in [frame.kind for frame in said]
+    assert {name: server.values[name] for name in changes} == changes
+    assert set(server.statements) == set()
+
+
 def test_values_are_bound_and_never_part_of_the_text() -> None:
     hostile = "x'); DROP TABLE t; --"
     scanner = Scanner(FROM_CLIENT)
-    scanner.feed(set_config({"app.tenant_id": hostile, "work_mem": None}))
+    scanner.feed(set_config({"app.tenant_id": hostile, "work_mem": None}, b"s"))
     assert scanner.next() == FRAME
     parse = decode.parse(scanner.data[scanner.start + 5 : scanner.stop])
     assert b"DROP" not in parse.text

@@ -176,7 +176,7 @@ def test_a_state_is_applied_with_bound_values_and_told_when_it_is_in_force(link:
     asked = wire.take()
     assert b"it's" in asked
     assert b"'it" not in asked
-    assert asked.endswith(encode.close(b"S", b"") + encode.SYNC)
+    assert asked.endswith(encode.close(b"S", b"tiergate_state") + encode.SYNC)
     wire.say(TAKEN)
     assert link.take() == [("state", b""), "ready"]
     assert server.values is needs

@@ -16,6 +16,13 @@ from tests.rawclient import (
 
 TEXT, INT4, INT8 = 25, 23, 20
 
+SHAPES = """
+DROP TABLE IF EXISTS shapes;
+CREATE TABLE shapes (id int, name varchar(20));
+INSERT INTO shapes VALUES (1, 'round');
+ALTER TABLE shapes OWNER TO app;
+"""
+
 SCRIPTS = (
     Script(
         "named_across_transactions",
@@ -245,6 +252,213 @@ SCRIPTS = (
                 describe("P"),
                 execute(),
                 SYNC,
+            ),
+        ),
+    ),
+    Script(
+        "result_type_of_a_described_statement",
+        (
+            step(parse("SELECT * FROM shapes WHERE id = $1", "s"), describe("S", "s"), SYNC),
+            step(bind(["1"], name="s"), execute(), SYNC),
+            step(query("ALTER TABLE shapes ADD COLUMN more int")),
+            step(ask("SELECT 1"), bind(["1"], name="s"), execute(), ask("SELECT 2"), SYNC),
+            step(bind(["1"], name="s"), execute(), SYNC),
+            step(describe("S", "s"), SYNC),
+            step(parse("SELECT * FROM shapes WHERE id = $1", "t"), describe("S", "t"), SYNC),
+            step(bind(["1"], name="t"), execute(), SYNC),
+            step(bind(["1"], name="s"), execute(), SYNC),
+            step(close("S", "s"), parse("SELECT * FROM shapes WHERE id = $1", "s"), describe("S", "s"), SYNC),
+            step(bind(["1"], name="s"), execute(), SYNC),
+            step(query("ALTER TABLE shapes ALTER COLUMN name TYPE varchar(30)")),
+            step(query("BEGIN")),
+            step(bind(["1"], name="s"), execute(), SYNC),
+            step(bind(["1"], name="s"), execute(), SYNC),
+            step(query("ROLLBACK")),
+            step(query("ALTER TABLE shapes RENAME COLUMN name TO called")),
+            step(bind(["1"], name="t"), execute(), SYNC),
+        ),
+        setup=SHAPES,
+        own_words=True,
+    ),
+    Script(
+        "result_type_of_the_unnamed_statement",
+        (
+            step(parse("SELECT * FROM shapes WHERE id = $1"), describe("S"), SYNC),
+            step(bind(["1"]), execute(), SYNC),
+            step(
+                parse("ALTER TABLE shapes ADD COLUMN more int", "alter"), bind(name="alter"), execute(), SYNC
+            ),
+            step(bind(["1"]), execute(), SYNC),
+            step(describe("S"), SYNC),
+            step(parse("SELECT * FROM shapes WHERE id = $1"), describe("S"), SYNC),
+            step(bind(["1"]), execute(), SYNC),
+        ),
+        setup=SHAPES,
+        own_words=True,
+    ),
+    Script(
+        "result_type_that_came_back",
+        (
+            step(parse("SELECT * FROM shapes", "s"), describe("S", "s"), SYNC),
+            step(query("ALTER TABLE shapes ADD COLUMN more int")),
+            step(query("ALTER TABLE shapes DROP COLUMN more")),
+            step(bind(name="s"), execute(), SYNC),
+            step(bind(name="s"), execute(), SYNC),
+        ),
+        setup=SHAPES,
+    ),
+    Script(
+        "types_of_parameters_stay",
+        (
+            step(parse("SELECT name FROM shapes WHERE id = $1", "s"), describe("S", "s"), SYNC),
+            step(parse("SELECT name FROM shapes WHERE id = $1"), describe("S"), SYNC),
+            step(
+                parse("ALTER TABLE shapes ALTER COLUMN id TYPE bigint", "x"), bind(name="x"), execute(), SYNC
+            ),
+            *(
+                step(bind([b"\0\0\0\1"], name=name, formats=[1]), execute(), SYNC)
+                for name in ("s", "", "s", "", "s")
+            ),
+        ),
+        setup=SHAPES,
+    ),
+    Script(
+        "a_described_table_that_has_gone",
+        (
+            step(parse("SELECT * FROM shapes", "s"), describe("S", "s"), SYNC),
+            step(query("DROP TABLE shapes")),
+            step(bind(name="s"), execute(), SYNC),
+            step(bind(name="s"), execute(), SYNC),
+        ),
+        setup=SHAPES,
+        own_words=True,
+    ),
+    Script(
+        "the_unnamed_statement_stays_behind_discard_all",
+        (
+            step(
+                parse("SELECT 1"),
+                parse("SELECT 2", "a"),
+                parse("DISCARD ALL", "d"),
+                bind(name="d"),
+                execute(),
+                bind(),
+                execute(),
+                parse("SELECT 3", "a"),
+                bind(name="a"),
+                execute(),
+                SYNC,
+            ),
+            step(bind(), execute(), SYNC),
+            step(bind(name="a"), execute(), SYNC),
+            step(bind(name="d"), SYNC),
+        ),
+    ),
+    Script(
+        "parsed_behind_deallocate_all",
+        (
+            step(
+                parse("SELECT 1", "a"), SYNC, query("DEALLOCATE ALL"), parse("SELECT 2", "a"), SYNC, ready=3
+            ),
+            step(bind(name="a"), execute(), SYNC),
+            step(
+                parse("DEALLOCATE ALL", "d"),
+                bind(name="d"),
+                execute(),
+                parse("SELECT 3", "a"),
+                bind(name="a"),
+                execute(),
+                SYNC,
+                bind(name="a"),
+                execute(),
+                SYNC,
+                ready=2,
+            ),
+            step(bind(name="a"), execute(), SYNC),
+        ),
+    ),
+    Script(
+        "deallocate_by_name_in_a_batch",
+        (
+            step(parse("SELECT 1", "a"), parse("SELECT 2", "b"), parse("DEALLOCATE a", "d"), SYNC),
+            step(bind(name="d"), execute(), bind(name="b"), execute(), bind(name="a"), SYNC),
+            step(bind(name="d"), execute(), SYNC),
+            step(
+                parse("SELECT 3", "a"),
+                bind(name="a"),
+                execute(),
+                bind(name="missing"),
+                bind(name="d"),
+                execute(),
+                SYNC,
+            ),
+            step(bind(name="a"), execute(), SYNC),
+        ),
+    ),
+    Script(
+        "batches_sent_ahead_of_one_that_fails",
+        (
+            step(
+                bind(name="missing"),
+                parse("SELECT 1", "a"),
+                SYNC,
+                bind(name="a"),
+                execute(),
+                SYNC,
+                parse("SELECT 2", "a"),
+                SYNC,
+                bind(name="a"),
+                execute(),
+                SYNC,
+                ready=4,
+            ),
+            step(
+                bind(name="missing"),
+                close("S", "a"),
+                SYNC,
+                bind(name="a"),
+                execute(),
+                SYNC,
+                close("S", "a"),
+                SYNC,
+                bind(name="a"),
+                execute(),
+                SYNC,
+                ready=4,
+            ),
+            step(
+                parse("SELECT 3"),
+                SYNC,
+                bind(name="missing"),
+                parse("SELECT 4"),
+                SYNC,
+                bind(),
+                execute(),
+                SYNC,
+                bind(name="missing"),
+                close("S"),
+                SYNC,
+                bind(),
+                execute(),
+                SYNC,
+                ready=5,
+            ),
+            step(
+                query("BEGIN"),
+                parse("SELECT 1 / 0"),
+                bind(),
+                execute(),
+                SYNC,
+                parse("SELECT 5"),
+                SYNC,
+                bind(),
+                execute(),
+                SYNC,
+                query("ROLLBACK"),
+                bind(),
+                execute(),
+                SYNC,
+                ready=6,
             ),
         ),
     ),

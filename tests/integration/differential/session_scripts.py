@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.integration.differential.script import Script, step
 from tests.integration.differential.simple_scripts import simple
-from tests.rawclient import SYNC, V3_0, V3_2, ask, query
+from tests.rawclient import COPY_DONE, SYNC, V3_0, V3_2, ask, bind, copy_data, execute, parse, query
 
 REPORTED = ("application_name", "DateStyle", "IntervalStyle", "TimeZone", "client_encoding", "search_path")
 
@@ -282,4 +282,63 @@ SCRIPTS = (
     login("protocol_options", protocol=V3_2, parameters={"_pq_.first": "1", "_pq_.second": "on"}),
     login("protocol_options_of_3_0", parameters={"_pq_.only": ""}),
     login("protocol_4_0", protocol=0x00040000, own_words=True),
+    Script(
+        "resets_within_a_batch",
+        (
+            step(
+                parse("SELECT current_setting('application_name'), current_setting('TimeZone')", "show"),
+                parse("RESET ALL", "all"),
+                parse("RESET TimeZone", "zone"),
+                bind(name="show"),
+                execute(),
+                bind(name="all"),
+                execute(),
+                bind(name="show"),
+                execute(),
+                SYNC,
+            ),
+            step(query("SET TimeZone = 'Asia/Tokyo'")),
+            step(
+                bind(name="show"),
+                execute(),
+                bind(name="zone"),
+                execute(),
+                bind(name="show"),
+                execute(),
+                bind(name="missing"),
+                SYNC,
+            ),
+            step(bind(name="show"), execute(), SYNC),
+            step(query("BEGIN")),
+            step(bind(name="all"), execute(), bind(name="show", portal="p"), execute("p"), SYNC),
+            step(execute(), SYNC),
+            step(query("ROLLBACK")),
+            step(bind(name="show"), execute(), SYNC),
+        ),
+        parameters={"application_name": "mine", "TimeZone": "Europe/Paris"},
+    ),
+    Script(
+        "resets_in_one_text_with_others",
+        (
+            step(query("RESET TimeZone; COPY notes FROM STDIN"), copy_data(b"1\tone\n"), COPY_DONE),
+            step(query("SHOW TimeZone")),
+            step(query("SET TimeZone = 'Asia/Tokyo'")),
+            step(query("RESET TimeZone; SELECT 1 / 0")),
+            step(query("SHOW TimeZone")),
+            step(query("BEGIN")),
+            step(
+                query("RESET TimeZone; COPY notes FROM STDIN"),
+                copy_data(b"2\ttwo\n"),
+                COPY_DONE,
+                execute(),
+                SYNC,
+                query("SHOW TimeZone"),
+                ready=3,
+            ),
+            step(query("ROLLBACK")),
+            step(query("SHOW TimeZone")),
+        ),
+        parameters={"TimeZone": "Europe/Paris"},
+        setup="TRUNCATE notes",
+    ),
 )
