@@ -270,12 +270,28 @@ SCRIPTS = (
             step(close("S", "s"), parse("SELECT * FROM shapes WHERE id = $1", "s"), describe("S", "s"), SYNC),
             step(bind(["1"], name="s"), execute(), SYNC),
             step(query("ALTER TABLE shapes ALTER COLUMN name TYPE varchar(30)")),
-            step(query("BEGIN")),
             step(bind(["1"], name="s"), execute(), SYNC),
-            step(bind(["1"], name="s"), execute(), SYNC),
-            step(query("ROLLBACK")),
             step(query("ALTER TABLE shapes RENAME COLUMN name TO called")),
             step(bind(["1"], name="t"), execute(), SYNC),
+        ),
+        setup=SHAPES,
+        own_words=True,
+        apart=True,
+    ),
+    Script(
+        "result_type_in_a_transaction",
+        (
+            step(parse("SELECT * FROM shapes", "s"), describe("S", "s"), SYNC),
+            step(query("ALTER TABLE shapes ADD COLUMN more int")),
+            step(query("BEGIN")),
+            step(bind(name="s"), execute(), SYNC),
+            step(bind(name="s"), execute(), SYNC),
+            step(query("ROLLBACK")),
+            step(query("BEGIN")),
+            step(query("ALTER TABLE shapes DROP COLUMN more")),
+            step(bind(name="s"), execute(), SYNC),
+            step(query("ROLLBACK")),
+            step(bind(name="s"), execute(), SYNC),
         ),
         setup=SHAPES,
         own_words=True,
@@ -284,7 +300,7 @@ SCRIPTS = (
         "result_type_of_the_unnamed_statement",
         (
             step(parse("SELECT * FROM shapes WHERE id = $1"), describe("S"), SYNC),
-            step(bind(["1"]), execute(), SYNC),
+            step(SYNC),
             step(
                 parse("ALTER TABLE shapes ADD COLUMN more int", "alter"), bind(name="alter"), execute(), SYNC
             ),
@@ -295,6 +311,7 @@ SCRIPTS = (
         ),
         setup=SHAPES,
         own_words=True,
+        apart=True,
     ),
     Script(
         "result_type_that_came_back",
@@ -306,6 +323,7 @@ SCRIPTS = (
             step(bind(name="s"), execute(), SYNC),
         ),
         setup=SHAPES,
+        apart=True,
     ),
     Script(
         "types_of_parameters_stay",
@@ -321,6 +339,7 @@ SCRIPTS = (
             ),
         ),
         setup=SHAPES,
+        apart=True,
     ),
     Script(
         "a_described_table_that_has_gone",
@@ -332,6 +351,7 @@ SCRIPTS = (
         ),
         setup=SHAPES,
         own_words=True,
+        apart=True,
     ),
     Script(
         "the_unnamed_statement_stays_behind_discard_all",
@@ -353,6 +373,7 @@ SCRIPTS = (
             step(bind(name="a"), execute(), SYNC),
             step(bind(name="d"), SYNC),
         ),
+        apart=True,
     ),
     Script(
         "parsed_behind_deallocate_all",
@@ -376,6 +397,7 @@ SCRIPTS = (
             ),
             step(bind(name="a"), execute(), SYNC),
         ),
+        apart=True,
     ),
     Script(
         "deallocate_by_name_in_a_batch",
@@ -394,6 +416,7 @@ SCRIPTS = (
             ),
             step(bind(name="a"), execute(), SYNC),
         ),
+        apart=True,
     ),
     Script(
         "batches_sent_ahead_of_one_that_fails",

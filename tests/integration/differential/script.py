@@ -59,6 +59,7 @@ class Script:
     setup: str = ""  # by the superuser, before each run
     session_only: bool = False  # what transaction pooling cannot promise; `why` says so
     why: str = ""
+    apart: bool = False  # each step is a transaction of its own, which may meet another server connection
     own_words: bool = False
     chunked: bool = True  # also sent in pieces
 

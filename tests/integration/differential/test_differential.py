@@ -246,3 +246,33 @@ def test_among_others(
     expected = direct(script)
     prepare(shared, script)
     assert_same(script, expected, proxies["transaction"], between=disturbers)
+
+
+# --- on two connections ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def narrow(shared: EmbeddedServer, start_module_proxy: StartProxy) -> Proxy:
+    """Two server connections: none is left that nobody has touched meanwhile."""
+    narrow = tables(shared.port)
+    narrow["cluster.one"]["pool_size"] = 2
+    return start_module_proxy(narrow, pool_mode="transaction", default_tenant="one", query_wait_timeout="10s")
+
+
+@pytest.fixture(scope="module")
+def alternating(narrow: Proxy) -> Disturbers:
+    return Disturbers(narrow)
+
+
+@pytest.mark.parametrize("script", [s for s in SCRIPTS if s.apart], ids=lambda script: script.name)
+def test_on_two_connections_in_turn(
+    script: Script,
+    direct: Callable[[Script], Answers],
+    narrow: Proxy,
+    shared: EmbeddedServer,
+    alternating: Disturbers,
+) -> None:
+    skip_what_cannot_be(script, "transaction")
+    expected = direct(script)
+    prepare(shared, script)
+    assert_same(script, expected, narrow, between=alternating)
