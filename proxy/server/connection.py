@@ -56,9 +56,8 @@ class ServerConnection:
         generation: int,
     ) -> None:
         self.owner, self.stats = owner, owner.stats
-        self.endpoint = endpoint
+        self.endpoint, self.generation = endpoint, generation
         self.pid, self.key = pid, key
-        self.generation = generation
         for name in parameters:
             display_names[name.lower()] = name
         self.login_parameters = {name.lower(): value for name, value in parameters.items()}

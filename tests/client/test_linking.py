@@ -518,3 +518,68 @@ def test_a_pin_is_told_where_that_is_wanted(monkeypatch: pytest.MonkeyPatch) -> 
     assert client.kinds() == "NCZ"
     assert stage.process.pins == {"listen": 1}
     stage.leave()
+
+
+# --- requests that wait for answers -----------------------------------------------------------------
+
+
+def waiting(stage: Stage) -> tuple[Client, Transport]:
+    """A client whose state goes ahead of a Parse, and whose next batch waits for what becomes of that."""
+    client, server = stage.unlinked(application_name="one")
+    other, _ = stage.unlinked(application_name="two")
+    server = stage.server()
+    assert other.session.state_needed in client.session.pool.accepted
+    server.take()
+    client.says(encode.parse(b"s", b"SELECT 1") + encode.SYNC + encode.bind(b"", b"s", []) + encode.SYNC)
+    asked = server.take()
+    assert value_set(asked, "application_name") == "one"
+    assert b"SELECT 1" in asked
+    assert client.session.held_back
+    return client, server
+
+
+def test_what_waits_is_answered_although_the_state_was_refused(stage: Stage) -> None:
+    client, server = waiting(stage)
+    server.say(encode.error("no", "22023"), encode.ready_for_query())
+    assert client.kinds() == "EZEZ"
+    assert server.closed
+    assert client.state is SessionState.IDLE
+    stage.leave()
+
+
+def test_a_client_that_goes_meanwhile_takes_what_waits_with_it(stage: Stage) -> None:
+    client, server = waiting(stage)
+    client.transport.hang_up()
+    assert encode.bind(b"", b"s", []) not in server.take()
+    stage.leave()
+
+
+def test_a_server_that_goes_meanwhile_ends_the_session(stage: Stage) -> None:
+    client, server = waiting(stage)
+    server.hang_up()
+    assert client.kinds() == "E"
+    assert client.state is SessionState.CLOSED
+    stage.leave()
+
+
+def test_what_waits_goes_on_when_all_is_answered(stage: Stage) -> None:
+    client, server = waiting(stage)
+    client.says(encode.query(b"SELECT 2"))
+    server.say(settings_taken(), encode.PARSE_COMPLETE)
+    assert b"SELECT 2" not in server.take()
+    server.say(encode.ready_for_query())
+    assert server.take().endswith(encode.SYNC + encode.query(b"SELECT 2"))
+    stage.leave()
+
+
+def test_a_cancel_while_a_request_waits_is_for_what_it_waits_for(stage: Stage) -> None:
+    client, server = waiting(stage)
+    server.say(settings_taken(("application_name", "one")))
+    client.session.cancel()
+    stage.pools.step()
+    assert len(stage.network.cancels) == 1
+    server.say(encode.error("canceled", "57014"), encode.ready_for_query())
+    stage.pools.step()
+    assert client.kinds() == "EZ"
+    assert server.take().endswith(encode.SYNC), "the next batch is sent: it fails by itself"
+    stage.leave()
