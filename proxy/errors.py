@@ -101,6 +101,24 @@ class TenantChangeInTransaction(ClientError):
     sqlstate = "25001"
 
 
+class NoTransaction(ClientError):
+    """A statement that only a transaction block may have."""
+
+    sqlstate = "25P01"
+
+
+class FailedTransaction(ClientError):
+    sqlstate = "25P02"
+
+
+class UnknownSavepoint(ClientError):
+    sqlstate = "3B001"
+
+
+class DuplicateStatement(ClientError):
+    sqlstate = "42P05"
+
+
 class InvalidParameter(ClientError):
     sqlstate = "22023"
 

@@ -20,6 +20,7 @@ from proxy.sql.watch import Watch
 from proxy.wire.frames import FROM_CLIENT, Scanner
 
 if TYPE_CHECKING:
+    from proxy.client.answering import Chooser
     from proxy.client.login import Login
     from proxy.server.pool import Pool
 
@@ -30,12 +31,13 @@ class Conversation(Link):
     """The fields of a session, and the small steps that need nothing else."""
 
     __slots__ = (
-        "_counted_by", "_permits", "acquiring", "answer", "answers_first", "cancel_wanted", "checked", "connected_at",
-        "described", "discarded", "epoch", "evicted", "evicting", "gone", "held_back", "holding", "idle_since", "judge",
-        "key", "lasting", "leaving", "login", "maps_statements", "mode", "owing", "parked", "parked_size",
-        "pid", "pins", "plane", "pool", "registry", "scanner", "server", "skipping", "startup", "state",
-        "statements", "temp_first", "tenant", "told", "transport", "unnamed", "unnamed_by", "unsynced", "user",
-        "watch", "write_paused",
+        "_counted_by", "_permits", "acquiring", "answer", "answers_first", "cancel_wanted", "checked",
+        "chooser", "connected_at", "described", "discarded", "epoch", "evicted", "evicting", "gone",
+        "held_back", "holding", "idle_since", "judge", "key", "lasting", "leaving", "login",
+        "maps_statements", "mode", "opening", "owing", "parked", "parked_size", "pid", "pins", "plane",
+        "pool", "registry", "scanner", "server", "skipping", "startup", "state", "statements", "strict",
+        "temp_first", "tenant", "told", "transport", "unnamed", "unnamed_by", "unsynced", "user", "watch",
+        "write_paused",
     )  # fmt: skip
 
     def __init__(
@@ -53,6 +55,8 @@ class Conversation(Link):
         self.pool: Pool
         self._counted_by: Pool | None = None  # the one that counts this session
         self.mode = PoolMode.TRANSACTION
+        self.chooser: Chooser | None = None  # of a session that may choose its tenant
+        self.strict = False  # a text is looked at even where nothing of it lasts
         self.maps_statements = True
         self.transport: Transport
         self.scanner = Scanner(FROM_CLIENT)
@@ -84,6 +88,7 @@ class Conversation(Link):
         self.answers_first = False  # what has been asked must be answered before more is asked
         self.owing: Owing | None = None  # what must be set again then
         self.discarded = False  # by a DISCARD ALL, so that its server connection has nothing of it
+        self.opening = False  # its block is being begun on the server
         self.cancel_wanted = False  # a CancelRequest that came while our state was being applied
         self.skipping = False  # after an error of ours, up to the Sync
         self.answer: bytes = b""  # an error of ours that the next frame gets
@@ -115,9 +120,13 @@ class Conversation(Link):
         self.pool = self._counted_by = pool
         pool.sessions += 1
         self.mode = pool.mode
-        self.maps_statements = (
-            pool.mode is not PoolMode.SESSION and self.plane.pools.options.max_prepared_statements > 0
-        )
+        # What a chooser has answered itself no server has under the client's name.
+        mapped = pool.mode is not PoolMode.SESSION or self.chooser is not None
+        self.maps_statements = mapped and self.plane.pools.options.max_prepared_statements > 0
+        self.look_at_texts(False)
+
+    def look_at_texts(self, wanted: bool) -> None:
+        self.strict = wanted or self.mode is PoolMode.STATEMENT
 
     def write(self, data: bytes) -> None:
         if not self.gone:

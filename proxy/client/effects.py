@@ -39,6 +39,8 @@ def obey(session: Conversation, verdict: Verdict) -> None:
     """Pins where the statement leaves something behind that only its connection has."""
     if verdict is PLAIN:
         return
+    if session.chooser is not None and verdict.touched == {session.plane.options.tenant_guc.lower()}:
+        return  # its tenant again
     for reason in verdict.pins:
         pin(session, reason)
     reported = session.told.parameters
@@ -51,6 +53,8 @@ def restored(session: Conversation, verdict: Verdict) -> Mapping[str, str]:
     what the session began with, not to what its server connection began with."""
     wanted = session.startup.parameters
     if verdict.resets_all:
+        if session.chooser is not None:
+            session.chooser.resets_all(session.server)
         return wanted
     return {name: wanted[name] for name in verdict.resets if name in wanted}
 

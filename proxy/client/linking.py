@@ -32,7 +32,7 @@ class Linking(Conversation):
         if self.parked_size > _PARKED_MAX:
             self.transport.pause_reading()
 
-    def _resume(self) -> None:
+    def resume(self) -> None:
         data = b"".join(self.parked)
         self.parked.clear()
         if self.parked_size > _PARKED_MAX and not self.gone:
@@ -68,12 +68,14 @@ class Linking(Conversation):
         parked, or is to get `answer`, or the session has ended."""
         if self.epoch != self.registry.epoch and not self.reroute():
             return None
+        if self.chooser is not None and not self.chooser.turn():
+            return None
         now = monotonic()
         self.acquiring = True
         try:
             server = self.pool.acquire(self, now)
         except TiergateError as error:
-            self._refuse(error)
+            self.refuse(error)
             return None
         finally:
             self.acquiring = False
@@ -111,6 +113,9 @@ class Linking(Conversation):
         yet, and on a connection whose timeouts could cut the change short.
         """
         needs = self.state_needed
+        if self.chooser is not None and (texts := self.chooser.serves(server)):
+            self.chooser.open(server, texts)
+            return False
         if server.values is needs and server.query_since < server.seal_due:
             if self.told is not server.reported:
                 self._tell(server)
@@ -128,6 +133,27 @@ class Linking(Conversation):
         self.holding = True
         server.send(ahead)
         return False
+
+    def enter(self, server: ServerConnection) -> bool:
+        """Before a transaction on a connection that is kept: whether requests may follow at once."""
+        server.begin(monotonic())
+        out: list[bytes] = []
+        if not self._take_state(server, out):
+            self._park(self.scanner.rewind())
+            return False
+        if out:
+            server.send(b"".join(out))
+        return True
+
+    def loosen(self, server: ServerConnection) -> None:
+        """Between transactions: the connection is kept only by whom it must be kept."""
+        if self.mode is not _SESSION_MODE and not self.pins:
+            self._unlink(server)
+
+    def let_go(self, server: ServerConnection) -> None:
+        """Gives back a connection that was kept but has nothing of worth."""
+        server.dirty = True
+        self._unlink(server)
 
     def _tell(self, server: ServerConnection) -> None:
         """Says what this server reports otherwise than the client believes."""
@@ -148,16 +174,18 @@ class Linking(Conversation):
             return
         if out:
             server.send(b"".join(out))
-        self._resume()
+        self.resume()
 
     def refused(self, error: TiergateError) -> None:
         self.step("refuse")
-        self._refuse(error)
-        self._resume()
+        self.refuse(error)
+        self.resume()
 
-    def _refuse(self, error: TiergateError) -> None:
+    def refuse(self, error: TiergateError) -> None:
         """The next request of the client gets the error; the session goes on."""
         self.account.stats.error(error.sqlstate)
+        if self.chooser is not None:
+            self.chooser.failed()
         if isinstance(error, ServerRefused):
             self.answer = encode.with_severity(error.frame, "ERROR")
         else:
@@ -199,19 +227,24 @@ class Linking(Conversation):
         self.pool.accepted.add(server.values)
         if self.told is not server.reported:
             self._tell(server)
+        if self.opening and (self.chooser is None or not self.chooser.opened(server)):
+            return
         wanted, self.cancel_wanted = self.cancel_wanted, False
         if self.holding and self.evicting is None and not self.held_back:
             self.holding = False
             if wanted:
                 self.answer = encode.error("canceling statement due to user request", "57014")
                 self._unlink(server)
-            self._resume()
+            self.resume()
         elif wanted and server.pipeline:
             self.pool.cancel(server)
 
     def _state_refused(self, server: ServerConnection, error: bytes) -> None:
         """The connection is not to be used; what was asked of it has not been answered and gets the error."""
         held, self.holding = self.holding, False
+        self.opening = False
+        if self.chooser is not None:
+            self.chooser.failed()
         held_back, self.held_back, self.answers_first, self.discarded = self.held_back, False, False, False
         self.owing = None
         self.evicting = None
@@ -225,7 +258,7 @@ class Linking(Conversation):
             self.resume_client()
         if held and not held_back:
             self.answer = error
-            self._resume()
+            self.resume()
             return
         self.write((error + encode.ready_for_query()) * owed_to_client)
         if self.unsynced:
@@ -233,7 +266,7 @@ class Linking(Conversation):
             self.unsynced = False
             self.skipping = True
         if held:
-            self._resume()
+            self.resume()
 
     def server_ready(self) -> None:
         server = self.server
@@ -251,6 +284,8 @@ class Linking(Conversation):
             return
         if self.lasting:
             effects.forget_portals(self)
+        if self.chooser is not None:
+            self.chooser.ended(server)
         if self.plane.draining:
             self.end(ShuttingDown("terminating connection due to administrator command"))
         elif self.mode is not _SESSION_MODE and not self.pins:
@@ -286,7 +321,10 @@ class Linking(Conversation):
         held, self.held_back = self.held_back, False
         if held:
             self.holding = False
-            self._resume()
+            if self.chooser is not None and self.rests:
+                self.chooser.ended(server)
+                self.loosen(server)
+            self.resume()
         elif not server.pipeline.entries:
             self.server_ready()
 
@@ -302,22 +340,34 @@ class Linking(Conversation):
         self.idle_since = server.query_since
         self.pool.checkin_at(server, server.query_since)
 
-    def copy_began(self) -> None:
+    def copy_began(self, open: bool, synced: bool) -> None:
+        if not synced:
+            self.unsynced = True  # what Sync there was the server ignores
+        if not open:
+            if self.held_back and not synced and self.server is not None:
+                self.server.send(encode.FLUSH)  # else it keeps the answer that is waited for
+            return
         if self.leaving:
             self._close()
         elif self.held_back:
             self.held_back = self.holding = False
-            self._resume()
+            self.resume()
 
     def reset_by_client(self, *, everything: bool, unpin: bool) -> None:
         self.statements.clear()
         self.described = None
         if everything:
+            if self.chooser is not None:
+                self.chooser.discarded()
             self.state_needed = self.startup
             self.answers_first = self.discarded = True
             if unpin and self.pins:
                 self.pins = NO_PINS
                 self.step("unpin")
+
+    def block_ended(self, committed: bool) -> None:
+        if self.chooser is not None:
+            self.chooser.block_ended(committed)
 
     def rename_statement(self, error: bytes) -> bytes:
         for name, statement in self.statements.items():

@@ -12,6 +12,7 @@ from proxy.errors import NotAuthorized, ProtocolViolation, ServerRefused, Tierga
 from proxy.model import NO_PARAMETERS, ClientOptions, Tenant, User
 from proxy.net.stream import LoginStream
 from proxy.protocol.state import State, intern
+from proxy.protocol.tenancy import nobody
 from proxy.registry.memory import Registry
 from proxy.routing.identify import Claim, LoginFacts, authorize, identify, not_allowed
 from proxy.wire import encode
@@ -37,6 +38,7 @@ class Login:
     address: str
     tls: bool
     is_console: bool
+    chooses: bool = False  # it may say in SQL which tenant it speaks for
 
 
 async def log_in(greeting: Greeting, options: ClientOptions, registry: Registry) -> Login:
@@ -68,23 +70,26 @@ async def log_in(greeting: Greeting, options: ClientOptions, registry: Registry)
     database = facts.database or claim.user
     is_console = database in CONSOLE_DATABASES
     tenant = None
+    replication = said.get("replication", "")
+    replication = "" if replication.lower() in _FALSE else replication
+    chooses = _may_choose(user, claim) and "session" in options.identify and not (replication or is_console)
     if is_console:
         if user.name not in options.admin_users and user.name not in options.stats_users:
             raise NotAuthorized(f'user "{user.name}" may not open the console')
     else:
-        tenant = await _tenant(registry, user, claim)
+        tenant = await _tenant(registry, user, claim, chooses=chooses)
     guc = options.tenant_guc.lower()
-    replication = said.get("replication", "")
     return Login(
         user=user,
         tenant=tenant,
         database=database,
         asked=intern({key: value for key, value in settings.items() if key.lower() != guc}),
-        replication="" if replication.lower() in _FALSE else replication,
+        replication=replication,
         protocol_minor=minor,
         address=greeting.address,
         tls=greeting.tls is not None,
         is_console=is_console,
+        chooses=chooses,
     )
 
 
@@ -125,11 +130,18 @@ async def _respond(talk: Exchange, body: bytes) -> Step:
     return talk.respond(body)
 
 
-async def _tenant(registry: Registry, user: User, claim: Claim) -> Tenant:
+def _may_choose(user: User, claim: Claim) -> bool:
+    """It has named no tenant, and has more than one to name."""
+    return claim.source in ("", "default") and (user.tenants is None or len(user.tenants) > 1)
+
+
+async def _tenant(registry: Registry, user: User, claim: Claim, *, chooses: bool) -> Tenant:
     claimed = claim.tenant
     if claim.source in ("", "default") and user.tenants is not None and len(user.tenants) == 1:
         claimed = next(iter(user.tenants))  # the client named none, and the user has only this one
     if not claimed:
+        if chooses and (lobby := registry.lobby()):
+            return nobody(lobby)
         raise NotAuthorized(
             "no tenant was named",
             hint="Name one: options=-c app.tenant_id=NAME, or user name@NAME.",

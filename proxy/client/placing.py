@@ -2,22 +2,45 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
-from proxy.errors import NoHealthyEndpoint, NotAuthorized, ShuttingDown
+from proxy.admission.accounts import Account, UserAccount, give_all, take_all
+from proxy.errors import CapReached, NoHealthyEndpoint, NotAuthorized, ShuttingDown, TenantChangeRefused
+from proxy.model import Tenant, Tier
 from proxy.protocol.seal import PARAMETER
 from proxy.protocol.state import intern
 from proxy.routing.route import route
 
 if TYPE_CHECKING:
     from proxy.client.conversation import Conversation
+    from proxy.client.linking import Linking
+    from proxy.server.connection import ServerConnection
+    from proxy.server.pool import Pool
+
+_NO_TIER = Tier("")
+
+
+class _Place(NamedTuple):
+    pool: Pool
+    parameters: dict[str, str]
 
 
 def place(session: Conversation) -> None:
     """Gives the session its pool and the state that RESET goes back to (as the client spelled it)."""
-    plane, tenant, user = session.plane, session.tenant, session.user
+    _take(session, _place(session, session.tenant))
+
+
+def _take(session: Conversation, found: _Place) -> None:
+    session.use_pool(found.pool)
+    session.startup = session.state_needed = intern(found.parameters)
+    session.temp_first = "pg_temp" in found.parameters.get("search_path", "").lower()
+
+
+def _place(session: Conversation, tenant: Tenant) -> _Place:
+    plane, user = session.plane, session.user
     registry, pools = plane.registry, plane.pools
-    tier = registry.tier(tenant.tier)
+    tier = registry.tier(tenant.tier) if tenant.name else _NO_TIER
     cluster = registry.cluster(tenant.cluster)
     if tier is None or cluster is None or registry.is_disabled("cluster", tenant.cluster):
         raise NoHealthyEndpoint(f'cluster "{tenant.cluster}" is not available')
@@ -36,14 +59,65 @@ def place(session: Conversation) -> None:
         name = parameters.get("application_name", "app")
         parameters["application_name"] = f"{name} - {session.login.address}"
     at_start = tuple(sorted((name, parameters.pop(name)) for name in pools.only_at_start & parameters.keys()))
-    session.use_pool(pools.pool(way.pool_key._replace(at_start=at_start), cluster, way.pool_mode, password))
     parameters[plane.options.tenant_guc.lower()] = tenant.name
-    session.startup = session.state_needed = intern(parameters)
-    session.temp_first = "pg_temp" in parameters.get("search_path", "").lower()
+    pool = pools.pool(way.pool_key._replace(at_start=at_start), cluster, way.pool_mode, password)
+    return _Place(pool, parameters)
+
+
+def become(session: Linking, tenant: Tenant) -> None:
+    """The session speaks for `tenant` from its next transaction on; what it has set itself goes with it. Raises
+    what forbids that."""
+    found = _place(session, tenant)
+    server = session.server
+    if server is not None and found.pool is not session.pool:
+        if session.pins or session.tenant.name:
+            why = ", ".join(sorted(reason.value for reason in session.pins)) or "session mode"
+            raise TenantChangeRefused(
+                f'the session keeps its server connection ({why}), and tenant "{tenant.name}" has another',
+                hint="DISCARD ALL, or use transaction mode.",
+            )
+        session.let_go(server)
+        server = None
+    account = session.plane.accounts.account(tenant)
+    if server is not None:
+        _charge(server, account, session.user_account)
+    own, old, guc = (
+        session.state_needed.parameters,
+        session.startup.parameters,
+        session.plane.options.tenant_guc,
+    )
+    session.tenant, session.account = tenant, account
+    session.limits = session.plane.registry.limits(tenant, session.user)
+    session.wait_limit = session.limits.query_wait_timeout or 0.0
+    _take(session, found)
+    _keep_own(session, {name: value for name, value in own.items() if name != guc.lower()}, old)
+
+
+def _charge(server: ServerConnection, account: Account, user: UserAccount) -> None:
+    """A connection that is kept is another tenant's from now on. Raises CapReached."""
+    counters = account.server_counters(user)
+    if counters == server.permits:
+        return
+    full = take_all(counters)
+    if full is not None:
+        raise CapReached(f"too many connections ({full.name})")
+    permits, server.permits = server.permits, counters
+    server.account = account
+    give_all(permits)
+
+
+def _keep_own(session: Conversation, own: Mapping[str, str], old: Mapping[str, str]) -> None:
+    """What the client has set itself, by what it had and what it began with."""
+    changed = {name: value for name, value in own.items() if old.get(name) != value}
+    if changed:
+        session.state_needed = intern({**session.startup.parameters, **changed})
 
 
 def follow_registry(session: Conversation) -> None:
     """Takes up what has changed of tenant, tier, user and limits. Raises what ends the session."""
+    if session.chooser is not None:
+        session.chooser.follow()
+        return
     plane = session.plane
     registry = plane.registry
     tenant = registry.known(session.tenant.name)
@@ -62,6 +136,4 @@ def follow_registry(session: Conversation) -> None:
         own = session.state_needed.parameters
         old = session.startup.parameters
         place(session)
-        changed = {name: value for name, value in own.items() if old.get(name) != value}
-        if changed:
-            session.state_needed = intern({**session.startup.parameters, **changed})
+        _keep_own(session, own, old)

@@ -11,6 +11,8 @@ from proxy.admission.accounts import Accounts, Counter, Lender
 from proxy.model import ClientOptions
 from proxy.registry.memory import Registry
 from proxy.server.pools import Pools
+from proxy.sql.constants import guc
+from proxy.sql.opening import Openings
 from proxy.sql.verdict import Judge
 from proxy.stats import ProcessStats
 from proxy.wire.startup import CancelRequest
@@ -30,8 +32,8 @@ class Member(Protocol):
 
 class Plane:
     __slots__ = (
-        "_keys", "accounts", "clients", "draining", "judge", "logging_in", "number", "options", "pools", "process",
-        "registry", "relays", "sessions",
+        "_keys", "_openings", "accounts", "clients", "draining", "judge", "logging_in", "number", "options", "pools",
+        "process", "registry", "relays", "sessions",
     )  # fmt: skip
 
     def __init__(
@@ -57,6 +59,14 @@ class Plane:
         self.draining = False
         self.logging_in: Callable[[], int] = lambda: 0  # how many clients that are not sessions yet
         self._keys: dict[int, tuple[Member, ...]] = {}
+        self._openings = Openings(options.tenant_guc)
+
+    @property
+    def openings(self) -> Openings:
+        """What texts open transactions or name the tenant."""
+        if self._openings.guc != guc(self.options.tenant_guc):
+            self._openings = Openings(self.options.tenant_guc)
+        return self._openings
 
     @property
     def way(self) -> Way:

@@ -228,6 +228,13 @@ def on_bind(
 ) -> bytes | None:
     session.unsynced = True
     portal, name, rest = bind_names(data[start + 5 : stop])
+    if session.chooser is not None:
+        known = session.statements.get(name) if name else session.unnamed
+        if known is not None:
+            refused = session.chooser.binding(known, name, data[start:stop], told != HEAD)
+            if refused is not None:
+                server.expect(Expect(owed.BIND, error=error_frame(refused)))
+                return _MISSING
     if not session.maps_statements and _is_the_clients(session, name):
         undo = None
         if session.lasting:

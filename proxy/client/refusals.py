@@ -21,11 +21,20 @@ _STATEMENT_MODE = PoolMode.STATEMENT
 
 
 def refusal(session: Conversation, text: bytes, verdict: Verdict) -> TiergateError | None:
-    if session.mode is _STATEMENT_MODE and begins(text):
-        return FeatureNotSupported("transaction blocks not allowed in statement pooling mode")
-    if verdict is PLAIN or session.pool.cluster.kind is ClusterKind.DEDICATED:
+    chooser = session.chooser
+    if session.strict:
+        if session.mode is _STATEMENT_MODE and begins(text):
+            return FeatureNotSupported("transaction blocks not allowed in statement pooling mode")
+        refused = chooser.refusal(text) if chooser is not None else None
+        if refused is not None:
+            return refused
+    if verdict is PLAIN:
         return None
     guc = session.plane.options.tenant_guc
+    if chooser is not None and verdict.touches_tenant(guc):
+        return chooser.naming(text)
+    if session.pool.cluster.kind is ClusterKind.DEDICATED:
+        return None
     if verdict.touches_tenant(guc):
         return TenantChangeRefused(
             f'parameter "{guc}" cannot be changed: it names the tenant of this session',

@@ -16,7 +16,7 @@ from proxy.client.prepared import UnnamedIs, evict, on_bind, on_close, on_descri
 from proxy.client.refusals import REFUSED, TooLong, error_frame, refusal, watch
 from proxy.client.waits import Owing, wait_for_answers
 from proxy.errors import ProtocolViolation
-from proxy.model import PinReason, PoolMode
+from proxy.model import PinReason
 from proxy.protocol import pipeline as owed
 from proxy.protocol.pipeline import (
     FORWARD_BIND,
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from proxy.client.conversation import Conversation
 
 _QUERY, _BIND, _DESCRIBE, _EXECUTE, _SYNC = b"QBDES"
-_STATEMENT_MODE = PoolMode.STATEMENT
-
 Handler = Callable[["Conversation", ServerConnection, bytes, int, int, int], bytes | None]
 
 
@@ -57,7 +55,7 @@ def on_query(
         _end_batch(session, server)
         raise
     verdict = session.judge.judge(text)
-    if verdict is PLAIN and session.mode is not _STATEMENT_MODE:
+    if verdict is PLAIN and not session.strict:
         if session.unsynced:
             server.expect(_begun(session, server, FORWARD_PLAIN_QUERY))
         else:
@@ -113,6 +111,8 @@ def on_execute(
     session: Conversation, server: ServerConnection, data: bytes, start: int, stop: int, told: int
 ) -> bytes | None:
     session.unsynced = True
+    if session.chooser is not None:
+        session.chooser.executing(data[start + 5 : data.find(b"\0", start + 5)])
     if not session.lasting:
         server.expect(FORWARD_EXECUTE)
         return None

@@ -10,6 +10,7 @@ from __future__ import annotations
 from time import monotonic
 
 from proxy import log
+from proxy.client.answering import AGAIN, DONE, PASS
 from proxy.client.linking import Linking
 from proxy.client.refusals import TooLong, look
 from proxy.client.requests import MALFORMED, handle
@@ -82,6 +83,28 @@ class Session(Linking):
                 self._flush(server, out, scanner.data[sent:start])
                 self._terminate()
                 return
+            if self.chooser is not None and (server is None or self.rests):
+                heard = self._hear(server, kind, told)
+                if server is not None and sent < start:
+                    out.append(scanner.data[sent:start])
+                sent = scanner.stop
+                if heard == DONE:
+                    continue
+                if heard == AGAIN:
+                    self._flush(server, out, b"")
+                    rest = scanner.data[scanner.start : scanner.stop]
+                    self._process(self.chooser.again + scanner.rewind()[len(rest) :])
+                    return
+                if server is not None:
+                    if not self.chooser.turn() and self._answered(kind):
+                        continue
+                    if self.server is None:
+                        server = None
+                    elif not self.enter(server):
+                        self._flush(server, out, b"")
+                        return
+                    else:
+                        sent = start
             if server is None:
                 sent = scanner.stop
                 if (kind in _SERVERLESS or self.skipping or self.answer) and self._answered(kind):
@@ -92,7 +115,9 @@ class Session(Linking):
                         continue
                     return
                 sent = start
-            if self.answers_first and self._must_wait(server, kind):
+            # Each batch of who may choose its tenant may be for another one.
+            apart = self.chooser is not None and not self.unsynced
+            if (self.answers_first or apart) and self._must_wait(server, kind):
                 out.append(scanner.data[sent:start])
                 self._flush(server, out, self._hold_back(server))
                 return
@@ -150,7 +175,7 @@ class Session(Linking):
             self.write(error)
             self.skipping = kind not in (_QUERY, _FUNCTION)
             if not self.skipping:
-                self.write(encode.ready_for_query())
+                self.write(encode.ready_for_query(self._status))
                 return True
         bare = self.scanner.stop - self.scanner.start == HEADER_SIZE
         if self.skipping:
@@ -158,9 +183,26 @@ class Session(Linking):
                 return True
             self.skipping = False
         if kind == _SYNC and bare:
-            self.write(encode.ready_for_query())
+            self.write(encode.ready_for_query(b"I" if self.chooser is None else self.chooser.synced()))
             return True
         return (kind == _FLUSH and bare) or kind in _COPY_ENDS
+
+    @property
+    def _status(self) -> bytes:
+        """Of a transaction that no server has."""
+        return b"I" if self.chooser is None else self.chooser.tenancy.status
+
+    def _hear(self, server: ServerConnection | None, kind: int, told: int) -> int:
+        """What of a session that may choose its tenant needs no server."""
+        chooser = self.chooser
+        if chooser is None:
+            return PASS
+        ours = server is None or chooser.answers
+        if ours and (kind in _SERVERLESS or self.skipping or self.answer) and self._answered(kind):
+            return DONE
+        scanner = self.scanner
+        heard = chooser.hear(kind, scanner.data[scanner.start : scanner.stop], told != HEAD)
+        return DONE if heard == PASS and self.answer and self._answered(kind) else heard
 
     def _evict(self, databases: tuple[str, ...]) -> None:
         """Parks the batch until no idle connection of ours is in the way of a statement about databases."""
@@ -179,7 +221,7 @@ class Session(Linking):
                     self.evicting = None
                     self.evicted = True
                     self.holding = False
-                    self._resume()
+                    self.resume()
 
         self.plane.pools.spawn(evict())
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from proxy.admission.accounts import Account, Counter, UserAccount, give_all
+from proxy.client.answering import Chooser
 from proxy.client.permits import take
 from proxy.client.placing import place
 from proxy.client.session import Session
@@ -103,6 +104,8 @@ async def admit(plane: Plane, login: Login) -> Session:
         if plane.draining:  # by now
             raise ShuttingDown("the proxy is shutting down")
         session = Session(plane, login, tenant, account, permits)
+        if login.chooses:
+            session.chooser = Chooser(session, tenant)
         place(session)
     except BaseException:
         give_all(permits)

@@ -182,7 +182,12 @@ class Pipeline:
     @property
     def settling(self) -> bool:
         """A batch of our own is under way."""
-        return any(entry.kind == SYNC and entry.action == DROP for entry in self.entries)
+        return any(entry.kind >= _ENDS and entry.action == DROP for entry in self.entries)
+
+    @property
+    def ends(self) -> bool:
+        """A ReadyForQuery is owed."""
+        return any(entry.kind >= _ENDS for entry in self.entries)
 
     @property
     def ready_for_query_owed(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
-from proxy.model import UNLIMITED, ClientOptions, Cluster, Directory, Limits, Tenant, Tier, User
+from proxy.model import UNLIMITED, ClientOptions, Cluster, ClusterKind, Directory, Limits, Tenant, Tier, User
 
 Kind = Literal["tenant", "cluster"]
 
@@ -44,6 +44,14 @@ class Registry:
 
     def cluster(self, name: str) -> Cluster | None:
         return self._directory.clusters.get(name)
+
+    def lobby(self) -> str:
+        """The cluster that answers those who have chosen no tenant, about themselves only: a shared one if there is
+        any. "" where there is no cluster."""
+        clusters = self._directory.clusters.values()
+        order = (ClusterKind.SHARED, ClusterKind.VIP, ClusterKind.DEDICATED)
+        able = [c for c in clusters if c.name not in self._disabled["cluster"]]
+        return min(able, key=lambda cluster: order.index(cluster.kind)).name if able else ""
 
     def user(self, name: str) -> User | None:
         return self._directory.users.get(name)

@@ -11,7 +11,7 @@ from proxy.stats cimport PoolStats
 from proxy.wire.frames cimport Scanner
 
 cdef int MORE, HEAD, HEADER_SIZE, DROP, FORWARD
-cdef int _READY, _ERROR, _STATUS, _COMPLETE, _COPY_IN, _COPY_BOTH, _D
+cdef int _READY, _ERROR, _STATUS, _COMPLETE, _COPY_IN, _COPY_BOTH
 
 cdef class ServerConnection:
     cdef object __weakref__

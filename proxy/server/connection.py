@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from proxy.model import Endpoint
 
 IDLE, IN_TRANSACTION, FAILED = ord("I"), ord("T"), ord("E")
-_READY, _ERROR, _STATUS, _COMPLETE, _COPY_IN, _COPY_BOTH, _D = b"ZESCGWD"
+_READY, _ERROR, _STATUS, _COMPLETE, _COPY_IN, _COPY_BOTH = b"ZESCGW"
+_ENDS_OF_BLOCKS = frozenset({b"COMMIT\0", b"ROLLBACK\0", b"PREPARE TRANSACTION\0"})
+_TOLD_TAGS = b"DCRP"  # what the tags begin with of which more is made
 _NONSENSE = "the server sent something that is not the protocol"
 # As servers spell the names of the parameters that they report.
 display_names: dict[str, str] = {}
@@ -139,7 +141,7 @@ class ServerConnection:
                     self._ready(data[stop - 1], head)
                 elif kind == _COMPLETE:
                     self.copy_in = False
-                    if stop - start > HEADER_SIZE and data[start + 5] == _D:
+                    if stop - start > HEADER_SIZE and data[start + 5] in _TOLD_TAGS:
                         self._completed(data[start + 5 : stop])
                 elif kind == _ERROR:
                     frame = data[start:stop]
@@ -148,8 +150,8 @@ class ServerConnection:
                     action, replacement = self._reported(data[start + 5 : stop], head, action)
                 elif kind in (_COPY_IN, _COPY_BOTH):
                     self.copy_in = pipeline.copy_in_began()
-                    if self.copy_in and self.link is not None:
-                        self.link.copy_began()
+                    if self.link is not None:
+                        self.link.copy_began(self.copy_in, pipeline.ends)
                 elif head is not None and head.learn is not None:
                     head.learn(kind, data[start + 5 : stop], told != HEAD)
                 if action == DROP or replacement:
@@ -233,6 +235,9 @@ class ServerConnection:
                 self.link.reset_by_client(everything=True, unpin=alone)
             if alone:
                 self.dirty = False
+        elif tag in _ENDS_OF_BLOCKS:
+            if self.link is not None:
+                self.link.block_ended(tag != b"ROLLBACK\0")
         elif tag == b"DEALLOCATE ALL\0":
             self.prepared.clear()
             if self.link is not None:

@@ -56,11 +56,15 @@ class Link:
     def server_ready(self) -> None:
         """Nothing more is said before something more is asked."""
 
-    def copy_began(self) -> None:
-        """The server waits for the data of a COPY that has not been sent whole."""
+    def copy_began(self, open: bool, synced: bool) -> None:
+        """The server reads the data of a COPY. `open`: it has not been sent whole; `synced`: the Sync of its batch is
+        behind it."""
 
     def reset_by_client(self, *, everything: bool, unpin: bool) -> None:
         """DISCARD ALL (everything) or DEALLOCATE ALL is done; `unpin`: nothing was asked after it."""
+
+    def block_ended(self, committed: bool) -> None:
+        """A transaction block has ended, if what is said next is that none is open."""
 
     def rename_statement(self, error: bytes) -> bytes:
         """The ErrorResponse with the client's own name for a statement."""

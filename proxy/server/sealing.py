@@ -43,4 +43,4 @@ class Sealer:
         if guc in changes:
             tenant = changes[guc]
             expires = int(monotonic() + self._clock + self.seal.lifetime)
-            changes[PARAMETER] = None if tenant is None else sign(self.seal, tenant, self._backend, expires)
+            changes[PARAMETER] = None if not tenant else sign(self.seal, tenant, self._backend, expires)

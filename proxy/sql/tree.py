@@ -111,7 +111,29 @@ def _parse(source: str, hook: Callable[[Node], Node] | None) -> list[tuple[str, 
         tree = json.loads(written, object_hook=hook)
     except (ParseError, ValueError, RecursionError) as error:
         raise Unreadable from error
-    return [next(iter(item["stmt"].items())) for item in tree.get("stmts", ()) if item.get("stmt")]
+    return [next(iter(item["stmt"].items())) for item in _statements(tree)]
+
+
+def _statements(tree: Node) -> Iterator[Node]:
+    return (item for item in tree.get("stmts", ()) if item.get("stmt"))
+
+
+def located(text: bytes) -> list[tuple[str, Node, int, int]]:
+    """The statements as (node type, fields, start, stop), where they stand in the text. Raises Unreadable."""
+    try:
+        written = parse_sql_json(text.decode())
+        if len(written) > MAX_TREE:
+            raise Unreadable
+        tree = json.loads(written)
+    except (ParseError, ValueError, RecursionError) as error:
+        raise Unreadable from error
+    found = []
+    for item in _statements(tree):
+        start = item.get("stmt_location", 0)
+        length = item.get("stmt_len", 0)
+        kind, fields = next(iter(item["stmt"].items()))
+        found.append((kind, fields, start, start + length if length else len(text)))
+    return found
 
 
 def read(text: bytes) -> Findings:

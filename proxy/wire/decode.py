@@ -60,6 +60,42 @@ def bind_names(body: bytes) -> tuple[bytes, bytes, int]:
     return portal, statement, at
 
 
+def bind_values(body: bytes, at: int) -> tuple[list[bytes | None], list[int], list[int]]:
+    """The parameters of a Bind, their format codes (one for each), and those of the results, from `at` on."""
+    try:
+        (count,) = _I16.unpack_from(body, at)
+        formats = list(struct.unpack_from(f"!{count}H", body, at + 2))
+        at += 2 + 2 * count
+        (wanted,) = _I16.unpack_from(body, at)
+        at += 2
+        values: list[bytes | None] = []
+        for _ in range(wanted):
+            (size,) = _I32.unpack_from(body, at)
+            at += 4
+            if size == _NULL:
+                values.append(None)
+                continue
+            values.append(body[at : at + size])
+            at += size
+        (count,) = _I16.unpack_from(body, at)
+        results = list(struct.unpack_from(f"!{count}H", body, at + 2))
+    except struct.error:
+        raise ProtocolViolation("insufficient data left in message") from None
+    if at + 2 + 2 * count != len(body):
+        raise ProtocolViolation("invalid message format")
+    if len(formats) not in (0, 1, wanted):
+        raise ProtocolViolation(f"bind message has {len(formats)} parameter formats but {wanted} parameters")
+    return values, (formats or [0]) * (wanted if len(formats) < 2 else 1), results
+
+
+def execute(body: bytes) -> tuple[bytes, int]:
+    """Portal, and the most rows that are wanted (0: all)."""
+    portal, at = cstring(body)
+    if at + 4 != len(body):
+        raise ProtocolViolation("invalid message format")
+    return portal, int.from_bytes(body[at:], "big")
+
+
 def target(body: bytes) -> tuple[bytes, bytes]:
     """Of a Describe or Close: b"S" or b"P", and the name."""
     if not body or body[:1] not in (b"S", b"P"):

@@ -128,14 +128,11 @@ def test_ways_to_name_the_tenant(door: Gate, user: str, said: dict[str, str]) ->
     [
         ("app@nowhere", {}, "3D000"),
         ("app", {"app.tenant_id": "nowhere"}, "3D000"),
-        ("app", {}, "28000"),
-        ("app", {"app.tenant_id": ""}, "28000"),
         ("app@acme", {"app.tenant_id": "beta"}, "28000"),
         ("app@acme", {"options": "-c app.tenant_id=nowhere"}, "28000"),
         ("app@asleep", {}, "28000"),
         ("bound@beta", {}, "28000"),
         ("bound@nowhere", {}, "28000"),
-        ("two", {}, "28000"),
         ("two@asleep", {}, "28000"),
     ],
 )
@@ -147,6 +144,35 @@ def test_a_tenant_is_refused_only_to_those_who_have_authenticated(
     assert refused(door, user, password, **said) == sqlstate
     assert refused(door, user, "wrong", **said) == "28P01"
     assert refused(door, user.replace("app", "nobody"), "wrong", **said) == "28P01"
+
+
+@pytest.mark.parametrize(
+    ("user", "said"), [("app", {}), ("app", {"app.tenant_id": ""}), ("two", {}), ("at@acme", {})]
+)
+def test_who_names_no_tenant_may_choose_one(door: Gate, user: str, said: dict[str, str]) -> None:
+    login = door.log_in(user, "at-secret" if user == "at@acme" else f"{user}-secret", "db", **said)
+    assert login.chooses
+    assert login.tenant is not None
+    assert (login.tenant.name, login.tenant.cluster) == ("", "shared")
+
+
+@pytest.mark.parametrize("user", ["app@acme", "bound", "bound@acme"])
+def test_who_has_one_may_not(door: Gate, user: str) -> None:
+    assert not door.log_in(user, f"{user.partition('@')[0]}-secret", "db").chooses
+
+
+def test_nor_where_no_session_may(door: Gate) -> None:
+    with gate(replace(OPTIONS, identify=("startup", "user"))) as strict:
+        assert refused(strict, "app") == refused(strict, "two", "two-secret") == "28000"
+    with gate(replace(OPTIONS, identify=("user",), default_tenant="beta")) as strict:
+        assert not strict.log_in("app", "app-secret").chooses
+    with gate(replace(OPTIONS, default_tenant="beta")) as free:
+        assert free.log_in("app", "app-secret").chooses
+        assert not free.log_in("app", "app-secret", replication="true").chooses
+
+
+def test_a_replication_connection_cannot_choose(door: Gate) -> None:
+    assert refused(door, "app", replication="database") == "28000"
 
 
 def test_a_bound_user_cannot_find_out_which_tenants_exist(door: Gate) -> None:

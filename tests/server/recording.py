@@ -73,7 +73,7 @@ class Link(link.Link):
     def server_ready(self) -> None:
         self.events.append("ready")
 
-    def copy_began(self) -> None:
+    def copy_began(self, open: bool, synced: bool) -> None:
         self.events.append("copy")
 
     def reset_by_client(self, *, everything: bool, unpin: bool) -> None:

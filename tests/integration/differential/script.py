@@ -159,10 +159,16 @@ def _comparable(script: Script, frame: Frame, oids: dict[int, int]) -> Frame:
         body = body[:2] + struct.pack(f"!{count}I", *(_numbered(oid, oids) for oid in types))
     elif frame.kind in "EN":
         body = re.sub(rb"pg_temp_\d+", b"pg_temp_N", body)
-    if frame.kind in "EN" and script.own_words:
-        kept = [f for f in body.split(b"\0") if f and f[:1] not in (b"F", b"L", b"R")]
-        body = b"\0".join(kept) + b"\0\0"
-    return Frame(frame.kind, body)
+    found = Frame(frame.kind, body)
+    return without_source(found) if script.own_words else found
+
+
+def without_source(frame: Frame) -> Frame:
+    """Without file, line and routine of an error or notice."""
+    if frame.kind not in "EN":
+        return frame
+    kept = [f for f in frame.body.split(b"\0") if f and f[:1] not in (b"F", b"L", b"R")]
+    return Frame(frame.kind, b"\0".join(kept) + b"\0\0")
 
 
 def _numbered(oid: int, oids: dict[int, int]) -> int:

@@ -1,0 +1,275 @@
+"""What opens a transaction, answered without a server, as PostgreSQL would answer it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from proxy.client.choosing import Choice, bound
+from proxy.errors import (
+    DuplicateStatement,
+    FailedTransaction,
+    FeatureNotSupported,
+    ProtocolViolation,
+    TiergateError,
+)
+from proxy.protocol.statements import Statement
+from proxy.protocol.tenancy import IN_FAILED_TRANSACTION, Block, set_local_outside
+from proxy.sql.opening import Step, Verb, concerns_session_only
+from proxy.wire import decode, encode
+from proxy.wire.decode import bind_names, parse_fields
+
+if TYPE_CHECKING:
+    from proxy.client.session import Session
+    from proxy.model import Tenant
+
+PASS, DONE, AGAIN = 0, 1, 2
+_QUERY, _PARSE, _BIND, _DESCRIBE, _EXECUTE, _CLOSE, _CALL = b"QPBDECF"
+_TEXT, _BOOL = 25, 16
+_SUSPENDED = encode.frame(b"s", b"")
+
+
+class Chooser(Choice):
+    """`hear` is called with what the client sends while no server has a transaction of the session."""
+
+    __slots__ = ("again",)
+
+    def __init__(self, session: Session, home: Tenant) -> None:
+        super().__init__(session, home)
+        self.again = b""  # what is left of the frame that was heard, to be read in its place
+
+    def hear(self, kind: int, frame: bytes, whole: bool) -> int:
+        """PASS: it is for a server, or has an error to answer. DONE: it has been answered. AGAIN: `again` is to be
+        read in its place."""
+        body = frame[5:]
+        try:
+            if not whole:
+                return self._pass(None)
+            match kind:
+                case _ if kind == _QUERY:
+                    return self._query(decode.query(body))
+                case _ if kind == _PARSE:
+                    return self._parse(*parse_fields(body))
+                case _ if kind == _BIND:
+                    return self._bind(body)
+                case _ if kind == _DESCRIBE:
+                    return self._describe(*decode.target(body))
+                case _ if kind == _EXECUTE:
+                    return self._execute(*decode.execute(body))
+                case _ if kind == _CLOSE:
+                    return self._close(*decode.target(body))
+                case _ if kind == _CALL:
+                    return self._pass(None)
+            return PASS
+        except ProtocolViolation as error:
+            if self._session.tenant.name or self.tenancy.value.name:
+                return PASS  # the server says what is wrong with it
+            self._session.refuse(error)
+            return PASS
+
+    def _pass(self, text: bytes | None) -> int:
+        """A text, or what has none, is for a server."""
+        if self.tenancy.block is Block.FAILED:
+            self._session.refuse(FailedTransaction(IN_FAILED_TRANSACTION))
+        elif not self.tenancy.value.name and (text is None or not concerns_session_only(text)):
+            self._session.refuse(self.none_chosen())
+        else:
+            self.batch = False
+        return PASS
+
+    def _fail(self, error: TiergateError, said: bytes) -> None:
+        session = self._session
+        session.account.stats.error(error.sqlstate)
+        self.failed()
+        session.write(
+            said + encode.error(error.message, error.sqlstate, hint=error.hint, detail=error.detail)
+        )
+
+    def _query(self, text: bytes) -> int:
+        session, tenancy = self._session, self.tenancy
+        opening = session.plane.openings.of(text)
+        if opening is None or not tenancy.can(opening.steps[0]):
+            return self._pass(text)
+        several = opening.statements > 1
+        if several:
+            tenancy.begin()
+        session.unnamed = session.unnamed_by = None
+        out: list[bytes] = []
+        rest = opening.rest
+        for step in opening.steps:
+            if not tenancy.can(step):
+                rest = step.start
+                break
+            try:
+                row = self._described(step, False) if step.column else b""
+                out.append(row + self._perform(step, step.value, step.local, alone=not several, simple=True))
+            except TiergateError as error:
+                self._fail(error, b"".join(out))
+                session.write(encode.ready_for_query(tenancy.status))
+                return DONE
+        if rest < len(text):
+            session.write(b"".join(out))
+            self.again = encode.query(_blank(text[:rest]) + text[rest:])
+            return AGAIN
+        if tenancy.block is Block.NONE:
+            tenancy.end(True)
+        out.append(encode.ready_for_query(tenancy.status))
+        session.write(b"".join(out))
+        return DONE
+
+    def _perform(
+        self, step: Step, value: str | None, local: bool, *, alone: bool, simple: bool = False
+    ) -> bytes:
+        """What an Execute of it is answered with. `alone`: it is a transaction of its own."""
+        tenancy = self.tenancy
+        if step.verb not in (Verb.NAME, Verb.ASK):
+            said = tenancy.control(step)
+            if not tenancy.open:
+                self._portals.clear()
+            return said
+        tenancy.check(step)
+        shown, warning = tenancy.value.name, b""
+        if step.verb is Verb.NAME:
+            tenant = self._find(value)
+            shown = tenant.name
+            if local and tenancy.block is Block.NONE and (alone or not simple) and not step.column:
+                warning = set_local_outside()
+            if not alone or tenancy.block is not Block.NONE:
+                tenancy.begin()
+                tenancy.name(tenant, local=local)
+            elif not local:
+                tenancy.begin()
+                tenancy.name(tenant, local=False)
+                tenancy.end(True)
+        row = encode.data_row([shown]) if step.column else b""
+        return warning + row + encode.command_complete(step.tag)
+
+    def _known(self, name: bytes) -> tuple[Statement, Step] | None:
+        session = self._session
+        statement = session.statements.get(name) if name else session.unnamed
+        if statement is None or (name and not session.maps_statements):
+            return None
+        opening = session.plane.openings.of(statement.text)
+        step = opening.sole if opening is not None else None
+        return None if step is None or not self.tenancy.can(step) else (statement, step)
+
+    def _parse(self, name: bytes, text: bytes, oids: bytes) -> int:
+        session = self._session
+        opening = session.plane.openings.of(text)
+        step = opening.sole if opening is not None else None
+        if step is None or not self.tenancy.can(step) or (name and not session.maps_statements):
+            return self._pass(text)
+
+        def parse() -> bytes:
+            self.tenancy.check(step)
+            verdict = session.judge.judge(text)
+            if not name:
+                session.unnamed, session.unnamed_by = Statement(b"", text, oids, verdict), None
+            elif name in session.statements:
+                raise DuplicateStatement(
+                    f'prepared statement "{name.decode("utf-8", "replace")}" already exists'
+                )
+            else:
+                session.statements[name] = session.plane.pools.catalog.statement(text, oids, verdict)
+            return encode.PARSE_COMPLETE
+
+        return self._answer(parse)
+
+    def _answer(self, answer: Callable[[], bytes]) -> int:
+        self.batch = True
+        try:
+            self._session.write(answer())
+        except TiergateError as error:
+            self._fail(error, b"")
+            self._session.skipping = True
+        return DONE
+
+    def _bind(self, body: bytes) -> int:
+        portal, name, at = bind_names(body)
+        found = self._known(name)
+        if found is None:
+            session = self._session
+            statement = session.statements.get(name) if name else session.unnamed
+            return self._pass(None if statement is None else statement.text)
+
+        def bind() -> bytes:
+            self.tenancy.check(found[1])
+            self._portals[portal] = bound(found[1], name, body, at)
+            return encode.BIND_COMPLETE
+
+        return self._answer(bind)
+
+    def _describe(self, kind: bytes, name: bytes) -> int:
+        if kind == b"P":
+            portal = self._portals.get(name)
+            if portal is None:
+                return self._pass(b"")
+            return self._answer(lambda: self._described(portal.step, portal.binary))
+        found = self._known(name)
+        if found is None:
+            statement = self._session.statements.get(name) if name else self._session.unnamed
+            return self._pass(None if statement is None else statement.text)
+        statement, step = found
+        return self._answer(lambda: _parameters(step, statement.oids) + self._described(step, False))
+
+    def _described(self, step: Step, binary: bool) -> bytes:
+        return encode.row_description([(step.column, _TEXT, int(binary))]) if step.column else encode.NO_DATA
+
+    def _execute(self, name: bytes, most: int) -> int:
+        portal = self._portals.get(name)
+        if portal is None:
+            return self._pass(b"")
+
+        def execute() -> bytes:
+            if portal.spent:
+                if not portal.step.column:
+                    raise FeatureNotSupported(f'portal "{name.decode("utf-8", "replace")}" cannot be run')
+                return encode.command_complete(
+                    "SELECT 0" if portal.step.tag == "SELECT 1" else portal.step.tag
+                )
+            said = self._perform(portal.step, portal.value, portal.local, alone=False)
+            portal.spent = True
+            if portal.step.column and most == 1:
+                return said[: said.rindex(b"C")] + _SUSPENDED
+            return said
+
+        return self._answer(execute)
+
+    def _close(self, kind: bytes, name: bytes) -> int:
+        session = self._session
+        if kind == b"S":
+            if name and not session.maps_statements:
+                return self._pass(b"")
+            if not name:
+                session.unnamed = session.unnamed_by = None
+            elif session.statements.pop(name, None) is not None and session.described:
+                session.described.pop(name, None)
+        elif self._portals.pop(name, None) is None:
+            return self._pass(b"")
+        return self._answer(lambda: encode.CLOSE_COMPLETE)
+
+    def synced(self) -> bytes:
+        """The Sync of a batch that is answered here: the transaction's status."""
+        self.batch = False
+        if self.tenancy.block is Block.NONE:
+            self.tenancy.end(True)
+            self._portals.clear()
+        return self.tenancy.status
+
+
+def _parameters(step: Step, oids: bytes) -> bytes:
+    """The ParameterDescription: what a Parse left open is what PostgreSQL finds."""
+    types = [0] * max(step.value_from, step.local_from)
+    if step.value_from:
+        types[step.value_from - 1] = _TEXT
+    if step.local_from:
+        types[step.local_from - 1] = _BOOL
+    given = [int.from_bytes(oids[at : at + 4], "big") for at in range(2, len(oids), 4)]
+    found = [said or own for said, own in zip(given + [0] * len(types), types, strict=False)]
+    body = b"".join(oid.to_bytes(4, "big") for oid in found)
+    return encode.frame(b"t", len(found).to_bytes(2, "big") + body)
+
+
+def _blank(text: bytes) -> bytes:
+    """Spaces in place of what has been done, so that an error's position is still that in the whole text."""
+    return b"".join(b"\n" if byte == 10 else b" " for byte in text if not 0x80 <= byte < 0xC0)

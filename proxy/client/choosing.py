@@ -1,0 +1,301 @@
+"""Sessions that say in SQL which tenant they speak for.
+
+A login that named no tenant may choose one between transactions or at the beginning of one: SET, set_config() and
+RESET of the tenant's parameter. What opens a transaction is performed and answered by the proxy (`answering.py`);
+the first statement that needs a server takes the session to its tenant's pool, and tells the server of the block
+ahead of it.
+
+Within a transaction that a server has, the tenant is settled: naming another is 25001. Batches of such a session
+are not sent before those ahead of them have been answered, since each may be for another tenant.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from proxy.client.placing import become
+from proxy.errors import (
+    NotAuthorized,
+    ProtocolViolation,
+    QueryCanceled,
+    TenantChangeInTransaction,
+    TenantChangeRefused,
+    TiergateError,
+    UnknownTenant,
+)
+from proxy.model import Tenant
+from proxy.protocol.pipeline import DROP_QUERY
+from proxy.protocol.statements import Statement
+from proxy.protocol.tenancy import Block, Tenancy, nobody
+from proxy.server.connection import IDLE
+from proxy.sql import constants
+from proxy.sql.opening import Step, Verb, concerns_session_only, ends_block, ends_block_early
+from proxy.wire import decode, encode
+from proxy.wire.decode import bind_names
+
+if TYPE_CHECKING:
+    from proxy.client.session import Session
+    from proxy.server.connection import ServerConnection
+
+
+class Portal:
+    """A step that is bound; `spent` once it has been executed."""
+
+    __slots__ = ("binary", "local", "spent", "step", "value")
+
+    def __init__(self, step: Step, value: str | None, local: bool, binary: bool) -> None:
+        self.step, self.value, self.local, self.binary = step, value, local, binary
+        self.spent = False
+
+
+class Choice:
+    """`tenancy` says for whom the session speaks. `refusal` and its kin are asked about what a server is to get."""
+
+    __slots__ = (
+        "_cancelled",
+        "_ends",
+        "_error_before",
+        "_over",
+        "_portals",
+        "_served",
+        "_session",
+        "_stale",
+        "batch",
+        "tenancy",
+    )
+
+    def __init__(self, session: Session, home: Tenant) -> None:
+        self._session = session
+        self.tenancy = Tenancy(home)
+        self.batch = False  # part of the batch at hand has been answered here
+        self._portals: dict[bytes, Portal] = {}
+        self._ends: set[bytes] = set()  # portals on the server that end the transaction
+        self._over = False  # one of them has been executed
+        self._error_before = b""
+        self._stale = False  # the registry has changed
+        self._served = False  # a server has what was asked since the last transaction
+        self._cancelled = False  # what waited for the block that is being begun
+
+    @property
+    def answers(self) -> bool:
+        """A Sync is answered here."""
+        return self.batch or self.tenancy.block in (Block.HELD, Block.FAILED)
+
+    # --- which tenant -------------------------------------------------------------------------------
+
+    def _find(self, value: str | None) -> Tenant:
+        """Raises what the client is to read."""
+        session = self._session
+        if value is None:
+            return self.tenancy.home
+        if not value:
+            return nobody(session.plane.registry.lobby())
+        user, registry = session.user, session.plane.registry
+        tenant = registry.known(value)
+        if tenant is None:
+            if user.tenants is None or value in user.tenants:
+                raise UnknownTenant(f'tenant "{value}" does not exist')
+            raise TenantChangeRefused(f'user "{user.name}" may not act for tenant "{value}"')
+        self._check(tenant)
+        return tenant
+
+    def _check(self, tenant: Tenant) -> None:
+        session = self._session
+        if not session.user.may_act_for(tenant):
+            raise TenantChangeRefused(f'user "{session.user.name}" may not act for tenant "{tenant.name}"')
+        if not tenant.active or session.plane.registry.is_disabled("tenant", tenant.name):
+            raise TenantChangeRefused(f'tenant "{tenant.name}" is suspended')
+
+    def follow(self) -> None:
+        """The registry has changed. Raises what ends the session."""
+        session = self._session
+        plane = session.plane
+        user = plane.registry.user(session.user.name)
+        if user is None:
+            raise NotAuthorized(f'user "{session.user.name}" may not log in any more')
+        session.epoch = plane.registry.epoch
+        session.user, session.user_account = user, plane.accounts.user(user)
+        self._stale = True
+
+    def turn(self) -> bool:
+        """Takes the session to the tenant that its next statement is for. False: it has an error to answer."""
+        session, tenancy = self._session, self.tenancy
+        if tenancy.value is session.tenant and not self._stale:
+            return True
+        try:
+            if self._stale:
+                tenancy.renew(session.plane.registry.known)
+            if tenancy.value.name:
+                self._check(tenancy.value)
+            become(session, tenancy.value)
+        except TiergateError as error:
+            session.refuse(error)
+            return False
+        self._stale = False
+        return True
+
+    def serves(self, server: ServerConnection) -> bytes:
+        """A transaction begins on that connection; returns what it must be told of it first."""
+        self._error_before = server.last_error
+        self._served = True
+        texts = self.tenancy.texts
+        self.tenancy.served()
+        self._attend()
+        return texts
+
+    def open(self, server: ServerConnection, texts: bytes) -> None:
+        """Brings the session's state and begins its block; what it asks waits until both are confirmed."""
+        session = self._session
+        ahead = server.apply(session.state_needed)
+        server.expect(DROP_QUERY)
+        session.holding = session.opening = True
+        server.send(ahead + encode.query(texts))
+
+    def opened(self, server: ServerConnection) -> bool:
+        """Something of that is confirmed. Whether requests may follow."""
+        session = self._session
+        if server.status != IDLE:
+            if not session.cancel_wanted:
+                session.opening = False
+                return True
+            session.cancel_wanted, self._cancelled = False, True
+            server.expect(DROP_QUERY)
+            server.send(encode.query(b"ROLLBACK"))
+        elif self._cancelled:
+            self._cancelled = session.opening = session.holding = False
+            session.loosen(server)
+            session.refuse(QueryCanceled("canceling statement due to user request"))
+            session.resume()
+        return False  # so far only the state is settled
+
+    def _attend(self) -> None:
+        """Texts are looked at, and the ends of transactions heard, where it matters."""
+        self._session.look_at_texts(not self._session.tenant.name or self.tenancy.open)
+
+    # --- what becomes of a transaction ---------------------------------------------------------------
+
+    def block_ended(self, committed: bool) -> None:
+        self.tenancy.committed = committed
+
+    def ended(self, server: ServerConnection) -> None:
+        """The server is in no transaction, and nothing is owed."""
+        if not self._served:
+            return
+        tenancy = self.tenancy
+        self._served = self._over = False
+        self._ends.clear()
+        if tenancy.open:
+            committed = tenancy.committed
+            tenancy.end(server.last_error is self._error_before if committed is None else committed)
+            self._portals.clear()
+        self._attend()
+
+    def resets_all(self, server: ServerConnection | None) -> None:
+        """A RESET ALL has been sent."""
+        if not self.tenancy.open and server is not None:
+            self._error_before = server.last_error
+        self.tenancy.go_home()
+        self._attend()
+
+    def discarded(self) -> None:
+        """A DISCARD ALL is done."""
+        self.tenancy.go_home_now()
+        self._portals.clear()
+
+    def failed(self) -> None:
+        """What was asked has failed before a server had it."""
+        self.tenancy.fail()
+        self._portals.clear()
+
+    def none_chosen(self) -> TiergateError:
+        guc = self._session.plane.options.tenant_guc
+        return TenantChangeRefused(
+            "no tenant has been chosen", hint=f"Choose one: SET {guc} = 'NAME', or name it when connecting."
+        )
+
+    # --- what a server is asked ----------------------------------------------------------------------
+
+    def refusal(self, text: bytes) -> TiergateError | None:
+        """Of any text, where texts are looked at."""
+        if self._over:
+            return TenantChangeInTransaction(
+                "the transaction of another tenant has ended within this batch", hint="Send a Sync behind it."
+            )
+        if not self._session.tenant.name and not concerns_session_only(text):
+            return self.none_chosen()
+        if self.tenancy.returns and ends_block_early(text):
+            return TenantChangeInTransaction(
+                "the session's tenant changes with the end of this transaction, which must be the last statement",
+                hint="Send what follows by itself.",
+            )
+        return None
+
+    def naming(self, text: bytes) -> TiergateError | None:
+        """Of a text that touches the tenant's parameter."""
+        opening = self._session.plane.openings.of(text)
+        step = opening.sole if opening is not None else None
+        if step is None or step.verb is not Verb.NAME:
+            guc = self._session.plane.options.tenant_guc
+            return TenantChangeRefused(
+                f'parameter "{guc}" cannot be changed in this way: it names the tenant of this session',
+                hint=f"SET {guc}, or SELECT set_config('{guc}', ...), by itself.",
+            )
+        if step.value_from or step.local_from:
+            return None  # what it is bound to will show
+        return self._naming(step.value, step.local)
+
+    def _naming(self, value: str | None, local: bool) -> TiergateError | None:
+        tenancy = self.tenancy
+        now = self._session.tenant
+        if value is not None and value == now.name and (local or tenancy.own is now is tenancy.lasting):
+            return None
+        return TenantChangeInTransaction(
+            "the tenant cannot be changed within a transaction",
+            hint="Choose it before the transaction's first statement.",
+        )
+
+    def binding(self, statement: Statement, name: bytes, frame: bytes, whole: bool) -> TiergateError | None:
+        """Of a Bind of a statement."""
+        session = self._session
+        portal, _, at = bind_names(frame[5:])
+        self._ends.discard(portal)
+        if session.strict:
+            refused = self.refusal(statement.text)
+            if refused is not None:
+                return refused
+            if self.tenancy.returns and ends_block(statement.text):
+                self._ends.add(portal)
+        if not statement.verdict.touches_tenant(session.plane.options.tenant_guc):
+            return None
+        opening = session.plane.openings.of(statement.text)
+        step = opening.sole if opening is not None else None
+        if step is None or not whole:
+            return self.naming(b"")
+        try:
+            found = bound(step, name, frame[5:], at)
+        except TiergateError as error:
+            return error
+        return self._naming(found.value, found.local)
+
+    def executing(self, portal: bytes) -> None:
+        self._over = self._over or portal in self._ends
+
+
+def bound(step: Step, name: bytes, body: bytes, at: int) -> Portal:
+    """The portal that a Bind makes. Raises ProtocolViolation and what else PostgreSQL says."""
+    values, formats, results = decode.bind_values(body, at)
+    needs = max(step.value_from, step.local_from)
+    if len(values) != needs:
+        raise ProtocolViolation(
+            f"bind message supplies {len(values)} parameters, but prepared statement "
+            f'"{name.decode("utf-8", "replace")}" requires {needs}'
+        )
+    value, local = step.value, step.local
+    if step.value_from:
+        raw = values[step.value_from - 1]
+        value = None if raw is None else raw.decode("utf-8", "surrogateescape")
+    if step.local_from:
+        flag = values[step.local_from - 1]
+        binary = formats[step.local_from - 1] == 1
+        local = flag == b"\1" if binary else constants.says_true((flag or b"").decode("latin-1"))
+    return Portal(step, value, local, bool(results and results[0] == 1))

@@ -1,0 +1,220 @@
+"""Which tenant a session speaks for, as PostgreSQL scopes a parameter, and transaction blocks that no server knows yet.
+
+A name that is SET holds from then on and lasts if the transaction commits; one that is SET LOCAL holds until it
+ends; both go back with a savepoint. A BEGIN is held back, with what belongs to it, since only what follows says
+which server the transaction is for. So long the block is ours, and we answer for it in PostgreSQL's words; when its
+first real statement comes, `texts` are what the server must be told before. From then on the server says what
+becomes of the block, and which tenant it is for is settled until its end.
+
+A session that has chosen none speaks for NOBODY.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+
+from proxy.errors import FailedTransaction, UnknownSavepoint
+from proxy.model import Tenant
+from proxy.sql.opening import Step, Verb
+from proxy.wire import encode
+
+
+def nobody(cluster: str) -> Tenant:
+    """Whom a session speaks for that has chosen no tenant; `cluster` answers what concerns the session only."""
+    return Tenant("", "", cluster)
+
+
+class Block(Enum):
+    NONE = "none"
+    HELD = "held"  # begun for the client, of which no server knows
+    FAILED = "failed"  # the same after an error
+    SERVED = "served"  # the server has it
+
+
+IN_FAILED_TRANSACTION = "current transaction is aborted, commands ignored until end of transaction block"
+
+
+class _Savepoint:
+    __slots__ = ("lasting", "name", "text", "value")
+
+    def __init__(self, name: str, text: bytes, value: Tenant, lasting: Tenant) -> None:
+        self.name, self.text, self.value, self.lasting = name, text, value, lasting
+
+
+class Tenancy:
+    """`home` is what the login said, `own` the session's, `value` whom it speaks for now, `lasting` what becomes
+    its own if the transaction commits. `open`: a transaction is open in which that may differ."""
+
+    __slots__ = (
+        "_begins", "_savepoints", "block", "committed", "home", "lasting", "open", "own", "value",
+    )  # fmt: skip
+
+    def __init__(self, home: Tenant) -> None:
+        self.home = self.own = self.value = self.lasting = home
+        self.open = False
+        self.block = Block.NONE
+        self.committed: bool | None = None  # how the server's block ended, as far as it has been heard
+        self._begins: list[bytes] = []
+        self._savepoints: list[_Savepoint] = []
+
+    @property
+    def status(self) -> bytes:
+        """Of the transaction, where no server has it."""
+        return {Block.HELD: b"T", Block.FAILED: b"E"}.get(self.block, b"I")
+
+    @property
+    def returns(self) -> bool:
+        """With the transaction's end the session may come to speak for another tenant than now."""
+        return self.open and (self.value is not self.own or self.value is not self.lasting)
+
+    @property
+    def texts(self) -> bytes:
+        """What a server must be told before the first statement of a block that was held back; b"" for none."""
+        if self.block is not Block.HELD:
+            return b""
+        return b"\n;".join([*self._begins, *(savepoint.text for savepoint in self._savepoints)])
+
+    # --- names --------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """A transaction is open from here on, if none is."""
+        if not self.open:
+            self.open = True
+            self.committed = None
+            self.value = self.lasting = self.own
+
+    def name(self, tenant: Tenant, *, local: bool) -> None:
+        """Within an open transaction."""
+        self.value = tenant
+        if not local:
+            self.lasting = tenant
+
+    def renew(self, known: Callable[[str], Tenant | None]) -> None:
+        """Takes up what the registry says of them now; one that is gone stays as it was."""
+        self.home, self.own, self.value, self.lasting = (
+            known(tenant.name) or tenant for tenant in (self.home, self.own, self.value, self.lasting)
+        )
+        for savepoint in self._savepoints:
+            savepoint.value = known(savepoint.value.name) or savepoint.value
+            savepoint.lasting = known(savepoint.lasting.name) or savepoint.lasting
+
+    def go_home(self) -> None:
+        """A RESET ALL, which has no effect before the transaction's end."""
+        self.begin()
+        self.lasting = self.home
+
+    def end(self, committed: bool) -> None:
+        if self.open:
+            if committed:
+                self.own = self.lasting
+            self.open = False
+            self.block = Block.NONE
+            self.value = self.lasting = self.own
+            self._begins.clear()
+            self._savepoints.clear()
+
+    def go_home_now(self) -> None:
+        """A DISCARD ALL, which no transaction has."""
+        self.end(False)
+        self.own = self.value = self.lasting = self.home
+
+    # --- blocks that are held back --------------------------------------------------------------------
+
+    def fail(self) -> None:
+        """A statement has failed of which no server knows."""
+        if self.block is Block.NONE:
+            self.end(False)
+        else:
+            self.block = Block.FAILED
+
+    def served(self) -> None:
+        """The server has been told of the block."""
+        if self.block is Block.HELD:
+            self.block = Block.SERVED
+
+    def can(self, step: Step) -> bool:
+        """False where only a server can do it."""
+        return not (
+            (step.verb is Verb.SET_TRANSACTION and self._savepoints)
+            or (self.block is Block.NONE and step.verb in (Verb.SAVEPOINT, Verb.RELEASE, Verb.ROLLBACK_TO))
+        )
+
+    def check(self, step: Step) -> None:
+        """Raises what PostgreSQL says to any statement in a failed transaction but those that end its failure."""
+        if self.block is Block.FAILED and step.verb not in (Verb.COMMIT, Verb.ROLLBACK, Verb.ROLLBACK_TO):
+            raise FailedTransaction(IN_FAILED_TRANSACTION)
+
+    def control(self, step: Step) -> bytes:
+        """Performs a step that names no tenant; what the client reads, but for the ReadyForQuery."""
+        self.check(step)
+        return _CONTROLS[step.verb](self, step)
+
+    def _begin(self, step: Step) -> bytes:
+        if self.block is Block.HELD:
+            if step.options:
+                self._begins.append(step.text)
+            warning = encode.notice(
+                "there is already a transaction in progress", sqlstate="25001", severity="WARNING"
+            )
+            return warning + encode.command_complete(step.tag)
+        self.begin()
+        self.block = Block.HELD
+        self._begins.append(step.text)
+        return encode.command_complete(step.tag)
+
+    def _set_transaction(self, step: Step) -> bytes:
+        if self.block is Block.NONE:
+            return _outside(
+                "SET TRANSACTION can only be used in transaction blocks"
+            ) + encode.command_complete("SET")
+        self._begins.append(step.text)
+        return encode.command_complete("SET")
+
+    def _end(self, step: Step) -> bytes:
+        if self.block is Block.NONE:
+            return _outside("there is no transaction in progress") + encode.command_complete(step.tag)
+        committed = step.verb is Verb.COMMIT and self.block is Block.HELD
+        self.end(committed)
+        return encode.command_complete("COMMIT" if committed else "ROLLBACK")
+
+    def _savepoint(self, step: Step) -> bytes:
+        self._savepoints.append(_Savepoint(step.name, step.text, self.value, self.lasting))
+        return encode.command_complete(step.tag)
+
+    def _found(self, step: Step) -> int:
+        for at in range(len(self._savepoints) - 1, -1, -1):
+            if self._savepoints[at].name == step.name:
+                return at
+        raise UnknownSavepoint(f'savepoint "{step.name}" does not exist')
+
+    def _release(self, step: Step) -> bytes:
+        del self._savepoints[self._found(step) :]
+        return encode.command_complete(step.tag)
+
+    def _rollback_to(self, step: Step) -> bytes:
+        at = self._found(step)
+        del self._savepoints[at + 1 :]
+        self.value, self.lasting = self._savepoints[at].value, self._savepoints[at].lasting
+        self.block = Block.HELD
+        return encode.command_complete(step.tag)
+
+
+_CONTROLS = {
+    Verb.BEGIN: Tenancy._begin,
+    Verb.SET_TRANSACTION: Tenancy._set_transaction,
+    Verb.SAVEPOINT: Tenancy._savepoint,
+    Verb.RELEASE: Tenancy._release,
+    Verb.ROLLBACK_TO: Tenancy._rollback_to,
+    Verb.COMMIT: Tenancy._end,
+    Verb.ROLLBACK: Tenancy._end,
+}
+
+
+def _outside(message: str) -> bytes:
+    """PostgreSQL's warning about a statement that means something in a transaction block only."""
+    return encode.notice(message, sqlstate="25P01", severity="WARNING")
+
+
+def set_local_outside() -> bytes:
+    return _outside("SET LOCAL can only be used in transaction blocks")

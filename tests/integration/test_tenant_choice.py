@@ -1,0 +1,454 @@
+"""A service user says in SQL which tenant it speaks for; what it reads is what PostgreSQL says to the same script."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.integration.tables import one_connection
+from tests.rawclient import (
+    SYNC,
+    Frame,
+    RawClient,
+    ask,
+    bind,
+    close,
+    describe,
+    error_fields,
+    execute,
+    kinds,
+    parse,
+    query,
+    rows,
+    sqlstates,
+)
+
+if TYPE_CHECKING:
+    from proxy.cli.embedded import EmbeddedServer
+    from tests.conftest import StartProxy
+    from tests.integration.running import Proxy
+
+Tables = dict[str, dict[str, Any]]
+WHO = "SELECT current_setting('app.tenant_id', true), count(*), min(tenant_id), max(tenant_id) FROM orders"
+STD_2_ID = "0b0e7a34-3c55-4b60-9c3c-3b9f7d1e2a01"
+SUPERUSER = {"tenants": "*", "auth_type": "trust"}
+
+
+def service(tables: Tables, mode: str = "transaction", size: int = 1) -> Tables:
+    """A service user of several tenants."""
+    tenants = ["std_1", "std_2", "ent_1", "vip_1"]
+    return one_connection(tables, mode, size) | {"user.app": tables["user.app"] | {"tenants": tenants}}
+
+
+@pytest.fixture
+def proxy(start_proxy: StartProxy, all_tiers: Tables) -> Proxy:
+    return start_proxy(service(all_tiers), default_tenant="std_1")
+
+
+@pytest.fixture
+def lobby(start_proxy: StartProxy, all_tiers: Tables) -> Proxy:
+    """There is no tenant for those who name none."""
+    return start_proxy(service(all_tiers))
+
+
+def direct(server: EmbeddedServer, home: str = "std_1") -> RawClient:
+    return RawClient(server.port).log_in(
+        "app", "appdb", "app-secret", parameters={"options": f"-c app.tenant_id={home}"}
+    )
+
+
+def heard(frames: list[Frame]) -> list[tuple[str, Any]]:
+    """What must be equal: everything but the wording, and what only one side can know, of errors."""
+    found: list[tuple[str, Any]] = []
+    for frame in frames:
+        if frame.kind in "EN":
+            fields = error_fields(frame.body)
+            found.append((frame.kind, (fields["S"], fields["C"], fields["M"], fields.get("P"))))
+        elif frame.kind == "T" or frame.kind != "S":
+            found.append((frame.kind, frame.body))
+    return found
+
+
+def same(proxy: Proxy, server: EmbeddedServer, script: list[bytes]) -> None:
+    with direct(server) as other:
+        client = proxy.raw("app")
+        for number, data in enumerate(script):
+            ready = max(1, sum(frame.kind in "QS" for frame in _frames(data)))
+            expected, found = other.ask(data, ready), client.ask(data, ready)
+            assert heard(found) == heard(expected), (number, data)
+
+
+def _frames(data: bytes) -> list[Frame]:
+    found = []
+    while data:
+        end = 1 + int.from_bytes(data[1:5], "big")
+        found.append(Frame(chr(data[0]), data[5:end]))
+        data = data[end:]
+    return found
+
+
+def x(text: str, values: list[str] | None = None) -> bytes:
+    return ask(text, values or []) + SYNC
+
+
+def q(*texts: str) -> list[bytes]:
+    return [query(text) for text in texts]
+
+
+S1, S2 = (f"SET app.tenant_id = '{tenant}'" for tenant in ("std_1", "std_2"))
+L1, L2 = (f"SET LOCAL app.tenant_id = '{tenant}'" for tenant in ("std_1", "std_2"))
+CONFIG = "SELECT set_config('app.tenant_id', $1, false)"
+SERIALIZABLE = "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE"
+REPEATABLE = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"
+RUN = bind() + execute()
+SCRIPTS = {
+    "set": q(S2, WHO, "SHOW app.tenant_id", "RESET app.tenant_id", WHO),
+    "set to default": q(S2, "SET app.tenant_id TO DEFAULT", WHO),
+    "spelled otherwise": q('SET "app"."Tenant_ID" TO std_2', WHO, "set session APP.tenant_id = 'std_1'", WHO),
+    "by function": q("SELECT set_config('app.tenant_id', 'std_2', false)", WHO,
+        "SELECT set_config('App.Tenant_id', 'std_1', false) AS x", WHO),
+    "by function with its schema": q("SELECT pg_catalog.set_config('app.tenant_id', 'std_2', 'off')", WHO),
+    "local": q("BEGIN", L2, WHO, "COMMIT", WHO),
+    "local by function": q("BEGIN", "SELECT set_config('app.tenant_id', 'std_2', true)", WHO, "ROLLBACK", WHO),
+    "local outside": q(L2, WHO, "SELECT set_config('app.tenant_id', 'std_2', true)", WHO),
+    "set that is committed": q("BEGIN", S2, WHO, "COMMIT", WHO),
+    "set that is rolled back": q("BEGIN", S2, WHO, "ROLLBACK", WHO),
+    "set that fails": q("BEGIN", S2, "SELECT 1/0", "COMMIT", WHO),
+    "set in a block without work": q("BEGIN", S2, "COMMIT", WHO, "BEGIN", S1, "ROLLBACK", WHO),
+    "set and local": q("BEGIN", S2, L1, WHO, "COMMIT", WHO),
+    "local and set": q("BEGIN", L1, S2, WHO, "COMMIT", WHO),
+    "savepoints": q(
+        "BEGIN", "SAVEPOINT a", S2, "SAVEPOINT b", L1, "ROLLBACK TO b",
+        "SHOW app.tenant_id", "RELEASE b", "SELECT current_setting('app.tenant_id')", "ROLLBACK TO SAVEPOINT a", WHO,
+        "ROLLBACK TO a",
+        WHO, "COMMIT", WHO,
+    ),
+    "a savepoint that is released": q("BEGIN", "SAVEPOINT a", S2, "RELEASE a", WHO, "COMMIT", WHO),
+    "an unknown savepoint": q("BEGIN", "SAVEPOINT a", "ROLLBACK TO b", WHO, "SHOW app.tenant_id", "SAVEPOINT c",
+        "ROLLBACK TO a", WHO, "COMMIT"),
+    "a failed block": q("BEGIN", "RELEASE nothing", "BEGIN", "SET TRANSACTION READ ONLY", "COMMIT", WHO),
+    "savepoints of the server": q("BEGIN", "SAVEPOINT a", "SELECT 1/0", "ROLLBACK TO a", WHO, "COMMIT", WHO),
+    "options": q("BEGIN ISOLATION LEVEL SERIALIZABLE, READ ONLY", "SHOW transaction_isolation",
+        "SHOW transaction_read_only", "COMMIT"),
+    "set transaction": q("START TRANSACTION", REPEATABLE, L2, "SHOW transaction_isolation", WHO, "END"),
+    "set transaction behind a savepoint": q("BEGIN", "SAVEPOINT a", SERIALIZABLE, "ROLLBACK TO a", "COMMIT"),
+    "set transaction outside": q("SET TRANSACTION READ ONLY", WHO),
+    "begin twice": q("BEGIN", "BEGIN READ ONLY", "SHOW transaction_read_only", "BEGIN", "COMMIT", "COMMIT"),
+    "no block": q("COMMIT", "ROLLBACK", "SAVEPOINT a", "RELEASE a", "ROLLBACK TO a", WHO),
+    "comments": q("/* request 1 */ BEGIN -- go", "-- who\nSET LOCAL app.tenant_id = 'std_2' /* it */", WHO,
+        "/**/ROLLBACK;", WHO),
+    "several": q("BEGIN; SET LOCAL app.tenant_id = 'std_2'; " + WHO + "; COMMIT", WHO, S2 + "; " + WHO, WHO),
+    "several that are done here": q("BEGIN; SAVEPOINT a; SET LOCAL app.tenant_id = 'std_2'", WHO, "COMMIT",
+        "BEGIN; COMMIT; " + WHO),
+    "several that fail": q("SET app.tenant_id = 'std_2'; SELECT 1/0", WHO,
+        "SET app.tenant_id = 'std_2'; SELECT nosuch FROM orders", WHO,
+                           L2 + "; " + WHO, WHO, "BEGIN; SELECT 1/0", WHO, "ROLLBACK", WHO),
+    "a syntax error": q("BEGIN", "SET LOCAL work_mem", "ROLLBACK", "BEGIN ISOLATION LEVEL NONE", "SELEC",
+        "BEGIN; SELEC", WHO),
+    "reset all": q(S2, "RESET ALL", WHO),
+    "reset all in a block": q(S2, "BEGIN", L2, "RESET app.tenant_id", WHO, "COMMIT", WHO),
+    "reset all that is rolled back": q(S2, "BEGIN", "RESET ALL", "ROLLBACK", WHO),
+    "discard all": q(S2, WHO, "DISCARD ALL", WHO),
+    "extended": [
+        x(S2), x(WHO), x("SHOW app.tenant_id"), x(CONFIG, ["std_1"]),
+        x(WHO), x("BEGIN"), x("SELECT set_config('app.tenant_id', $1, $2)", ["std_2", "t"]), x(WHO), x("COMMIT"), x(WHO),
+    ],
+    "prepared": [
+        parse("SELECT set_config('app.tenant_id', $1, true)", "who") + describe("S", "who") + SYNC, parse("BEGIN",
+        "b") + SYNC,
+        parse("BEGIN", "b") + SYNC,
+        bind(name="b") + execute() + bind(["std_2"], name="who") + describe("P") + execute() + SYNC, x(WHO), x("COMMIT"),
+        x(WHO), close("S", "who") + close("S", "none") + close("P", "none") + SYNC, bind(["std_2"],
+        name="who") + execute() + SYNC,
+    ],
+    "in one batch": [
+        parse("BEGIN") + RUN + parse(L2) + bind() + describe("P") + execute() + parse(WHO) + bind()
+        + describe("P") + execute() + SYNC, x("ROLLBACK"), x(WHO),
+    ],
+    "an autocommit batch": [
+        parse(S2) + RUN + parse(WHO) + RUN + SYNC, x(WHO),
+        parse(S1) + RUN + parse("SELECT 1/0") + RUN + SYNC, x(WHO),
+    ],
+    "row limits": [
+        parse("SHOW app.tenant_id") + bind() + execute(rows=1) + execute() + SYNC,
+        parse("SELECT set_config('app.tenant_id', 'std_2', false)") + bind(portal="p") + execute("p",
+        rows=5) + close("P", "p") + SYNC, x(WHO),
+    ],
+    "wrong number of values": [parse(CONFIG, "w") + bind(name="w") + execute() + SYNC, x(WHO)],
+    "errors in a block": [x("BEGIN"), x("ROLLBACK TO x"), x(L2), x(WHO), SYNC, x("ROLLBACK"), SYNC],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_reads_what_it_reads_direct(name: str, proxy: Proxy, shared: EmbeddedServer) -> None:
+    same(proxy, shared, SCRIPTS[name])
+
+
+def tenant_of(client: RawClient) -> str | None:
+    """Whose rows it reads; one tenant's at most."""
+    found = client.rows("SELECT DISTINCT tenant_id FROM orders")
+    assert len(found) <= 1
+    return found[0][0] if found else None
+
+
+def test_a_prepared_transaction_keeps_what_was_set(proxy: Proxy) -> None:
+    client = proxy.raw("app")
+    for text in ("BEGIN", "SET app.tenant_id = 'std_2'", "SELECT 1", "PREPARE TRANSACTION 'choice'"):
+        client.checked(client.query(text))
+    assert tenant_of(client) == "std_2"
+    client.checked(client.query("ROLLBACK PREPARED 'choice'"))
+
+
+def test_the_pool_of_the_tenant_serves_it(proxy: Proxy) -> None:
+    client = proxy.raw("app")
+    where = "SELECT name FROM where_am_i"
+    for tenant, place in (("std_2", "shared"), ("ent_1", "dedicated"), ("vip_1", "vip"), ("std_1", "shared")):
+        client.checked(client.query(f"SET app.tenant_id = '{tenant}'"))
+        assert client.value(where) == place
+        (row,) = [r for r in proxy.console("SHOW CLIENTS") if r["user"] == "app"]
+        assert (row["tenant"], row["cluster"]) == (
+            tenant,
+            {"dedicated": "ent", "vip": "vip-1"}.get(place, place),
+        )
+        client.checked(client.query("BEGIN; SET LOCAL app.tenant_id = 'ent_1'"))
+        assert client.value(where) == "dedicated"
+        client.checked(client.query("COMMIT"))
+        assert client.value(where) == place
+
+
+def test_by_id(proxy: Proxy) -> None:
+    client = proxy.raw("app")
+    client.checked(client.query(f"SET app.tenant_id = '{STD_2_ID.upper()}'"))
+    assert client.value("SHOW app.tenant_id") == "std_2"
+    assert client.rows(WHO)[0][:2] == ["std_2", "30"]
+
+
+@pytest.mark.parametrize(
+    ("text", "sqlstate"),
+    [
+        ("SET app.tenant_id = 'free_1'", "42501"),  # another's
+        ("SET app.tenant_id = 'none'", "42501"),
+        ("SELECT set_config('app.tenant_id', 'free_1', false)", "42501"),
+        ("SELECT set_config('app.tenant_id', 'std_2', false), 1", "42501"),
+        ("SELECT set_config('app.' || 'tenant_id', 'std_2', false)", "42501"),
+        ("SET app.tenant_id FROM CURRENT", "42501"),
+        ("ALTER ROLE app SET app.tenant_id = 'std_2'", "42501"),
+        ("CREATE FUNCTION f() RETURNS int LANGUAGE sql SET app.tenant_id = 'std_2' AS 'SELECT 1'", "42501"),
+        ("SELECT 1; SET app.tenant_id = 'std_2'", "42501"),
+        ("UPDATE pg_settings SET setting = 'std_2' WHERE name = 'app.tenant_id'", "42501"),
+        ("DO $$ BEGIN PERFORM set_config('app.tenant_id', 'std_2', false); END $$", "42501"),
+    ],
+)
+def test_what_is_refused(text: str, sqlstate: str, proxy: Proxy) -> None:
+    client = proxy.raw("app")
+    for data in (query(text), ask(text) + SYNC):
+        assert sqlstates(client.ask(data)) in ([sqlstate], ["42601"])
+        assert client.rows(WHO)[0][0] == "std_1"
+    client.checked(client.query("BEGIN"))
+    assert sqlstates(client.query(text)) == [sqlstate]
+    assert sqlstates(client.query(WHO)) == ["25P02"]
+    client.checked(client.query("ROLLBACK"))
+    assert tenant_of(client) == "std_1"
+
+
+def test_within_a_transaction_the_tenant_is_settled(proxy: Proxy) -> None:
+    client = proxy.raw("app")
+    for change in (
+        query("SET app.tenant_id = 'std_2'"),
+        query("SET LOCAL app.tenant_id = 'std_2'"),
+        query("RESET app.tenant_id"),
+        ask("SET LOCAL app.tenant_id = 'std_2'") + SYNC,
+        ask("SELECT set_config('app.tenant_id', $1, true)", ["std_2"]) + SYNC,
+    ):
+        client.checked(client.query("BEGIN"))
+        client.checked(client.query(WHO))
+        assert sqlstates(client.ask(change)) == ["25001"]
+        assert sqlstates(client.query(WHO)) == ["25P02"]
+        client.checked(client.query("ROLLBACK"))
+        assert tenant_of(client) == "std_1"
+
+
+def test_the_same_tenant_may_be_named_within_its_transaction(proxy: Proxy) -> None:
+    client = proxy.raw("app")
+    client.checked(client.query("BEGIN"))
+    assert tenant_of(client) == "std_1"
+    for change in (
+        query("SET app.tenant_id = 'std_1'"),
+        query("SET LOCAL app.tenant_id = 'std_1'"),
+        ask("SELECT set_config('app.tenant_id', $1, $2)", ["std_1", "t"]) + SYNC,
+    ):
+        client.checked(client.ask(change))
+        assert tenant_of(client) == "std_1"
+    client.checked(client.query("COMMIT"))
+    (row,) = [r for r in proxy.console("SHOW CLIENTS") if r["user"] == "app"]
+    assert row["state"] != "pinned"
+    assert not row["pins"]
+
+
+def test_nothing_runs_behind_the_end_of_another_tenants_transaction(proxy: Proxy) -> None:
+    """In one text or batch with the COMMIT it would run as the tenant whose transaction has ended."""
+    client = proxy.raw("app")
+    for end in (
+        query("COMMIT; " + WHO),
+        query("COMMIT AND CHAIN"),
+        query("/* */ END; SELECT 1"),
+        ask("COMMIT") + ask(WHO) + SYNC,
+        parse("COMMIT", "end")
+        + bind(name="end", portal="p")
+        + execute("p")
+        + parse(WHO)
+        + bind()
+        + execute()
+        + SYNC,
+    ):
+        client.checked(client.query("BEGIN; SET LOCAL app.tenant_id = 'std_2'"))
+        client.checked(client.query(WHO))
+        assert sqlstates(client.ask(end)) == ["25001"]
+        client.query("ROLLBACK")
+        assert tenant_of(client) == "std_1"
+    client.checked(client.query("BEGIN"))
+    client.checked(client.query(WHO))
+    client.checked(client.query("COMMIT; " + WHO))  # the same tenant
+
+
+def test_requests_that_do_not_wait_for_answers(proxy: Proxy) -> None:
+    client = proxy.raw("app")
+    tenants = ["std_2", "ent_1", "std_1", "std_2"]
+    data = b"".join(
+        query(f"SET app.tenant_id = '{t}'") + query("SELECT current_setting('app.tenant_id'), 1")
+        for t in tenants
+    )
+    assert [row[0] for row in rows(client.ask(data, 8))] == tenants
+    data = b"".join(
+        query("BEGIN")
+        + query(f"SET LOCAL app.tenant_id = '{t}'")
+        + query("SELECT current_setting('app.tenant_id'), 1")
+        + query("COMMIT")
+        for t in tenants
+    )
+    assert [row[0] for row in rows(client.ask(data, 16))] == tenants
+    data = b"".join(
+        ask("SELECT set_config('app.tenant_id', $1, false)", [t])
+        + SYNC
+        + ask("SELECT current_setting('app.tenant_id'), 1")
+        + SYNC
+        for t in tenants
+    )
+    assert [row[0] for row in rows(client.ask(data, 8))][1::2] == tenants
+
+
+# --- where no tenant has been chosen ----------------------------------------------------------------
+
+
+def test_before_a_tenant_is_chosen(lobby: Proxy) -> None:
+    client = lobby.raw("app")
+    for data in (
+        query("SELECT 1"),
+        query(WHO),
+        ask(WHO) + SYNC,
+        query("SELECT * FROM items; SELECT 1"),
+        query("TABLE items"),
+    ):
+        (error,) = [error_fields(f.body) for f in client.ask(data) if f.kind == "E"]
+        assert error["C"] == "42501"
+        assert "SET app.tenant_id" in error["H"]
+    assert client.value("SHOW app.tenant_id") == ""
+    assert client.value("SELECT current_setting('app.tenant_id', true)") == ""
+    client.checked(client.query("SET app.tenant_id = 'std_2'"))
+    assert tenant_of(client) == "std_2"
+    client.checked(client.query("RESET app.tenant_id"))
+    assert sqlstates(client.query(WHO)) == ["42501"]
+    client.checked(client.query("SET app.tenant_id = 'std_1'"))
+    client.checked(client.query("SET app.tenant_id = ''"))
+    assert sqlstates(client.query(WHO)) == ["42501"]
+
+
+def test_a_block_before_a_tenant_is_chosen(lobby: Proxy) -> None:
+    client = lobby.raw("app")
+    client.checked(client.query("BEGIN"))
+    client.checked(client.query("SET LOCAL app.tenant_id = 'std_2'"))
+    assert tenant_of(client) == "std_2"
+    client.checked(client.query("COMMIT"))
+    client.checked(client.query("BEGIN"))
+    assert sqlstates(client.query(WHO)) == ["42501"]
+    assert sqlstates(client.query("SET LOCAL app.tenant_id = 'std_2'")) == ["25P02"]
+    assert kinds(client.query("ROLLBACK")) == "CZ"
+
+
+def test_what_concerns_the_session_alone_needs_no_tenant(lobby: Proxy) -> None:
+    """Drivers and their pools ask such things when they connect and when they give a connection back."""
+    client = lobby.raw("app")
+    for text in (
+        "select pg_catalog.version()", "SHOW standard_conforming_strings", "SELECT current_schema()",
+        "SET TIME ZONE 'Asia/Tokyo'",
+        "SELECT pg_advisory_unlock_all(); CLOSE ALL; UNLISTEN *; RESET ALL;", "DISCARD ALL", "", "SET DateStyle = 'German'",
+    ):  # fmt: skip
+        client.checked(client.query(text))
+    client.checked(client.query("SET app.tenant_id = 'std_1'"))
+    assert client.value("SHOW DateStyle") == "German, DMY"
+
+
+def test_a_statement_that_was_prepared_for_a_tenant_waits_for_one(lobby: Proxy) -> None:
+    client = lobby.raw("app")
+    client.checked(client.query("SET app.tenant_id = 'std_2'"))
+    client.checked(client.ask(parse(WHO, "who") + SYNC))
+    use = bind(name="who") + execute() + SYNC
+    assert rows(client.ask(use))[0][0] == "std_2"
+    client.checked(client.query("RESET app.tenant_id"))
+    assert sqlstates(client.ask(use)) == ["42501"]
+    client.checked(client.query("SET app.tenant_id = 'std_1'"))
+    assert rows(client.ask(use))[0][0] == "std_1"
+
+
+def test_who_may_choose(start_proxy: StartProxy, all_tiers: Tables) -> None:
+    proxy = start_proxy(service(all_tiers))
+    named = proxy.raw("app@std_1")
+    assert sqlstates(named.query("SET app.tenant_id = 'std_2'")) == ["42501"]
+    only_one = proxy.raw("other", password="other-secret")
+    assert sqlstates(only_one.query("SET app.tenant_id = 'std_2'")) == ["42501"]
+    anyone = proxy.raw("old", password="old-secret")
+    assert sqlstates(anyone.query("SET app.tenant_id = 'nowhere'")) == ["3D000"]
+
+
+def test_not_where_sessions_may_not(start_proxy: StartProxy, all_tiers: Tables) -> None:
+    proxy = start_proxy(service(all_tiers), identify=["startup", "user"], default_tenant="std_1")
+    client = proxy.raw("app")
+    assert sqlstates(client.query("SET app.tenant_id = 'std_2'")) == ["42501"]
+    assert tenant_of(client) == "std_1"
+
+
+# --- connections that are kept ----------------------------------------------------------------------
+
+
+def test_a_session_that_keeps_its_connection(proxy: Proxy) -> None:
+    client = proxy.raw("app")
+    client.checked(client.query("CREATE TEMP TABLE mine AS SELECT 7 AS x"))
+    client.checked(client.query("SET app.tenant_id = 'std_2'"))
+    assert tenant_of(client) == "std_2"
+    assert client.value("SELECT x FROM mine") == "7"
+    client.checked(client.query("BEGIN; SET LOCAL app.tenant_id = 'std_1'"))
+    assert tenant_of(client) == "std_1"
+    client.checked(client.query("COMMIT"))
+    assert tenant_of(client) == "std_2"
+    client.checked(client.query("SET app.tenant_id = 'ent_1'"))
+    assert sqlstates(client.query("SELECT name FROM where_am_i")) == ["42501"]  # it would lose its table
+    client.checked(client.query("SET app.tenant_id = 'std_2'"))
+    assert client.value("SELECT x FROM mine") == "7"
+    client.checked(client.query("DISCARD ALL"))
+    client.checked(client.query("SET app.tenant_id = 'ent_1'"))
+    assert client.value("SELECT name FROM where_am_i") == "dedicated"
+
+
+def test_session_mode(start_proxy: StartProxy, all_tiers: Tables) -> None:
+    proxy = start_proxy(service(all_tiers, "session", 2), pool_mode="session")
+    client = proxy.raw("app")
+    assert sqlstates(client.query(WHO)) == ["42501"]
+    client.checked(client.query("SET app.tenant_id = 'ent_1'"))
+    assert client.value("SELECT name FROM where_am_i") == "dedicated"
+    client.checked(client.query("SET app.tenant_id = 'std_1'"))
+    assert sqlstates(client.query("SELECT name FROM where_am_i")) == ["42501"]
+    other = proxy.raw("app")
+    for tenant in ("std_2", "std_1"):
+        other.checked(other.query(f"SET app.tenant_id = '{tenant}'"))
+        assert tenant_of(other) == tenant
