@@ -29,7 +29,7 @@ from proxy.protocol.statements import Statement
 from proxy.protocol.tenancy import Block, Tenancy, nobody
 from proxy.server.connection import IDLE
 from proxy.sql import constants
-from proxy.sql.opening import Step, Verb, concerns_session_only, ends_block, ends_block_early
+from proxy.sql.opening import Step, Verb, concerns_session_only, ends_block, ends_block_early, goes_back_to
 from proxy.wire import decode, encode
 from proxy.wire.decode import bind_names
 
@@ -223,6 +223,11 @@ class Choice:
             )
         if not self._session.tenant.name and not concerns_session_only(text):
             return self.none_chosen()
+        if self.tenancy.before and not self.tenancy.before.isdisjoint(goes_back_to(text)):
+            return TenantChangeInTransaction(
+                "the tenant of this transaction was chosen behind that savepoint",
+                hint="Choose it before the first savepoint, or roll back the transaction.",
+            )
         if self.tenancy.returns and ends_block_early(text):
             return TenantChangeInTransaction(
                 "the session's tenant changes with the end of this transaction, which must be the last statement",

@@ -47,7 +47,7 @@ class Tenancy:
     its own if the transaction commits. `open`: a transaction is open in which that may differ."""
 
     __slots__ = (
-        "_begins", "_savepoints", "block", "committed", "home", "lasting", "open", "own", "value",
+        "_begins", "_savepoints", "before", "block", "committed", "home", "lasting", "open", "own", "value",
     )  # fmt: skip
 
     def __init__(self, home: Tenant) -> None:
@@ -55,6 +55,9 @@ class Tenancy:
         self.open = False
         self.block = Block.NONE
         self.committed: bool | None = None  # how the server's block ended, as far as it has been heard
+        self.before: frozenset[str] = (
+            frozenset()
+        )  # savepoints that another name stood at than the server was told
         self._begins: list[bytes] = []
         self._savepoints: list[_Savepoint] = []
 
@@ -113,6 +116,7 @@ class Tenancy:
             self.value = self.lasting = self.own
             self._begins.clear()
             self._savepoints.clear()
+            self.before = frozenset()
 
     def go_home_now(self) -> None:
         """A DISCARD ALL, which no transaction has."""
@@ -132,6 +136,11 @@ class Tenancy:
         """The server has been told of the block."""
         if self.block is Block.HELD:
             self.block = Block.SERVED
+            self.before = frozenset(
+                savepoint.name
+                for savepoint in self._savepoints
+                if savepoint.value is not self.value or savepoint.lasting is not self.lasting
+            )
 
     def can(self, step: Step) -> bool:
         """False where only a server can do it."""
@@ -173,6 +182,9 @@ class Tenancy:
 
     def _end(self, step: Step) -> bytes:
         if self.block is Block.NONE:
+            self.end(
+                step.verb is Verb.COMMIT
+            )  # what the statements before it in the text or batch have begun
             return _outside("there is no transaction in progress") + encode.command_complete(step.tag)
         committed = step.verb is Verb.COMMIT and self.block is Block.HELD
         self.end(committed)

@@ -109,6 +109,24 @@ def ends_block_early(text: bytes) -> bool:
     return _enders(text) == 2
 
 
+def goes_back_to(text: bytes) -> frozenset[str]:
+    """The savepoints to which the text goes back."""
+    if b"rollback" not in text.lower():
+        return frozenset()
+    try:
+        statements = tree.located(text)
+        other = escapes.reread(text)
+        if other is not text:
+            statements += tree.located(other)
+    except tree.Unreadable:
+        return frozenset()  # nor does the server take it
+    return frozenset(
+        fields.get("savepoint_name", "")
+        for kind, fields, _, _ in statements
+        if kind == "TransactionStmt" and fields.get("kind") == "TRANS_STMT_ROLLBACK_TO"
+    )
+
+
 def _enders(text: bytes) -> int:
     if not _ENDS(text):
         return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -71,8 +72,7 @@ def heard(frames: list[Frame]) -> list[tuple[str, Any]]:
 
 
 def same(proxy: Proxy, server: EmbeddedServer, script: list[bytes]) -> None:
-    with direct(server) as other:
-        client = proxy.raw("app")
+    with direct(server) as other, proxy.raw("app") as client:
         for number, data in enumerate(script):
             ready = max(1, sum(frame.kind in "QS" for frame in _frames(data)))
             expected, found = other.ask(data, ready), client.ask(data, ready)
@@ -452,3 +452,90 @@ def test_session_mode(start_proxy: StartProxy, all_tiers: Tables) -> None:
     for tenant in ("std_2", "std_1"):
         other.checked(other.query(f"SET app.tenant_id = '{tenant}'"))
         assert tenant_of(other) == tenant
+
+
+# --- random scripts ---------------------------------------------------------------------------------
+
+SEEDS = 40
+_ENDS = ("COMMIT", "ROLLBACK", "END", "ABORT")
+_OF_BLOCKS = (
+    "SAVEPOINT a",
+    "SAVEPOINT b",
+    "ROLLBACK TO a",
+    "ROLLBACK TO SAVEPOINT b",
+    "RELEASE a",
+    "RELEASE b",
+)
+_BEGINS = ("BEGIN", "BEGIN READ ONLY", "START TRANSACTION ISOLATION LEVEL SERIALIZABLE", "BEGIN -- x")
+_READS = (WHO, WHO, "SELECT 1 / 0", "SELECT count(*) FROM items", "SHOW transaction_isolation")
+_NAMES = (
+    S1, S2, S2, L1, L2, L2, "RESET app.tenant_id", "SET LOCAL app.tenant_id TO DEFAULT",
+    "SELECT set_config('app.tenant_id', 'std_2', false)", "SELECT set_config('app.tenant_id', 'std_1', true)",
+)  # fmt: skip
+_ASKS = ("SHOW app.tenant_id", "SELECT current_setting('app.tenant_id')")
+
+
+class Author:
+    """Writes scripts that name tenants where they may be named: not once a server has the block."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+        self._in_block = self._served = False
+        self._savepoints: set[str] = set()
+        self._before: set[str] = set()  # savepoints from before the tenant was named last
+
+    def steps(self, count: int) -> list[bytes]:
+        return [*(self._step() for _ in range(count)), *q("ROLLBACK", WHO)]
+
+    def _step(self) -> bytes:
+        draw = self._random
+        several = not self._served and draw.random() < 0.25
+        texts = [self._text()]
+        while several and texts[-1] not in _READS and draw.random() < 0.6:
+            texts.append(self._text())
+        if len(texts) > 1:
+            plain = ["BEGIN" if text in _BEGINS else text for text in texts]
+            return query("; ".join(plain))
+        if draw.random() < 0.5:
+            return query(texts[0])
+        if texts[0] == _NAMES[8] and draw.random() < 0.5:
+            return x(CONFIG, ["std_2"])
+        return x(texts[0])
+
+    def _text(self) -> str:
+        draw = self._random
+        kinds = [_OF_BLOCKS, _READS, _ASKS] if self._in_block else [_READS, _ASKS, _BEGINS, _BEGINS, _ENDS]
+        if self._in_block:
+            kinds += [_ENDS]
+        if not self._served:
+            kinds += [_NAMES, _NAMES]
+        if self._in_block and not self._served and not self._savepoints:
+            kinds += [("SET TRANSACTION READ ONLY", "BEGIN")]
+        text = draw.choice(draw.choice(kinds))
+        while self._served and text.rpartition(" ")[2] in self._before and text.startswith("ROLLBACK TO"):
+            text = draw.choice(_READS)
+        if text in _BEGINS:
+            self._in_block = True
+        elif text in _ENDS:
+            self._in_block = self._served = False
+            self._savepoints, self._before = set(), set()
+        elif text in _READS:
+            self._served = self._in_block
+        elif text.startswith("SAVEPOINT") and self._in_block:
+            self._savepoints.add(text.rpartition(" ")[2])
+        elif text in _NAMES or text.startswith("ROLLBACK TO"):
+            self._before |= self._savepoints
+        return text
+
+
+@pytest.mark.parametrize("mode", ["transaction", "session"])
+def test_random_scripts(
+    mode: str, start_proxy: StartProxy, all_tiers: Tables, shared: EmbeddedServer
+) -> None:
+    proxy = start_proxy(service(all_tiers, mode, 4), default_tenant="std_1", pool_mode=mode)
+    for seed in range(SEEDS):
+        script = Author(seed).steps(25)
+        try:
+            same(proxy, shared, script)
+        except AssertionError as error:
+            raise AssertionError(f"seed {seed}: {error}") from None
