@@ -26,6 +26,7 @@ from proxy.model import (
 )
 from proxy.protocol.lifecycle import SessionState
 from proxy.protocol.state import intern
+from proxy.protocol.tenancy import nobody
 from proxy.registry.memory import Registry
 from proxy.server.connection import display_names
 from proxy.server.pool import Pool
@@ -156,11 +157,22 @@ class Stage:
         for name in REPORTED:
             display_names[name.lower()] = name
 
+    def chooser(self, home: str = "", **parameters: str) -> Client:
+        """A client that may say in SQL which tenant it speaks for; without `home` it has none yet."""
+        tenant = self.registry.known(home) or nobody(self.registry.lobby())
+        return self._enter(replace(login(**parameters), tenant=tenant, chooses=True))
+
     def client(self, tenant: str = "acme", **parameters: str) -> Client:
         """A client in transaction mode that has been welcomed as if its pool knew all that it wants to know."""
-        asked = replace(
-            login(tenant, **parameters), tenant=self.registry.known(tenant), user=self.registry.user("app")
+        return self._enter(
+            replace(
+                login(tenant, **parameters),
+                tenant=self.registry.known(tenant),
+                user=self.registry.user("app"),
+            )
         )
+
+    def _enter(self, asked: Login) -> Client:
         session = _at_once(admit(self.plane, asked))
         transport = Transport(session)
         session.transport = transport

@@ -1,0 +1,251 @@
+"""Sessions that choose their tenant: what a server gets, and what becomes of a block that cannot be begun."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from proxy.model import Directory
+from proxy.protocol.lifecycle import SessionState
+from proxy.wire import encode
+from proxy.wire.startup import CancelRequest
+from tests.client.stage import BEGIN, COMMIT, DIRECTORY, Client, Stage, done, settings_taken
+from tests.rawclient import errors, kinds, sqlstates
+from tests.transports import Transport
+
+ONE = encode.query(b"SELECT 1")
+BETA = encode.query(b"SET LOCAL app.tenant_id = 'beta'")
+ROLLBACK = encode.query(b"ROLLBACK")
+
+
+@pytest.fixture
+def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
+    return Stage(monkeypatch)
+
+
+def names(client: Client, text: str) -> str:
+    client.says(encode.query(text.encode()))
+    return client.kinds()
+
+
+def asked(server: Transport) -> bytes:
+    """The first text that a server has been sent behind a change of state."""
+    sent = server.take()
+    return sent[sent.rindex(b"Q") :] if b"Q" in sent else b""
+
+
+def begun(stage: Stage, tenant: str = "beta") -> tuple[Client, Transport]:
+    """A block of a tenant's whose first statement waits until a server has the block."""
+    client = stage.chooser("acme")
+    client.says(BEGIN)
+    assert names(client, f"SET LOCAL app.tenant_id = '{tenant}'") == "CZCZ"
+    client.says(ONE)
+    stage.pools.step()
+    return client, stage.server()
+
+
+def test_nothing_is_asked_of_a_server_before_the_first_statement(stage: Stage) -> None:
+    client = stage.chooser("acme")
+    client.says(BEGIN, BETA, COMMIT)
+    assert client.kinds() == "CZCZCZ"
+    assert client.state is SessionState.IDLE
+    assert not stage.network.servers
+    stage.leave()
+
+
+def test_state_and_block_go_out_together_and_the_statement_behind_them(stage: Stage) -> None:
+    client, server = begun(stage)
+    sent = server.take()
+    assert b"beta" in sent
+    assert sent.endswith(BEGIN)
+    server.say(settings_taken())
+    assert server.take() == b""
+    server.say(done("BEGIN", b"T"))
+    assert server.take() == ONE
+    server.say(done(status=b"T"))
+    assert client.kinds() == "CZ"
+    client.says(COMMIT)
+    assert server.take() == COMMIT
+    server.say(done("COMMIT"))
+    assert client.kinds() == "CZ"
+    assert client.state is SessionState.IDLE
+    client.says(ONE)  # its own tenant's again
+    assert b"acme" in server.take()
+    stage.leave()
+
+
+def test_its_counts_are_those_of_the_tenant_that_it_speaks_for(stage: Stage) -> None:
+    client, server = begun(stage)
+    server.say(settings_taken() + done("BEGIN", b"T"))
+    accounts = {account.tenant.name: account for account in stage.plane.accounts}
+    assert (accounts["beta"].servers.used, accounts["acme"].servers.used) == (1, 0)
+    assert (accounts["beta"].clients.used, accounts["acme"].clients.used) == (0, 1)
+    assert client.session.limits == stage.registry.limits(accounts["beta"].tenant, client.session.user)
+    stage.leave()
+
+
+def test_a_cancel_while_its_block_is_being_begun(stage: Stage) -> None:
+    """It must not strike the change of tenant, and what waits is cancelled before it has begun."""
+    client, server = begun(stage)
+    server.take()
+    assert stage.plane.cancel(CancelRequest(client.session.pid, client.session.key))
+    assert stage.pools.busy == 0  # nothing is sent to the server
+    server.say(settings_taken() + done("BEGIN", b"T"))
+    assert server.take() == ROLLBACK
+    assert client.reads() == []
+    server.say(done("ROLLBACK"))
+    frames = client.reads()
+    assert sqlstates(frames) == ["57014"]
+    assert frames[-1].body == b"E"
+    assert client.state is SessionState.IDLE
+    client.says(ONE)
+    assert sqlstates(client.reads()) == ["25P02"]
+    client.says(ROLLBACK)
+    assert client.kinds() == "CZ"
+    assert server.take() == b""
+    stage.leave()
+
+
+@pytest.mark.parametrize("which", ["state", "block"])
+def test_a_block_that_cannot_be_begun_has_failed(stage: Stage, which: str) -> None:
+    client, server = begun(stage)
+    server.take()
+    refusal = encode.error("no", "55P02") + encode.ready_for_query()
+    server.say(refusal if which == "state" else settings_taken() + refusal)
+    frames = client.reads()
+    assert (sqlstates(frames), frames[-1].body) == (["55P02"], b"E")
+    assert server.aborted  # nobody else is to meet it
+    client.says(ROLLBACK)
+    assert client.kinds() == "CZ"
+    stage.leave()
+
+
+def test_a_statement_that_gets_no_connection_fails_its_block(stage: Stage) -> None:
+    _, server = begun(stage)
+    other = stage.chooser("acme")
+    third = stage.chooser("acme")
+    for waiter in (other, third):
+        waiter.says(BEGIN, ONE)
+        assert waiter.kinds() == "CZ"
+    stage.pools.step()
+    assert third.state is SessionState.WAITING
+    assert stage.plane.cancel(CancelRequest(third.session.pid, third.session.key))
+    frames = third.reads()
+    assert (sqlstates(frames), frames[-1].body) == (["57014"], b"E")
+    third.says(COMMIT)
+    assert third.kinds() == "CZ"
+    assert server is stage.server()
+    stage.leave()
+
+
+def test_a_client_that_leaves_while_its_block_is_being_begun(stage: Stage) -> None:
+    client, server = begun(stage)
+    server.take()
+    client.transport.hang_up()
+    assert client.state is SessionState.CLOSED
+    assert not server.closed or server.aborted
+    stage.leave()
+
+
+def test_a_client_that_leaves_in_a_block_of_which_no_server_knows(stage: Stage) -> None:
+    client = stage.chooser("acme")
+    client.says(BEGIN, BETA, encode.TERMINATE)
+    assert client.state is SessionState.CLOSED
+    stage.leave()
+
+
+def test_the_next_batch_waits_for_the_answers_of_the_one_before(stage: Stage) -> None:
+    client, server = begun(stage, "acme")
+    server.take()
+    server.say(settings_taken() + done("BEGIN", b"T"))
+    assert server.take() == ONE
+    client.says(COMMIT, encode.query(b"SET app.tenant_id = 'beta'"), ONE)
+    assert server.take() == b""
+    server.say(done(status=b"T"))
+    assert server.take() == COMMIT
+    server.say(done("COMMIT"))
+    assert b"beta" in server.take()
+    assert client.kinds() == "CZCZCZ"
+    stage.leave()
+
+
+# --- changes of the registry ------------------------------------------------------------------------
+
+
+def without(stage: Stage, tenant: str, **changes: object) -> Directory:
+    tenants = dict(DIRECTORY.tenants)
+    tenants[tenant] = replace(tenants[tenant], **changes)  # type: ignore[arg-type]
+    return replace(DIRECTORY, tenants=tenants)
+
+
+def test_a_tenant_that_is_suspended_is_an_error_and_no_end(stage: Stage) -> None:
+    client = stage.chooser()
+    assert names(client, "SET app.tenant_id = 'beta'") == "CZ"
+    stage.registry.disable("tenant", "beta")
+    client.says(ONE)
+    assert [error["C"] for error in errors(client.reads())] == ["42501"]
+    assert names(client, "SET app.tenant_id = 'beta'") == "EZ"
+    stage.registry.enable("tenant", "beta")
+    client.says(ONE)
+    stage.pools.step()
+    assert b"beta" in stage.server().take()
+    stage.leave()
+
+
+def test_a_tenant_that_moves_is_followed(stage: Stage) -> None:
+    client = stage.chooser("acme")
+    assert names(client, "SET app.tenant_id = 'beta'") == "CZ"
+    stage.registry.replace(without(stage, "beta", cluster="own"), stage.plane.options)
+    client.says(ONE)
+    assert client.session.pool.key.cluster == "own"
+    assert names(client, "SHOW app.tenant_id") == ""  # it waits
+    stage.leave()
+
+
+def test_a_user_that_is_gone_ends_its_session(stage: Stage) -> None:
+    client = stage.chooser("acme")
+    stage.registry.replace(replace(DIRECTORY, users={}), stage.plane.options)
+    client.says(ONE)
+    (error,) = errors(client.reads())
+    assert (error["S"], error["C"]) == ("FATAL", "28000")
+    assert client.state is SessionState.CLOSED
+    stage.leave()
+
+
+def test_a_user_may_be_told_of_fewer_tenants(stage: Stage) -> None:
+    client = stage.chooser()
+    assert names(client, "SET app.tenant_id = 'beta'") == "CZ"
+    app = replace(DIRECTORY.users["app"], tenants=frozenset({"acme", "big"}))
+    stage.registry.replace(replace(DIRECTORY, users={"app": app}), stage.plane.options)
+    client.says(ONE)
+    assert sqlstates(client.reads()) == ["42501"]
+    assert names(client, "SET app.tenant_id = 'acme'") == "CZ"
+    client.says(ONE)
+    stage.pools.step()
+    assert b"acme" in stage.server().take()
+    stage.leave()
+
+
+def test_without_any_cluster_nobody_can_be_waited_on(stage: Stage) -> None:
+    for cluster in ("shared", "own"):
+        stage.registry.disable("cluster", cluster)
+    assert stage.registry.lobby() == ""
+    stage.registry.enable("cluster", "own")
+    assert stage.registry.lobby() == "own"
+    stage.registry.enable("cluster", "shared")
+    assert stage.registry.lobby() == "shared"
+
+
+def test_what_no_tenant_serves_is_answered_at_once(stage: Stage) -> None:
+    client = stage.chooser()
+    client.says(
+        ONE, encode.parse(b"", b"SELECT 1") + encode.bind(b"", b"", []) + encode.execute() + encode.SYNC
+    )
+    frames = client.reads()
+    assert kinds(frames) == "EZEZ"
+    assert not stage.network.servers
+    long = b"SELECT '" + b"x" * 1_100_000
+    client.says(encode.query(long + b"'")[:1_050_000])
+    assert sqlstates(client.reads()) == ["42501"]
+    stage.leave()
