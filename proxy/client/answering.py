@@ -88,7 +88,7 @@ class Chooser(Choice):
     def _query(self, text: bytes) -> int:
         session, tenancy = self._session, self.tenancy
         opening = session.plane.openings.of(text)
-        if opening is None or not tenancy.can(opening.steps[0]):
+        if opening is None or not self.can(opening.steps[0]):
             return self._pass(text)
         several = opening.statements > 1
         if several:
@@ -97,7 +97,7 @@ class Chooser(Choice):
         out: list[bytes] = []
         rest = opening.rest
         for step in opening.steps:
-            if not tenancy.can(step):
+            if not self.can(step):
                 rest = step.start
                 break
             try:
@@ -151,13 +151,13 @@ class Chooser(Choice):
             return None
         opening = session.plane.openings.of(statement.text)
         step = opening.sole if opening is not None else None
-        return None if step is None or not self.tenancy.can(step) else (statement, step)
+        return None if step is None or not self.can(step) else (statement, step)
 
     def _parse(self, name: bytes, text: bytes, oids: bytes) -> int:
         session = self._session
         opening = session.plane.openings.of(text)
         step = opening.sole if opening is not None else None
-        if step is None or not self.tenancy.can(step) or (name and not session.maps_statements):
+        if step is None or not self.can(step) or (name and not session.maps_statements):
             return self._pass(text)
 
         def parse() -> bytes:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from proxy.client.placing import become
 from proxy.errors import (
+    FeatureNotSupported,
     NotAuthorized,
     ProtocolViolation,
     QueryCanceled,
@@ -23,7 +24,7 @@ from proxy.errors import (
     TiergateError,
     UnknownTenant,
 )
-from proxy.model import Tenant
+from proxy.model import PoolMode, Tenant
 from proxy.protocol.pipeline import DROP_QUERY
 from proxy.protocol.statements import Statement
 from proxy.protocol.tenancy import Block, Tenancy, nobody
@@ -106,6 +107,12 @@ class Choice:
         if not tenant.active or session.plane.registry.is_disabled("tenant", tenant.name):
             raise TenantChangeRefused(f'tenant "{tenant.name}" is suspended')
 
+    def can(self, step: Step) -> bool:
+        """False where only a server can do it, or say that it is refused."""
+        if step.verb is Verb.BEGIN and self._session.mode is PoolMode.STATEMENT:
+            return False
+        return self.tenancy.can(step)
+
     def follow(self) -> None:
         """The registry has changed. Raises what ends the session."""
         session = self._session
@@ -128,6 +135,8 @@ class Choice:
             if tenancy.value.name:
                 self._check(tenancy.value)
             become(session, tenancy.value)
+            if tenancy.block is Block.HELD and session.mode is PoolMode.STATEMENT:
+                raise FeatureNotSupported("transaction blocks not allowed in statement pooling mode")
         except TiergateError as error:
             session.refuse(error)
             return False

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from proxy.model import Directory
+from proxy.model import Directory, PoolMode
 from proxy.protocol.lifecycle import SessionState
 from proxy.wire import encode
 from proxy.wire.startup import CancelRequest
@@ -167,6 +167,27 @@ def test_the_next_batch_waits_for_the_answers_of_the_one_before(stage: Stage) ->
     server.say(done("COMMIT"))
     assert b"beta" in server.take()
     assert client.kinds() == "CZCZCZ"
+    stage.leave()
+
+
+def test_no_blocks_in_statement_mode(monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = replace(DIRECTORY.clusters["shared"], pool_mode=PoolMode.STATEMENT)
+    stage = Stage(
+        monkeypatch, directory=replace(DIRECTORY, clusters={**DIRECTORY.clusters, "shared": shared})
+    )
+    client = stage.chooser("big")
+    client.says(BEGIN, BETA, ONE)  # from a cluster where there are some
+    assert sqlstates(client.reads()) == ["0A000"]
+    client.says(ROLLBACK)
+    assert client.kinds() == "CZ"
+    there = stage.chooser("acme")
+    there.says(BEGIN)
+    stage.pools.step()
+    server = stage.server()
+    server.say(settings_taken())
+    assert b"BEGIN" not in server.take()
+    server.say(encode.error("no", "42601") + encode.ready_for_query())
+    assert sqlstates(there.reads()) == ["0A000"]
     stage.leave()
 
 
