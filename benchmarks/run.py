@@ -28,7 +28,7 @@ from types import FrameType
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # the tree beside this file is what is measured, whatever is installed
 
-from benchmarks import building, bulk, idle, logins, tenants, transactions, workers  # noqa: E402
+from benchmarks import building, bulk, idle, logins, switching, tenants, transactions, workers  # noqa: E402
 from benchmarks.options import Options  # noqa: E402
 from benchmarks.table import Targets  # noqa: E402
 from benchmarks.targets import MOST_SERVERS, PASSWORD, Bench, Certificate, Tenant  # noqa: E402
@@ -41,6 +41,7 @@ PARTS: dict[str, Callable[[Bench, Options, Targets], None]] = {
     "logins": logins.logins,
     "memory": idle.memory,
     "tenants": tenants.tenants,
+    "switching": switching.switching,
     "latency": transactions.latency,
     "workers": workers.workers,
     "tiers": transactions.tiers,

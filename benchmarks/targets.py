@@ -55,11 +55,12 @@ class Target:
     tenant: str
     pid: int = 0
     build: str = ""  # of Tiergate: interpreted | compiled
+    names_tenant: bool = True  # clients say at their login for whom they speak
     tls: Certificate | None = None
 
     @property
     def pgoptions(self) -> str:
-        return f"-c app.tenant_id={self.tenant}"
+        return f"-c app.tenant_id={self.tenant}" if self.names_tenant else ""
 
     def cpu(self) -> processes.Cpu:
         return processes.cpu(self.pid) if self.pid else processes.Cpu()
@@ -119,7 +120,7 @@ class Bench:
             _listening(port, f"Tiergate ({build})")
             yield Target(
                 f"Tiergate {build}", "tiergate", port, setup.tenant.database, setup.tenant.name,
-                process.pid, build, setup.tls,
+                process.pid, build, tls=setup.tls,
             )  # fmt: skip
 
     @contextmanager
@@ -164,6 +165,7 @@ log_level = "warning"
 query_timeout = "60s"
 transaction_timeout = "120s"
 idle_transaction_timeout = "60s"
+default_tenant = "{tenant.name}"
 {tls}
 [user.app]
 password = "{setup.verifier or PASSWORD}"

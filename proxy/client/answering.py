@@ -41,6 +41,7 @@ class Chooser(Choice):
     def hear(self, kind: int, frame: bytes, whole: bool) -> int:
         """PASS: it is for a server, or has an error to answer. DONE: it has been answered. AGAIN: `again` is to be
         read in its place."""
+        self.calm = False
         body = frame[5:]
         try:
             if not whole:

@@ -25,18 +25,22 @@ from proxy.errors import (
     UnknownTenant,
 )
 from proxy.model import PoolMode, Tenant
-from proxy.protocol.pipeline import DROP_QUERY
+from proxy.protocol.pipeline import DROP, DROP_BIND, DROP_QUERY, EXECUTE, PARSE, Expect
 from proxy.protocol.statements import Statement
 from proxy.protocol.tenancy import Block, Tenancy, nobody
-from proxy.server.connection import IDLE
 from proxy.sql import constants
 from proxy.sql.opening import Step, Verb, concerns_session_only, ends_block, ends_block_early, goes_back_to
+from proxy.sql.verdict import PLAIN
 from proxy.wire import decode, encode
 from proxy.wire.decode import bind_names
 
 if TYPE_CHECKING:
     from proxy.client.session import Session
     from proxy.server.connection import ServerConnection
+
+
+_CRUCIAL_PARSE = Expect(PARSE, DROP, crucial=True)
+_CRUCIAL_EXECUTE = Expect(EXECUTE, DROP, crucial=True)
 
 
 class Portal:
@@ -62,12 +66,14 @@ class Choice:
         "_session",
         "_stale",
         "batch",
+        "calm",
         "tenancy",
     )
 
     def __init__(self, session: Session, home: Tenant) -> None:
         self._session = session
         self.tenancy = Tenancy(home)
+        self.calm = False
         self.batch = False  # part of the batch at hand has been answered here
         self._portals: dict[bytes, Portal] = {}
         self._ends: set[bytes] = set()  # portals on the server that end the transaction
@@ -123,6 +129,7 @@ class Choice:
         session.epoch = plane.registry.epoch
         session.user, session.user_account = user, plane.accounts.user(user)
         self._stale = True
+        self.calm = False
 
     def turn(self) -> bool:
         """Takes the session to the tenant that its next statement is for. False: it has an error to answer."""
@@ -141,45 +148,59 @@ class Choice:
             session.refuse(error)
             return False
         self._stale = False
+        self.settle()
         return True
 
     def serves(self, server: ServerConnection) -> bytes:
-        """A transaction begins on that connection; returns what it must be told of it first."""
+        """A transaction begins on that connection; returns what it must be sent of the block ahead of its first
+        statement. If that fails the server skips what follows, for no Sync stands between."""
         self._error_before = server.last_error
         self._served = True
-        texts = self.tenancy.texts
+        out = b""
+        for text in self.tenancy.begins:
+            statement = self._session.plane.pools.catalog.statement(text, b"\0\0", PLAIN)
+            if not server.prepared.use(statement):
+                out += server.make_room(statement) + encode.parse(statement.name, text)
+                server.named_in = server.pipeline.asked
+                server.expect(_CRUCIAL_PARSE)
+            out += encode.bind(b"", statement.name, []) + encode.execute()
+            server.expect(DROP_BIND)
+            server.expect(_CRUCIAL_EXECUTE)
         self.tenancy.served()
         self._attend()
-        return texts
+        return out
 
-    def open(self, server: ServerConnection, texts: bytes) -> None:
-        """Brings the session's state and begins its block; what it asks waits until both are confirmed."""
-        session = self._session
-        ahead = server.apply(session.state_needed)
+    def break_off(self, server: ServerConnection) -> None:
+        """What waits for its block to begin has been cancelled."""
+        self._cancelled = True
         server.expect(DROP_QUERY)
-        session.holding = session.opening = True
-        server.send(ahead + encode.query(texts))
+        server.send(encode.query(b"ROLLBACK"))
 
-    def opened(self, server: ServerConnection) -> bool:
-        """Something of that is confirmed. Whether requests may follow."""
+    def broken_off(self, server: ServerConnection) -> bool:
+        """Whether that is what has just been done."""
+        if not self._cancelled:
+            return False
         session = self._session
-        if server.status != IDLE:
-            if not session.cancel_wanted:
-                session.opening = False
-                return True
-            session.cancel_wanted, self._cancelled = False, True
-            server.expect(DROP_QUERY)
-            server.send(encode.query(b"ROLLBACK"))
-        elif self._cancelled:
-            self._cancelled = session.opening = session.holding = False
-            session.loosen(server)
-            session.refuse(QueryCanceled("canceling statement due to user request"))
-            session.resume()
-        return False  # so far only the state is settled
+        self._cancelled = session.opening = session.holding = False
+        session.loosen(server)
+        session.refuse(QueryCanceled("canceling statement due to user request"))
+        session.resume()
+        return True
 
     def _attend(self) -> None:
         """Texts are looked at, and the ends of transactions heard, where it matters."""
-        self._session.look_at_texts(not self._session.tenant.name or self.tenancy.open)
+        session = self._session
+        session.look_at_texts(not session.tenant.name or self.tenancy.open)
+        self.settle()
+
+    def settle(self) -> None:
+        """`calm`: the session has its tenant, in no transaction of ours, and nothing but an opening changes that."""
+        tenancy = self.tenancy
+        self.calm = (
+            not (tenancy.open or self._stale or self.batch)
+            and tenancy.value is self._session.tenant
+            and tenancy.value.name != ""
+        )
 
     # --- what becomes of a transaction ---------------------------------------------------------------
 
@@ -203,6 +224,7 @@ class Choice:
         """A RESET ALL has been sent."""
         if not self.tenancy.open and server is not None:
             self._error_before = server.last_error
+            self._served = True
         self.tenancy.go_home()
         self._attend()
 
@@ -210,6 +232,7 @@ class Choice:
         """A DISCARD ALL is done."""
         self.tenancy.go_home_now()
         self._portals.clear()
+        self.calm = False
 
     def failed(self) -> None:
         """What was asked has failed before a server had it."""

@@ -32,12 +32,12 @@ class Conversation(Link):
 
     __slots__ = (
         "_counted_by", "_permits", "acquiring", "answer", "answers_first", "cancel_wanted", "checked",
-        "chooser", "connected_at", "described", "discarded", "epoch", "evicted", "evicting", "gone",
-        "held_back", "holding", "idle_since", "judge", "key", "lasting", "leaving", "login",
+        "chooser", "connected_at", "described", "discarded", "entering", "epoch", "evicted", "evicting",
+        "gone", "held_back", "holding", "idle_since", "judge", "key", "lasting", "leaving", "login",
         "maps_statements", "mode", "opening", "owing", "parked", "parked_size", "pid", "pins", "plane",
         "pool", "registry", "scanner", "server", "skipping", "startup", "state", "statements", "strict",
-        "temp_first", "tenant", "told", "transport", "unnamed", "unnamed_by", "unsynced", "user", "watch",
-        "write_paused",
+        "temp_first", "tenant", "told", "transport", "unnamed", "unnamed_by", "unsynced", "user",
+        "watch", "write_paused",
     )  # fmt: skip
 
     def __init__(
@@ -89,6 +89,7 @@ class Conversation(Link):
         self.owing: Owing | None = None  # what must be set again then
         self.discarded = False  # by a DISCARD ALL, so that its server connection has nothing of it
         self.opening = False  # its block is being begun on the server
+        self.entering = False  # its first request may follow at once what is sent ahead of it
         self.cancel_wanted = False  # a CancelRequest that came while our state was being applied
         self.skipping = False  # after an error of ours, up to the Sync
         self.answer: bytes = b""  # an error of ours that the next frame gets

@@ -68,7 +68,7 @@ class Linking(Conversation):
         parked, or is to get `answer`, or the session has ended."""
         if self.epoch != self.registry.epoch and not self.reroute():
             return None
-        if self.chooser is not None and not self.chooser.turn():
+        if self.chooser is not None and not self.chooser.calm and not self.chooser.turn():
             return None
         now = monotonic()
         self.acquiring = True
@@ -113,24 +113,34 @@ class Linking(Conversation):
         yet, and on a connection whose timeouts could cut the change short.
         """
         needs = self.state_needed
-        if self.chooser is not None and (texts := self.chooser.serves(server)):
-            self.chooser.open(server, texts)
-            return False
+        opener = None
+        if self.chooser is not None:
+            self.entering = True
+            opener = None if self.chooser.calm else self.chooser
         if server.values is needs and server.query_since < server.seal_due:
             if self.told is not server.reported:
                 self._tell(server)
+            if opener is not None:
+                out.append(opener.serves(server))
             return True
         before = server.values.parameters
         ahead = server.apply(needs)
         if not ahead:
             self._tell(server)
+            if opener is not None:
+                out.append(opener.serves(server))
             return True
         guc = self.plane.options.tenant_guc.lower()
         other_tenant = before.get(guc, needs.parameters.get(guc)) != needs.parameters.get(guc)
         if not other_tenant and needs in self.pool.accepted and _RISKY.isdisjoint(before):
             out.append(ahead)
+            if opener is not None:
+                out.append(opener.serves(server))
             return True
         self.holding = True
+        if opener is not None and (begins := opener.serves(server)):
+            self.opening = True
+            ahead += begins
         server.send(ahead)
         return False
 
@@ -227,9 +237,14 @@ class Linking(Conversation):
         self.pool.accepted.add(server.values)
         if self.told is not server.reported:
             self._tell(server)
-        if self.opening and (self.chooser is None or not self.chooser.opened(server)):
+        chooser = self.chooser
+        if chooser is not None and chooser.broken_off(server):
             return
         wanted, self.cancel_wanted = self.cancel_wanted, False
+        if wanted and self.opening and chooser is not None:
+            chooser.break_off(server)
+            return
+        self.opening = False
         if self.holding and self.evicting is None and not self.held_back:
             self.holding = False
             if wanted:
@@ -250,6 +265,9 @@ class Linking(Conversation):
         self.evicting = None
         self.cancel_wanted = False
         owed_to_client = server.pipeline.ready_for_query_owed
+        if server.pipeline.skipping and not self.unsynced:
+            owed_to_client = 1  # a Query, which the server has skipped
+        status = b"I" if self.chooser is None else self.chooser.tenancy.status
         self.server = None
         self.pins = NO_PINS
         self.step("unlink")
@@ -260,7 +278,7 @@ class Linking(Conversation):
             self.answer = error
             self.resume()
             return
-        self.write((error + encode.ready_for_query()) * owed_to_client)
+        self.write((error + encode.ready_for_query(status)) * owed_to_client)
         if self.unsynced:
             self.write(error)
             self.unsynced = False

@@ -7,7 +7,7 @@ from proxy.client.requests cimport handle
 from proxy.wire.frames cimport Scanner
 
 cdef int MORE, HEAD, IDLE
-cdef int _QUERY, _FUNCTION, _SYNC, _TERMINATE, _FLUSH, _BIND
+cdef int _QUERY, _FUNCTION, _SYNC, _TERMINATE, _FLUSH, _BIND, _PARSE
 cdef bytes _COPY_ENDS, _SERVERLESS
 
 cdef class Session(Linking):

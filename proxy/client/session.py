@@ -18,11 +18,12 @@ from proxy.client.waits import AnswersFirst, EvictFirst
 from proxy.errors import ProtocolViolation, QueryCanceled, TiergateError
 from proxy.protocol.lifecycle import SessionState
 from proxy.server.connection import IDLE, ServerConnection
+from proxy.sql.opening import may_open
 from proxy.wire import encode
-from proxy.wire.frames import HEAD, HEADER_SIZE, MORE
+from proxy.wire.frames import HEAD, HEADER_SIZE, MORE, Scanner
 
 _log = log.get("session")
-_QUERY, _FUNCTION, _SYNC, _TERMINATE, _FLUSH, _BIND = b"QFSXHB"
+_QUERY, _FUNCTION, _SYNC, _TERMINATE, _FLUSH, _BIND, _PARSE = b"QFSXHBP"
 _COPY_ENDS = b"cf"
 _WAITING, _CLOSED = SessionState.WAITING, SessionState.CLOSED
 _SERVERLESS = b"SHcf"  # needs no server while none is linked
@@ -83,7 +84,12 @@ class Session(Linking):
                 self._flush(server, out, scanner.data[sent:start])
                 self._terminate()
                 return
-            if self.chooser is not None and (server is None or self.rests):
+            chooser = self.chooser
+            if (
+                chooser is not None
+                and (server is None or self.rests)
+                and not (chooser.calm and self._is_work(scanner, kind))
+            ):
                 heard = self._hear(server, kind, told)
                 if server is not None and sent < start:
                     out.append(scanner.data[sent:start])
@@ -93,10 +99,10 @@ class Session(Linking):
                 if heard == AGAIN:
                     self._flush(server, out, b"")
                     rest = scanner.data[scanner.start : scanner.stop]
-                    self._process(self.chooser.again + scanner.rewind()[len(rest) :])
+                    self._process(chooser.again + scanner.rewind()[len(rest) :])
                     return
                 if server is not None:
-                    if not self.chooser.turn() and self._answered(kind):
+                    if not chooser.turn() and self._answered(kind):
                         continue
                     if self.server is None:
                         server = None
@@ -115,9 +121,12 @@ class Session(Linking):
                         continue
                     return
                 sent = start
-            # Each batch of who may choose its tenant may be for another one.
-            apart = self.chooser is not None and not self.unsynced
-            if (self.answers_first or apart) and self._must_wait(server, kind):
+            waits = self.answers_first
+            if chooser is not None:
+                # Each batch may be for another tenant.
+                waits = waits or not (self.unsynced or self.entering)
+                self.entering = False
+            if waits and self._must_wait(server, kind):
                 out.append(scanner.data[sent:start])
                 self._flush(server, out, self._hold_back(server))
                 return
@@ -186,6 +195,15 @@ class Session(Linking):
             self.write(encode.ready_for_query(b"I" if self.chooser is None else self.chooser.synced()))
             return True
         return (kind == _FLUSH and bare) or kind in _COPY_ENDS
+
+    def _is_work(self, scanner: Scanner, kind: int) -> bool:
+        """The frame is for a server, as one can see at once."""
+        at = scanner.start + HEADER_SIZE
+        if kind == _PARSE:
+            at = scanner.data.find(b"\0", at) + 1
+        elif kind != _QUERY:
+            return False
+        return may_open(scanner.data, at) is None
 
     @property
     def _status(self) -> bytes:

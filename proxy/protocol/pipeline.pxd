@@ -7,7 +7,7 @@ cdef class Expect:
     cdef public int action, kind
     cdef public bytes says, error, interest
     cdef public object learn, statement, undo, restores
-    cdef public bint tolerant
+    cdef public bint crucial, tolerant
 
 cdef class Pipeline:
     cdef public object entries

@@ -84,13 +84,14 @@ class Expect:
     says: the bytes of an INJECT. statement: which one the request uses. undo(failed): takes back what was
     assumed of a request that the server refused (failed) or ignored (not failed). error: the ErrorResponse
     to say in place of the server's own. tolerant: of a DROP, that an error is no reason to distrust the server.
+    crucial: of a DROP within the client's batch, that nothing of it makes sense after an error.
     restores: parameters (lower case) that are set again right behind this request, so that what it makes of
     them is not told. learn(kind, body, whole): wants to know the answer of a Describe. interest: which replies
     must be told while this is the head.
     """
 
     __slots__ = (
-        "action", "error", "interest", "kind", "learn", "restores", "says", "statement", "tolerant", "undo",
+        "action", "crucial", "error", "interest", "kind", "learn", "restores", "says", "statement", "tolerant", "undo",
     )  # fmt: skip
 
     def __init__(
@@ -103,6 +104,7 @@ class Expect:
         undo: Callable[[bool], None] | None = None,
         error: bytes = b"",
         tolerant: bool = False,
+        crucial: bool = False,
         restores: Mapping[str, str] | None = None,
         learn: Callable[[int, bytes, bool], None] | None = None,
         interest: bytes = FROM_SERVER,
@@ -117,6 +119,7 @@ class Expect:
         self.undo = undo
         self.error = error
         self.tolerant = tolerant
+        self.crucial = crucial
         self.restores = restores
         self.learn = learn
 
@@ -132,7 +135,7 @@ def expect_of(
     entry.says = entry.error = b""
     entry.statement = statement
     entry.undo = undo
-    entry.tolerant = False
+    entry.tolerant = entry.crucial = False
     entry.restores = entry.learn = None
     return entry
 

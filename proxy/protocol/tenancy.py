@@ -3,7 +3,7 @@
 A name that is SET holds from then on and lasts if the transaction commits; one that is SET LOCAL holds until it
 ends; both go back with a savepoint. A BEGIN is held back, with what belongs to it, since only what follows says
 which server the transaction is for. So long the block is ours, and we answer for it in PostgreSQL's words; when its
-first real statement comes, `texts` are what the server must be told before. From then on the server says what
+first real statement comes, `begins` are what the server must be told before. From then on the server says what
 becomes of the block, and which tenant it is for is settled until its end.
 
 A session that has chosen none speaks for NOBODY.
@@ -72,11 +72,11 @@ class Tenancy:
         return self.open and (self.value is not self.own or self.value is not self.lasting)
 
     @property
-    def texts(self) -> bytes:
-        """What a server must be told before the first statement of a block that was held back; b"" for none."""
+    def begins(self) -> list[bytes]:
+        """What a server must be told, one after the other, before the first statement of a block that was held back."""
         if self.block is not Block.HELD:
-            return b""
-        return b"\n;".join([*self._begins, *(savepoint.text for savepoint in self._savepoints)])
+            return []
+        return [*self._begins, *(savepoint.text for savepoint in self._savepoints)]
 
     # --- names --------------------------------------------------------------------------------------
 

@@ -146,6 +146,10 @@ class ServerConnection:
                 elif kind == _ERROR:
                     frame = data[start:stop]
                     action, replacement = self._error(frame, head, action, whole=told != HEAD)
+                    if head is not None and head.crucial:
+                        pieces.append(data[sent:start])
+                        self._state_settled(pieces)
+                        return
                 elif kind == _STATUS:
                     action, replacement = self._reported(data[start + 5 : stop], head, action)
                 elif kind in (_COPY_IN, _COPY_BOTH):

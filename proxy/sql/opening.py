@@ -66,7 +66,7 @@ _WORD = (
     rb"(?:begin|start|set|savepoint|release|rollback|abort|commit|end|reset|show)\b"
     rb"|select\s+(?:pg_catalog\s*\.\s*)?(?:set_config|current_setting)\b|/\*|--|select\s*/\*|select\s*--|\("
 )
-_may_open = re.compile(rb"[\s;]*(?:%s)" % _WORD, re.IGNORECASE).match
+may_open = re.compile(rb"[\s;]*(?:%s)" % _WORD, re.IGNORECASE).match
 _ENDS = re.compile(rb"\b(?:commit|end|rollback|abort|prepare)\b", re.IGNORECASE).search
 _ENDERS = frozenset({"TRANS_STMT_COMMIT", "TRANS_STMT_ROLLBACK", "TRANS_STMT_PREPARE"})
 _OF_BLOCKS = {
@@ -80,7 +80,7 @@ _OF_BLOCKS = {
 
 def opening(text: bytes, guc: str) -> Opening | None:
     """None where the text begins with something else. `guc` is the tenant's parameter, in lower case."""
-    if len(text) > _LONGEST or not _may_open(text):
+    if len(text) > _LONGEST or not may_open(text):
         return None
     try:
         statements = tree.located(text)
@@ -350,7 +350,7 @@ class Openings:
         self._kept: OrderedDict[bytes, Opening | None] = OrderedDict()
 
     def of(self, text: bytes) -> Opening | None:
-        if not _may_open(text):
+        if not may_open(text):
             return None
         kept = self._kept
         if text in kept:

@@ -8,6 +8,7 @@ import pytest
 
 from proxy.model import Directory, PoolMode
 from proxy.protocol.lifecycle import SessionState
+from proxy.server.connection import ServerConnection
 from proxy.wire import encode
 from proxy.wire.startup import CancelRequest
 from tests.client.stage import BEGIN, COMMIT, DIRECTORY, Client, Stage, done, settings_taken
@@ -29,18 +30,24 @@ def names(client: Client, text: str) -> str:
     return client.kinds()
 
 
-def asked(server: Transport) -> bytes:
-    """The first text that a server has been sent behind a change of state."""
-    sent = server.take()
-    return sent[sent.rindex(b"Q") :] if b"Q" in sent else b""
+BEGUN = encode.PARSE_COMPLETE + encode.BIND_COMPLETE + encode.command_complete("BEGIN")
 
 
-def begun(stage: Stage, tenant: str = "beta") -> tuple[Client, Transport]:
-    """A block of a tenant's whose first statement waits until a server has the block."""
+def begins(server: Transport) -> bytes:
+    """How a server is told of the block."""
+    connection = server.get_protocol()
+    assert isinstance(connection, ServerConnection)
+    (statement,) = connection.prepared._names
+    name = statement.name
+    return encode.parse(name, b"BEGIN") + encode.bind(b"", name, []) + encode.execute()
+
+
+def begun(stage: Stage, first: bytes = ONE, tenant: str = "beta") -> tuple[Client, Transport]:
+    """A block of a tenant's whose first statement waits until a server has the state."""
     client = stage.chooser("acme")
     client.says(BEGIN)
     assert names(client, f"SET LOCAL app.tenant_id = '{tenant}'") == "CZCZ"
-    client.says(ONE)
+    client.says(first)
     stage.pools.step()
     return client, stage.server()
 
@@ -58,12 +65,10 @@ def test_state_and_block_go_out_together_and_the_statement_behind_them(stage: St
     client, server = begun(stage)
     sent = server.take()
     assert b"beta" in sent
-    assert sent.endswith(BEGIN)
+    assert sent.endswith(encode.SYNC + begins(server))
     server.say(settings_taken())
-    assert server.take() == b""
-    server.say(done("BEGIN", b"T"))
     assert server.take() == ONE
-    server.say(done(status=b"T"))
+    server.say(BEGUN + done(status=b"T"))
     assert client.kinds() == "CZ"
     client.says(COMMIT)
     assert server.take() == COMMIT
@@ -77,7 +82,7 @@ def test_state_and_block_go_out_together_and_the_statement_behind_them(stage: St
 
 def test_its_counts_are_those_of_the_tenant_that_it_speaks_for(stage: Stage) -> None:
     client, server = begun(stage)
-    server.say(settings_taken() + done("BEGIN", b"T"))
+    server.say(settings_taken() + BEGUN)
     accounts = {account.tenant.name: account for account in stage.plane.accounts}
     assert (accounts["beta"].servers.used, accounts["acme"].servers.used) == (1, 0)
     assert (accounts["beta"].clients.used, accounts["acme"].clients.used) == (0, 1)
@@ -91,10 +96,10 @@ def test_a_cancel_while_its_block_is_being_begun(stage: Stage) -> None:
     server.take()
     assert stage.plane.cancel(CancelRequest(client.session.pid, client.session.key))
     assert stage.pools.busy == 0  # nothing is sent to the server
-    server.say(settings_taken() + done("BEGIN", b"T"))
+    server.say(settings_taken())
     assert server.take() == ROLLBACK
     assert client.reads() == []
-    server.say(done("ROLLBACK"))
+    server.say(BEGUN + done("ROLLBACK"))
     frames = client.reads()
     assert sqlstates(frames) == ["57014"]
     assert frames[-1].body == b"E"
@@ -107,12 +112,20 @@ def test_a_cancel_while_its_block_is_being_begun(stage: Stage) -> None:
     stage.leave()
 
 
-@pytest.mark.parametrize("which", ["state", "block"])
-def test_a_block_that_cannot_be_begun_has_failed(stage: Stage, which: str) -> None:
-    client, server = begun(stage)
+@pytest.mark.parametrize("which", ["state", "parse", "begin"])
+@pytest.mark.parametrize("extended", [False, True])
+def test_a_block_that_cannot_be_begun_has_failed(stage: Stage, which: str, extended: bool) -> None:
+    """The server skips what stands behind it, so that nothing runs outside of the block."""
+    ask = encode.parse(b"", b"SELECT 1") + encode.bind(b"", b"", []) + encode.execute() + encode.SYNC
+    client, server = begun(stage, ask if extended else ONE)
     server.take()
-    refusal = encode.error("no", "55P02") + encode.ready_for_query()
-    server.say(refusal if which == "state" else settings_taken() + refusal)
+    refusal = encode.error("no", "55P02")
+    if which == "state":
+        server.say(refusal + encode.ready_for_query())
+    else:
+        server.say(settings_taken())
+        assert server.take() == (ask if extended else ONE)
+        server.say(refusal if which == "parse" else encode.PARSE_COMPLETE + encode.BIND_COMPLETE + refusal)
     frames = client.reads()
     assert (sqlstates(frames), frames[-1].body) == (["55P02"], b"E")
     assert server.aborted  # nobody else is to meet it
@@ -156,10 +169,11 @@ def test_a_client_that_leaves_in_a_block_of_which_no_server_knows(stage: Stage) 
 
 
 def test_the_next_batch_waits_for_the_answers_of_the_one_before(stage: Stage) -> None:
-    client, server = begun(stage, "acme")
+    client, server = begun(stage, tenant="acme")
     server.take()
-    server.say(settings_taken() + done("BEGIN", b"T"))
+    server.say(settings_taken())
     assert server.take() == ONE
+    server.say(BEGUN)
     client.says(COMMIT, encode.query(b"SET app.tenant_id = 'beta'"), ONE)
     assert server.take() == b""
     server.say(done(status=b"T"))

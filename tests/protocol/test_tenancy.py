@@ -54,9 +54,9 @@ def test_names_go_back_with_a_savepoint() -> None:
     tenancy.name(TWO, local=False)
     do(tenancy, "ROLLBACK TO a")
     assert (tenancy.value, tenancy.lasting) == (ONE, HOME)
-    assert tenancy.texts == b"BEGIN\n;SAVEPOINT a"
+    assert tenancy.begins == [b"BEGIN", b"SAVEPOINT a"]
     do(tenancy, "RELEASE a")
-    assert tenancy.texts == b"BEGIN"
+    assert tenancy.begins == [b"BEGIN"]
     with pytest.raises(UnknownSavepoint):
         do(tenancy, "RELEASE a")
 
@@ -79,7 +79,7 @@ def test_a_failed_block() -> None:
     tenancy.name(ONE, local=False)
     tenancy.fail()
     assert tenancy.status == b"E"
-    assert tenancy.texts == b""
+    assert tenancy.begins == []
     for text in ("BEGIN", "SAVEPOINT b", "SET TRANSACTION READ ONLY", "RELEASE a"):
         with pytest.raises(FailedTransaction):
             do(tenancy, text)
@@ -94,7 +94,7 @@ def test_a_failed_block() -> None:
 
 def test_what_a_server_is_told() -> None:
     tenancy = Tenancy(HOME)
-    assert tenancy.texts == b""
+    assert tenancy.begins == []
     do(
         tenancy,
         "BEGIN -- now",
@@ -103,13 +103,13 @@ def test_what_a_server_is_told() -> None:
         "BEGIN ISOLATION LEVEL SERIALIZABLE",
         "SAVEPOINT x",
     )
-    assert tenancy.texts.split(b"\n;") == [
+    assert tenancy.begins == [
         b"BEGIN -- now", b"SET TRANSACTION READ ONLY", b"BEGIN ISOLATION LEVEL SERIALIZABLE", b"SAVEPOINT x",
     ]  # fmt: skip
     assert not tenancy.can(step("SET TRANSACTION READ WRITE"))
     tenancy.served()
     assert tenancy.block is Block.SERVED
-    assert tenancy.texts == b""
+    assert tenancy.begins == []
     assert tenancy.status == b"I"
 
 

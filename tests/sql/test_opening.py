@@ -160,12 +160,12 @@ def test_no_step_is_overlooked(space: str, word: str) -> None:
     text = (space + word).encode()
     found = opening(text, GUC)
     if found is None:
-        every = module._may_open
+        every = module.may_open
         try:
-            module._may_open = lambda text: True  # type: ignore[assignment,misc]
+            module.may_open = lambda text: True  # type: ignore[assignment,misc]
             assert opening(text, GUC) is None
         finally:
-            module._may_open = every
+            module.may_open = every
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,6 @@
+\set aid random(1, 100000)
+\set n random(0, 7)
+BEGIN;
+SET LOCAL app.tenant_id = 't:n';
+SELECT abalance FROM pgbench_accounts WHERE aid = :aid;
+COMMIT;

@@ -1,0 +1,3 @@
+\set aid random(1, 100000)
+SET app.tenant_id = 't0';
+SELECT abalance FROM pgbench_accounts WHERE aid = :aid;
