@@ -20,7 +20,7 @@ from proxy.wire import decode, encode
 from proxy.wire.decode import bind_names, parse_fields
 
 if TYPE_CHECKING:
-    from proxy.client.session import Session
+    from proxy.client.linking import Linking
     from proxy.model import Tenant
 
 PASS, DONE, AGAIN = 0, 1, 2
@@ -34,7 +34,7 @@ class Chooser(Choice):
 
     __slots__ = ("again",)
 
-    def __init__(self, session: Session, home: Tenant) -> None:
+    def __init__(self, session: Linking, home: Tenant) -> None:
         super().__init__(session, home)
         self.again = b""  # what is left of the frame that was heard, to be read in its place
 

@@ -35,7 +35,7 @@ from proxy.wire import decode, encode
 from proxy.wire.decode import bind_names
 
 if TYPE_CHECKING:
-    from proxy.client.session import Session
+    from proxy.client.linking import Linking
     from proxy.server.connection import ServerConnection
 
 
@@ -70,7 +70,7 @@ class Choice:
         "tenancy",
     )
 
-    def __init__(self, session: Session, home: Tenant) -> None:
+    def __init__(self, session: Linking, home: Tenant) -> None:
         self._session = session
         self.tenancy = Tenancy(home)
         self.calm = False
@@ -141,7 +141,7 @@ class Choice:
                 tenancy.renew(session.plane.registry.known)
             if tenancy.value.name:
                 self._check(tenancy.value)
-            become(session, tenancy.value)
+            become(session, tenancy.value, session.let_go)
             if tenancy.block is Block.HELD and session.mode is PoolMode.STATEMENT:
                 raise FeatureNotSupported("transaction blocks not allowed in statement pooling mode")
         except TiergateError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from proxy.admission.accounts import Account, Counter, give_all
 from proxy.client.plane import Plane
@@ -20,7 +20,6 @@ from proxy.sql.watch import Watch
 from proxy.wire.frames import FROM_CLIENT, Scanner
 
 if TYPE_CHECKING:
-    from proxy.client.answering import Chooser
     from proxy.client.login import Login
     from proxy.server.pool import Pool
 
@@ -55,7 +54,7 @@ class Conversation(Link):
         self.pool: Pool
         self._counted_by: Pool | None = None  # the one that counts this session
         self.mode = PoolMode.TRANSACTION
-        self.chooser: Chooser | None = None  # of a session that may choose its tenant
+        self.chooser: Any = None  # a Chooser, which knows this class, where the session may choose its tenant
         self.strict = False  # a text is looked at even where nothing of it lasts
         self.maps_statements = True
         self.transport: Transport

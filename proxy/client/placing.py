@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from proxy.admission.accounts import Account, UserAccount, give_all, take_all
@@ -14,7 +14,6 @@ from proxy.routing.route import route
 
 if TYPE_CHECKING:
     from proxy.client.conversation import Conversation
-    from proxy.client.linking import Linking
     from proxy.server.connection import ServerConnection
     from proxy.server.pool import Pool
 
@@ -64,9 +63,9 @@ def _place(session: Conversation, tenant: Tenant) -> _Place:
     return _Place(pool, parameters)
 
 
-def become(session: Linking, tenant: Tenant) -> None:
-    """The session speaks for `tenant` from its next transaction on; what it has set itself goes with it. Raises
-    what forbids that."""
+def become(session: Conversation, tenant: Tenant, let_go: Callable[[ServerConnection], None]) -> None:
+    """The session speaks for `tenant` from its next transaction on; what it has set itself goes with it. A
+    connection that is kept for nothing is let go. Raises what forbids that."""
     found = _place(session, tenant)
     server = session.server
     if server is not None and found.pool is not session.pool:
@@ -76,7 +75,7 @@ def become(session: Linking, tenant: Tenant) -> None:
                 f'the session keeps its server connection ({why}), and tenant "{tenant.name}" has another',
                 hint="DISCARD ALL, or use transaction mode.",
             )
-        session.let_go(server)
+        let_go(server)
         server = None
     account = session.plane.accounts.account(tenant)
     if server is not None:

@@ -25,14 +25,15 @@ def refusal(session: Conversation, text: bytes, verdict: Verdict) -> TiergateErr
     if session.strict:
         if session.mode is _STATEMENT_MODE and begins(text):
             return FeatureNotSupported("transaction blocks not allowed in statement pooling mode")
-        refused = chooser.refusal(text) if chooser is not None else None
+        refused: TiergateError | None = chooser.refusal(text) if chooser is not None else None
         if refused is not None:
             return refused
     if verdict is PLAIN:
         return None
     guc = session.plane.options.tenant_guc
     if chooser is not None and verdict.touches_tenant(guc):
-        return chooser.naming(text)
+        refused = chooser.naming(text)
+        return refused
     if session.pool.cluster.kind is ClusterKind.DEDICATED:
         return None
     if verdict.touches_tenant(guc):
