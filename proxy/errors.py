@@ -73,6 +73,10 @@ class FeatureNotSupported(ClientError):
     sqlstate = "0A000"
 
 
+class StatementRefused(FeatureNotSupported):
+    """A rule of the tenant or its tier does not allow the statement."""
+
+
 class UnknownDatabase(ClientError):
     """An unknown tenant or database."""
 
@@ -94,6 +98,10 @@ class NotAuthorized(ClientError):
 
 
 class TenantChangeRefused(ClientError):
+    sqlstate = "42501"
+
+
+class ParameterLocked(ClientError):
     sqlstate = "42501"
 
 

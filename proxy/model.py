@@ -106,6 +106,28 @@ UNLIMITED = Limits(
 
 
 @dataclass(frozen=True, slots=True)
+class SqlPolicy:
+    """What SQL a tenant may send. None: as the one above says; 0, False or nothing in it: no rule.
+
+    `forbidden_statements` are names of `sql.vocabulary`, `locked_parameters` are in lower case.
+    """
+
+    max_joins: int | None = None
+    max_statements: int | None = None
+    max_statement_size: int | None = None  # bytes
+    read_only: bool | None = None
+    forbidden_statements: frozenset[str] | None = None
+    locked_parameters: frozenset[str] | None = None
+
+    def over(self, lower: SqlPolicy) -> SqlPolicy:
+        said = {f.name: v for f in fields(self) if (v := getattr(self, f.name)) is not None}
+        return replace(lower, **said) if said else lower
+
+
+NO_POLICY = SqlPolicy()
+
+
+@dataclass(frozen=True, slots=True)
 class Tier:
     """A class of service. `limits` hold for each tenant of it; `caps` for all its tenants together."""
 
@@ -119,7 +141,7 @@ class Tier:
     max_tenants: int = 0
     default_shards: int = 0
     read_write_split: bool = False
-    max_joins: int = 0
+    policy: SqlPolicy = NO_POLICY
 
 
 class SealKey(NamedTuple):
@@ -165,8 +187,8 @@ class Cluster:
 class Tenant:
     """A customer. `cluster` is already resolved to the name of a configured cluster.
 
-    `limits` is what the tenant's own table says; use `registry` for the effective ones. `placement` says why
-    it lives on its cluster.
+    `limits` and `policy` are what the tenant's own table says; use `registry` for what holds. `placement` says
+    why it lives on its cluster.
     """
 
     name: str
@@ -179,6 +201,7 @@ class Tenant:
     shard_id: int | None = None
     active: bool = True
     placement: str = ""
+    policy: SqlPolicy = NO_POLICY
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,12 +48,19 @@ def run_show(config: Path, name: str, *, json: bool) -> int:
         return 1
     tier, cluster = _home(registry, tenant)
     steps = explain(tenant, tier, cluster, None, "", loaded.server)
+    rules = registry.rules(tenant)
+    said = [{"rule": r, "value": value, "said by": who} for r, value, who in (rules.said if rules else ())]
     limits = _limits(registry.limits(tenant))
     if json:
         route = [{"step": step, "value": value, "reason": reason} for step, value, reason in steps]
         typer.echo(
             jsonlib.dumps(
-                {**_summary(registry, tenant), "route": route, "limits": asdict(registry.limits(tenant))},
+                {
+                    **_summary(registry, tenant),
+                    "route": route,
+                    "limits": asdict(registry.limits(tenant)),
+                    "sql_rules": said,
+                },
                 indent=2,
                 ensure_ascii=False,
             )
@@ -61,6 +68,8 @@ def run_show(config: Path, name: str, *, json: bool) -> int:
     else:
         _print([{"step": step, "value": value, "reason": reason} for step, value, reason in steps])
         _print([{"limit": limit, "value": value} for limit, value in limits.items()])
+        if said:
+            _print(said)
     return 0
 
 

@@ -134,22 +134,32 @@ class Choice:
     def turn(self) -> bool:
         """Takes the session to the tenant that its next statement is for. False: it has an error to answer."""
         session, tenancy = self._session, self.tenancy
-        if tenancy.value is session.tenant and not self._stale:
+        changes = self._stale or tenancy.value is not session.tenant
+        if not changes and session.rules is None:
             return True
         try:
             if self._stale:
                 tenancy.renew(session.plane.registry.known)
-            if tenancy.value.name:
-                self._check(tenancy.value)
-            become(session, tenancy.value, session.let_go)
-            if tenancy.block is Block.HELD and session.mode is PoolMode.STATEMENT:
-                raise FeatureNotSupported("transaction blocks not allowed in statement pooling mode")
+            if changes:
+                if tenancy.value.name:
+                    self._check(tenancy.value)
+                become(session, tenancy.value, session.let_go)
+                if tenancy.block is Block.HELD and session.mode is PoolMode.STATEMENT:
+                    raise FeatureNotSupported("transaction blocks not allowed in statement pooling mode")
+            self._check_block()
         except TiergateError as error:
             session.refuse(error)
             return False
         self._stale = False
         self.settle()
         return True
+
+    def _check_block(self) -> None:
+        """How the block was begun was not known to be this tenant's affair."""
+        rules, texts = self._session.rules, b"\n;".join(self.tenancy.begins)
+        refused = rules.block_refusal(texts) if rules is not None and texts else None
+        if refused is not None:
+            raise refused
 
     def serves(self, server: ServerConnection) -> bytes:
         """A transaction begins on that connection; returns what it must be sent of the block ahead of its first

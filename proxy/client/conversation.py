@@ -15,8 +15,9 @@ from proxy.protocol.state import EMPTY, State
 from proxy.protocol.statements import Description, Preparation, Statement
 from proxy.server.connection import IDLE, ServerConnection
 from proxy.server.link import Link
+from proxy.sql.policy import Rules
 from proxy.sql.verdict import Verdict
-from proxy.sql.watch import Watch
+from proxy.sql.watch import Dropped, Watch
 from proxy.wire.frames import FROM_CLIENT, Scanner
 
 if TYPE_CHECKING:
@@ -30,13 +31,13 @@ class Conversation(Link):
     """The fields of a session, and the small steps that need nothing else."""
 
     __slots__ = (
-        "_counted_by", "_permits", "acquiring", "answer", "answers_first", "cancel_wanted", "checked",
-        "chooser", "connected_at", "described", "discarded", "entering", "epoch", "evicted", "evicting",
-        "gone", "held_back", "holding", "idle_since", "judge", "key", "lasting", "leaving", "login",
-        "maps_statements", "mode", "opening", "owing", "parked", "parked_size", "pid", "pins", "plane",
-        "pool", "registry", "scanner", "server", "skipping", "startup", "state", "statements", "strict",
-        "temp_first", "tenant", "told", "transport", "unnamed", "unnamed_by", "unsynced", "user",
-        "watch", "write_paused",
+        "_counted_by", "_permits", "_wanted", "acquiring", "answer", "answers_first", "cancel_wanted",
+        "checked", "chooser", "connected_at", "described", "discarded", "entering", "epoch", "evicted",
+        "evicting", "gone", "held_back", "holding", "idle_since", "judge", "key", "lasting", "leaving",
+        "login", "maps_statements", "mode", "opening", "owing", "parked", "parked_size", "pid", "pins",
+        "plane", "pool", "registry", "rules", "scanner", "server", "skipping", "startup", "state",
+        "statements", "strict", "temp_first", "tenant", "told", "transport", "unnamed", "unnamed_by",
+        "unsynced", "user", "watch", "write_paused",
     )  # fmt: skip
 
     def __init__(
@@ -55,12 +56,14 @@ class Conversation(Link):
         self._counted_by: Pool | None = None  # the one that counts this session
         self.mode = PoolMode.TRANSACTION
         self.chooser: Any = None  # a Chooser, which knows this class, where the session may choose its tenant
+        self._wanted = False
         self.strict = False  # a text is looked at even where nothing of it lasts
         self.maps_statements = True
         self.transport: Transport
         self.scanner = Scanner(FROM_CLIENT)
         self.state = SessionState.LOGIN
         self.server: ServerConnection | None = None
+        self.rules: Rules | None = None  # what SQL it may send
         self.startup: State = EMPTY  # what RESET goes back to
         self.told: State = EMPTY  # what the client believes of the reported parameters
         self.statements: dict[bytes, Statement] = {}
@@ -74,7 +77,7 @@ class Conversation(Link):
         self.pins: frozenset[PinReason] = NO_PINS
         self.evicting: object | None = None  # the wait until databases have no idle connection
         self.evicted = False
-        self.watch: Watch | None = None  # of a text that passes in pieces
+        self.watch: Watch | Dropped | None = None  # of a text that passes in pieces
         self.temp_first = False  # its search_path makes temporary tables that no statement tells of
         self.pid = 0
         self.key = b""
@@ -125,8 +128,13 @@ class Conversation(Link):
         self.maps_statements = mapped and self.plane.pools.options.max_prepared_statements > 0
         self.look_at_texts(False)
 
+    def use_rules(self, rules: Rules | None) -> None:
+        self.rules = rules
+        self.look_at_texts(self._wanted)
+
     def look_at_texts(self, wanted: bool) -> None:
-        self.strict = wanted or self.mode is PoolMode.STATEMENT
+        self._wanted = wanted
+        self.strict = wanted or self.rules is not None or self.mode is PoolMode.STATEMENT
 
     def write(self, data: bytes) -> None:
         if not self.gone:

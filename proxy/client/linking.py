@@ -224,7 +224,8 @@ class Linking(Conversation):
         self.told = with_parameter(self.told, name, value)
         if name not in READ_ONLY_PARAMETERS:
             server.values = with_parameter(server.values, name, value)
-            self.state_needed = with_parameter(self.state_needed, name, value)
+            if self.rules is None or name not in self.rules.locked:  # else the next checkout puts it right
+                self.state_needed = with_parameter(self.state_needed, name, value)
         return news
 
     def state_ready(self, error: bytes) -> None:

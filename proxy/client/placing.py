@@ -11,6 +11,7 @@ from proxy.model import Tenant, Tier
 from proxy.protocol.seal import PARAMETER
 from proxy.protocol.state import intern
 from proxy.routing.route import route
+from proxy.sql.policy import Rules
 
 if TYPE_CHECKING:
     from proxy.client.conversation import Conversation
@@ -23,6 +24,7 @@ _NO_TIER = Tier("")
 class _Place(NamedTuple):
     pool: Pool
     parameters: dict[str, str]
+    rules: Rules | None
 
 
 def place(session: Conversation) -> None:
@@ -31,6 +33,7 @@ def place(session: Conversation) -> None:
 
 
 def _take(session: Conversation, found: _Place) -> None:
+    session.use_rules(found.rules)
     session.use_pool(found.pool)
     session.startup = session.state_needed = intern(found.parameters)
     session.temp_first = "pg_temp" in found.parameters.get("search_path", "").lower()
@@ -50,9 +53,10 @@ def _place(session: Conversation, tenant: Tenant) -> _Place:
         password = user.server_password
     else:
         password = user.password
-    parameters = {name.lower(): value for name, value in tier.parameters.items()}
-    parameters |= {name.lower(): value for name, value in tenant.parameters.items()}
-    parameters |= {name.lower(): value for name, value in session.login.asked.parameters.items()}
+    rules = registry.rules(tenant)
+    parameters = _given(tier, tenant, rules)
+    locked = rules.locked if rules is not None else frozenset()
+    parameters |= {name: value for name, value in _asked(session).items() if name not in locked}
     parameters.pop(PARAMETER, None)
     if pools.options.application_name_add_host:
         name = parameters.get("application_name", "app")
@@ -60,7 +64,7 @@ def _place(session: Conversation, tenant: Tenant) -> _Place:
     at_start = tuple(sorted((name, parameters.pop(name)) for name in pools.only_at_start & parameters.keys()))
     parameters[plane.options.tenant_guc.lower()] = tenant.name
     pool = pools.pool(way.pool_key._replace(at_start=at_start), cluster, way.pool_mode, password)
-    return _Place(pool, parameters)
+    return _Place(pool, parameters, rules)
 
 
 def become(session: Conversation, tenant: Tenant, let_go: Callable[[ServerConnection], None]) -> None:
@@ -107,9 +111,36 @@ def _charge(server: ServerConnection, account: Account, user: UserAccount) -> No
 
 def _keep_own(session: Conversation, own: Mapping[str, str], old: Mapping[str, str]) -> None:
     """What the client has set itself, by what it had and what it began with."""
-    changed = {name: value for name, value in own.items() if old.get(name) != value}
+    locked = session.rules.locked if session.rules is not None else ()
+    changed = {name: value for name, value in own.items() if old.get(name) != value and name not in locked}
     if changed:
         session.state_needed = intern({**session.startup.parameters, **changed})
+
+
+def _given(tier: Tier | None, tenant: Tenant, rules: Rules | None) -> dict[str, str]:
+    """The parameters that tier and tenant set."""
+    given = {name.lower(): value for name, value in tier.parameters.items()} if tier is not None else {}
+    given |= {name.lower(): value for name, value in tenant.parameters.items()}
+    if rules is not None and rules.read_only:
+        given["default_transaction_read_only"] = "on"
+    return given
+
+
+def _asked(session: Conversation) -> dict[str, str]:
+    return {name.lower(): value for name, value in session.login.asked.parameters.items()}
+
+
+def check_asked(session: Conversation) -> None:
+    """Raises where the client asks in its startup packet for another value of a parameter that is locked."""
+    registry, tenant = session.plane.registry, session.tenant
+    rules = registry.rules(tenant)
+    if rules is None:
+        return
+    given = _given(registry.tier(tenant.tier), tenant, rules)
+    for name, value in _asked(session).items():
+        refused = rules.asked_refusal(name, value, given.get(name))
+        if refused is not None:
+            raise refused
 
 
 def follow_registry(session: Conversation) -> None:
@@ -131,6 +162,7 @@ def follow_registry(session: Conversation) -> None:
     session.user_account = plane.accounts.user(user)
     session.limits = registry.limits(tenant, user)
     session.wait_limit = session.limits.query_wait_timeout or 0.0
+    session.use_rules(registry.rules(tenant))
     if session.server is None:
         own = session.state_needed.parameters
         old = session.startup.parameters

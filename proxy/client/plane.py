@@ -13,6 +13,7 @@ from proxy.registry.memory import Registry
 from proxy.server.pools import Pools
 from proxy.sql.constants import guc
 from proxy.sql.opening import Openings
+from proxy.sql.policy import Answers
 from proxy.sql.verdict import Judge
 from proxy.stats import ProcessStats
 from proxy.wire.startup import CancelRequest
@@ -32,8 +33,8 @@ class Member(Protocol):
 
 class Plane:
     __slots__ = (
-        "_keys", "_openings", "accounts", "clients", "draining", "judge", "logging_in", "number", "options", "pools",
-        "process", "registry", "relays", "sessions",
+        "_keys", "_openings", "accounts", "answers", "clients", "draining", "judge", "logging_in", "number", "options",
+        "pools", "process", "registry", "relays", "sessions",
     )  # fmt: skip
 
     def __init__(
@@ -52,6 +53,7 @@ class Plane:
         self.pools = pools
         self.process = process
         self.judge = judge
+        self.answers = Answers()
         self.accounts = Accounts(registry, lender)
         self.clients = Counter("max_client_conn", options.max_client_conn, lender=lender)
         self.sessions: set[Any] = set()  # of Session, which knows this class

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from proxy.client import effects
 from proxy.client.conversation import Conversation
-from proxy.client.refusals import error_frame, refusal, watch
+from proxy.client.refusals import error_frame, frame_size, refusal, watch
 from proxy.client.told import (
     CHANGED,
     CHANGED_ERROR,
@@ -29,6 +29,7 @@ from proxy.protocol.pipeline import FORWARD_BIND, FORWARD_DESCRIBE, FORWARD_PARS
 from proxy.protocol.statements import PREFIX, STRANGE, Statement
 from proxy.server.connection import FAILED, ServerConnection
 from proxy.sql.verdict import PLAIN, Verdict
+from proxy.sql.watch import DROPPED
 from proxy.wire import decode, encode
 from proxy.wire.decode import bind_names, parse_fields
 from proxy.wire.frames import HEAD, HEADER_SIZE
@@ -57,7 +58,12 @@ def on_parse(
 ) -> bytes | None:
     session.unsynced = True
     if told == HEAD:
-        watch(session, data[start + 5 : stop])
+        # Behind the text stand its end and the types of its parameters, of which mostly none are told.
+        before = data.find(b"\0", start + 5) + 1 - (start + 5)
+        refused = watch(session, data[start + 5 : stop], frame_size(data, start) - before - 3)
+        if refused is not None:
+            server.expect(Expect(owed.PARSE, error=error_frame(refused)))
+            return _MISSING
         server.expect(FORWARD_PARSE)
         effects.pin(session, PinReason.UNINSPECTED)
         session.unnamed = server.unnamed = None
@@ -223,6 +229,19 @@ def _statement_for_use(
     return encode.parse(b"", statement.text, statement.oids), name, statement
 
 
+def _refused_since(session: Conversation, server: ServerConnection, name: bytes) -> bool:
+    """The rules have changed since the statement was prepared, and do not allow it any more."""
+    statement = session.statements.get(name) if name else session.unnamed
+    rules = session.rules
+    if statement is None or rules is None:
+        return False
+    refused = session.plane.answers.refusal(rules, statement.text, statement.verdict)
+    if refused is None:
+        return False
+    server.expect(Expect(owed.BIND, error=error_frame(refused)))
+    return True
+
+
 def on_bind(
     session: Conversation, server: ServerConnection, data: bytes, start: int, stop: int, told: int
 ) -> bytes | None:
@@ -235,6 +254,10 @@ def on_bind(
             if refused is not None:
                 server.expect(Expect(owed.BIND, error=error_frame(refused)))
                 return _MISSING
+    if session.rules is not None and _refused_since(session, server, name):
+        if told == HEAD:
+            session.watch = DROPPED
+        return _MISSING
     if not session.maps_statements and _is_the_clients(session, name):
         undo = None
         if session.lasting:

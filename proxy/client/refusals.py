@@ -1,4 +1,5 @@
-"""What a session may not say: transaction blocks in statement mode, and texts that would change its tenant."""
+"""What a session may not say: transaction blocks in statement mode, texts that would change its tenant, and what the
+rules of its tenant do not allow."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING
 from proxy.errors import FeatureNotSupported, TenantChangeRefused, TiergateError
 from proxy.model import ClusterKind, PoolMode
 from proxy.sql.verdict import PLAIN, Verdict, begins
-from proxy.sql.watch import Watch
+from proxy.sql.watch import DROPPED, Watch
 from proxy.wire import encode
 
 if TYPE_CHECKING:
@@ -28,8 +29,16 @@ def refusal(session: Conversation, text: bytes, verdict: Verdict) -> TiergateErr
         refused: TiergateError | None = chooser.refusal(text) if chooser is not None else None
         if refused is not None:
             return refused
-    if verdict is PLAIN:
-        return None
+    if verdict is not PLAIN:
+        refused = _tenant_change(session, text, verdict)
+        if refused is not None:
+            return refused
+    rules = session.rules
+    return None if rules is None else session.plane.answers.refusal(rules, text, verdict)
+
+
+def _tenant_change(session: Conversation, text: bytes, verdict: Verdict) -> TiergateError | None:
+    chooser = session.chooser
     guc = session.plane.options.tenant_guc
     if chooser is not None and verdict.touches_tenant(guc):
         refused = chooser.naming(text)
@@ -52,20 +61,34 @@ class TooLong(TenantChangeRefused):
     """A request beyond what can be inspected that may change the tenant. It is not whole yet, so it ends the session."""
 
 
-def watch(session: Conversation, head: bytes) -> None:
-    """Begins to look at a text that passes in pieces."""
+def watch(session: Conversation, head: bytes, size: int) -> TiergateError | None:
+    """Begins to look at a text of that size that passes in pieces; where it is refused, the pieces are dropped."""
+    refused = session.rules.long_refusal(size) if session.rules is not None else None
+    if refused is not None:
+        session.watch = DROPPED
+        return refused
     if session.pool.cluster.kind is ClusterKind.DEDICATED:
-        return
+        return None
     session.watch = Watch(session.plane.options.tenant_guc)
     look(session, head)
+    return None
 
 
-def look(session: Conversation, piece: bytes) -> None:
-    if session.watch is not None and session.watch.suspicious(piece):
+def look(session: Conversation, piece: bytes) -> bool:
+    """Whether the piece is for the server."""
+    if session.watch is DROPPED:
+        return False
+    if isinstance(session.watch, Watch) and session.watch.suspicious(piece):
         raise TooLong(
             "a statement that is too long to inspect names the tenant or computes a parameter's name",
             hint="Send it in smaller pieces, or the values as parameters.",
         )
+    return True
+
+
+def frame_size(data: bytes, start: int) -> int:
+    """How long the body of the message is that begins at `start`, of which not all may be there."""
+    return int.from_bytes(data[start + 1 : start + 5], "big") - 4
 
 
 def error_frame(error: TiergateError) -> bytes:

@@ -15,7 +15,7 @@ from proxy.client.permits import take
 from proxy.client.placing import follow_registry
 from proxy.client.session import Session
 from proxy.client.welcome import admit
-from proxy.errors import CapReached, NoHealthyEndpoint, ServerLost, TiergateError
+from proxy.errors import CapReached, NoHealthyEndpoint, ServerLost, StatementRefused, TiergateError
 from proxy.model import Endpoint, Role
 from proxy.net.transport import Transport
 from proxy.server import login as server_login
@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from proxy.client.login import Login
     from proxy.client.plane import Plane
     from proxy.net.stream import LoginStream
+
+
+def _uninspected(session: Session) -> bool:
+    """It may send SQL, past the rules that its tenant has."""
+    return session.rules is not None and session.login.replication.lower() == "database"
 
 
 class _Side(asyncio.Protocol):
@@ -83,6 +88,12 @@ class Relay:
     async def open(cls, plane: Plane, login: Login, stream: LoginStream) -> Relay:
         """Admits, connects, says welcome and joins. Raises what the client is to read."""
         session = await admit(plane, login)
+        if _uninspected(session):
+            session.release_permits()
+            raise StatementRefused(
+                f'logical replication is not allowed for tenant "{session.tenant.name}": its SQL has rules',
+                hint="What a replication connection is asked cannot be inspected.",
+            )
         pool = session.pool
         permits = (
             *session.account.server_counters(session.user_account),
@@ -166,7 +177,11 @@ class Relay:
         except TiergateError:
             self.close()
             return
-        if session.pool.key != place or self.endpoint not in session.pool.cluster.endpoints:
+        if (
+            session.pool.key != place
+            or _uninspected(session)
+            or self.endpoint not in session.pool.cluster.endpoints
+        ):
             self.close()
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from proxy.client import effects
 from proxy.client.prepared import UnnamedIs, evict, on_bind, on_close, on_describe, on_parse
-from proxy.client.refusals import REFUSED, TooLong, error_frame, refusal, watch
+from proxy.client.refusals import REFUSED, TooLong, error_frame, frame_size, refusal, watch
 from proxy.client.waits import Owing, wait_for_answers
 from proxy.errors import ProtocolViolation
 from proxy.model import PinReason
@@ -45,7 +45,10 @@ def on_query(
     session: Conversation, server: ServerConnection, data: bytes, start: int, stop: int, told: int
 ) -> bytes | None:
     if told == HEAD:
-        watch(session, data[start + 5 : stop])
+        refused = watch(session, data[start + 5 : stop], frame_size(data, start) - 1)
+        if refused is not None:
+            server.expect(_begun(session, server, Expect(owed.QUERY, error=error_frame(refused))))
+            return encode.query(REFUSED)
         server.expect(_begun(session, server, owed.FORWARD_QUERY))
         effects.pin(session, PinReason.UNINSPECTED)
         return None
@@ -55,17 +58,19 @@ def on_query(
         _end_batch(session, server)
         raise
     verdict = session.judge.judge(text)
-    if verdict is PLAIN and not session.strict:
+    if verdict is not PLAIN or session.strict:
+        refused = refusal(session, text, verdict)
+        if refused is not None:
+            server.expect(_begun(session, server, Expect(owed.QUERY, error=error_frame(refused))))
+            return encode.query(REFUSED)
+    # Of who may choose its tenant, the ends of transactions must be heard.
+    if verdict is PLAIN and (session.chooser is None or not session.strict):
         if session.unsynced:
             server.expect(_begun(session, server, FORWARD_PLAIN_QUERY))
         else:
             session.unnamed = session.unnamed_by = server.unnamed = None
             server.expect(FORWARD_PLAIN_QUERY)
         return None
-    refused = refusal(session, text, verdict)
-    if refused is not None:
-        server.expect(_begun(session, server, Expect(owed.QUERY, error=error_frame(refused))))
-        return encode.query(REFUSED)
     restored = effects.restored(session, verdict)
     several = verdict.statements != 1
     if (restored and several) or verdict.deallocates:

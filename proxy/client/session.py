@@ -19,6 +19,7 @@ from proxy.errors import ProtocolViolation, QueryCanceled, TiergateError
 from proxy.protocol.lifecycle import SessionState
 from proxy.server.connection import IDLE, ServerConnection
 from proxy.sql.opening import may_open
+from proxy.sql.watch import DROPPED
 from proxy.wire import encode
 from proxy.wire.frames import HEAD, HEADER_SIZE, MORE, Scanner
 
@@ -69,13 +70,14 @@ class Session(Linking):
     def _read(self, data: bytes) -> None:
         scanner = self.scanner
         scanner.feed(data)
+        sent = 0
         if self.watch is not None:
-            look(self, scanner.data[: scanner.pos])
+            if not look(self, scanner.data[: scanner.pos]):
+                sent = scanner.pos
             if not scanner.skip:
                 self.watch = None
         server = self.server
         out: list[bytes] = []
-        sent = 0
         if server is not None and not server.pipeline:
             server.begin(monotonic())
         while (told := scanner.next()) != MORE:
@@ -146,7 +148,7 @@ class Session(Linking):
                 self._evict(eviction.databases)
                 return
             if instead is not None:
-                if told == HEAD and kind != _BIND:
+                if told == HEAD and kind != _BIND and self.watch is not DROPPED:
                     # What is still to come of it would be read as frames that nobody has looked at.
                     raise ProtocolViolation("invalid message length")
                 out.append(scanner.data[sent:start])

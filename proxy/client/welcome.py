@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 from proxy.admission.accounts import Account, Counter, UserAccount, give_all
 from proxy.client.answering import Chooser
 from proxy.client.permits import take
-from proxy.client.placing import place
+from proxy.client.placing import check_asked, place
 from proxy.client.session import Session
 from proxy.errors import CapReached, NotAuthorized, ServerLost, ServerRefused, ShuttingDown, TiergateError
 from proxy.model import PoolMode
@@ -106,6 +106,7 @@ async def admit(plane: Plane, login: Login) -> Session:
         session = Session(plane, login, tenant, account, permits)
         if login.chooses:
             session.chooser = Chooser(session, tenant)
+        check_asked(session)
         place(session)
     except BaseException:
         give_all(permits)

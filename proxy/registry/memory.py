@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
-from proxy.model import UNLIMITED, ClientOptions, Cluster, ClusterKind, Directory, Limits, Tenant, Tier, User
+from proxy.model import (
+    NO_POLICY,
+    UNLIMITED,
+    ClientOptions,
+    Cluster,
+    ClusterKind,
+    Directory,
+    Limits,
+    Tenant,
+    Tier,
+    User,
+)
+from proxy.sql.policy import Rules
 
 Kind = Literal["tenant", "cluster"]
 
@@ -23,6 +35,7 @@ class Registry:
         self._base = client_options.limits.over(UNLIMITED)
         self._by_id = {tenant.id: tenant for tenant in directory.tenants.values() if tenant.id}
         self._limits: dict[tuple[str, str], Limits] = {}
+        self._rules: dict[tuple[str, str], Rules | None] = {}
 
     def replace(self, directory: Directory, client_options: ClientOptions) -> None:
         """Take a new snapshot. What was disabled by hand stays so until it is enabled or gone."""
@@ -83,6 +96,16 @@ class Registry:
                 limits = self._directory.users.get(user.name, user).limits.over(limits)
             self._limits[key] = limits
         return limits
+
+    def rules(self, tenant: Tenant) -> Rules | None:
+        """What SQL the tenant may send; None: any."""
+        tenant = self._directory.tenants.get(tenant.name, tenant)
+        # Tenants that say nothing of their own share those of their tier.
+        key = (tenant.tier, "" if tenant.policy == NO_POLICY else tenant.name)
+        if key not in self._rules:
+            tier = self._directory.tiers.get(tenant.tier)
+            self._rules[key] = Rules.of(tier or Tier(tenant.tier), tenant)
+        return self._rules[key]
 
     def disable(self, kind: Kind, name: str) -> bool:
         """False where nothing of that name exists. Doing it twice does no harm."""

@@ -268,8 +268,7 @@ class ServerConnection:
     def _error(self, frame: bytes, head: Expect | None, action: int, *, whole: bool) -> tuple[int, bytes]:
         """What becomes of an ErrorResponse, and what is said in its place (b"": nothing else)."""
         self.copy_in = False
-        at = frame.find(b"\0C", 5)
-        sqlstate = frame[at + 2 : at + 7].decode("ascii", "replace")
+        sqlstate = decode.sqlstate(frame)
         self.last_error = frame
         if head is not None and action == DROP:
             self._job_failed = True
@@ -279,7 +278,8 @@ class ServerConnection:
                 self.dirty = True
             return action, b""
         if self.account is not None:
-            self.account.stats.error(sqlstate)
+            ours = head.error if head is not None else b""
+            self.account.stats.error(decode.sqlstate(ours or frame))
         if sqlstate == "42501" and self.sealer is not None:
             self.seal_due = 0.0  # what is there may be of a client's making
         if head is None or not whole:

@@ -12,6 +12,7 @@ from proxy.protocol import seal
 from proxy.settings import passwords
 from proxy.settings.clusters import Clusters
 from proxy.settings.keys import TABLES
+from proxy.settings.policies import read_policy
 from proxy.settings.reader import Reader, dotted, suggestion
 
 # The architecture document's four tiers are there without being mentioned; of the free tier's limits, those
@@ -31,8 +32,8 @@ def build(
     clusters = Clusters(reader, server, client)
     for name, values in said["cluster"].items():
         clusters.configure(name, values)
-    tiers = _tiers(reader, said["tier"], clusters)
-    tenants = _tenants(reader, said["tenant"], tiers, clusters)
+    tiers = _tiers(reader, said["tier"], clusters, client.tenant_guc)
+    tenants = _tenants(reader, said["tenant"], tiers, clusters, client.tenant_guc)
     _check_tenants(reader, said["tier"], tiers, tenants)
     _check_guc(reader, client.tenant_guc, {"tier": tiers, "tenant": tenants})
     users = _users(reader, said["user"], tenants, client.auth_type)
@@ -66,22 +67,27 @@ def _tables(reader: Reader, document: dict[str, Any], kind: str) -> dict[str, di
     return found
 
 
-def _tiers(reader: Reader, said: dict[str, dict[str, Any]], clusters: Clusters) -> dict[str, Tier]:
+def _tiers(reader: Reader, said: dict[str, dict[str, Any]], clusters: Clusters, guc: str) -> dict[str, Tier]:
     tiers = dict(DEFAULT_TIERS)
     kept = {"pool_type", "auto_shard", "auto_scale", "min_shards", "max_shards"}
     for name, values in said.items():
         base = tiers.get(name, Tier(name))
+        policy = read_policy(reader, values, dotted("tier", name), guc)
         chosen = {key: value for key, value in values.items() if key not in kept}
         chosen["limits"] = Limits(**values.get("limits", {})).over(base.limits)
         chosen["caps"] = Limits(**values.get("caps", {})).over(base.caps)
-        tiers[name] = tier = replace(base, **chosen)
+        tiers[name] = tier = replace(base, **chosen, policy=policy.over(base.policy))
         if tier.cluster:
             clusters.configured_or_problem(tier.cluster, dotted("tier", name))
     return tiers
 
 
 def _tenants(
-    reader: Reader, said: dict[str, dict[str, Any]], tiers: dict[str, Tier], clusters: Clusters
+    reader: Reader,
+    said: dict[str, dict[str, Any]],
+    tiers: dict[str, Tier],
+    clusters: Clusters,
+    guc: str,
 ) -> dict[str, Tenant]:
     tenants: dict[str, Tenant] = {}
     for name, values in said.items():
@@ -111,6 +117,7 @@ def _tenants(
             shard_id=values.get("shard_id"),
             active=values.get("active", True),
             placement=placement,
+            policy=read_policy(reader, values, where, guc),
         )
     return tenants
 

@@ -31,6 +31,16 @@ LIMITS: dict[str, v.Kind] = {
 }
 
 
+POLICY: dict[str, v.Kind] = {
+    "max_joins": v.COUNT,
+    "max_statements": v.COUNT,
+    "max_statement_size": v.BYTES,
+    "read_only": v.BOOLEAN,
+    "forbidden_statements": v.NAMES,
+    "locked_parameters": v.NAMES,
+}
+
+
 class ProxyKey(NamedTuple):
     """A key of [proxy]: its kind, the value object that holds it, and whether a reload can change it."""
 
@@ -147,7 +157,7 @@ TIER: Schema = {
     "max_tenants": v.COUNT,
     "default_shards": v.COUNT,
     "read_write_split": v.BOOLEAN,
-    "max_joins": v.COUNT,
+    **POLICY,
     "pool_type": v.kept(v.choice("dedicated", "shared_dedicated", "shared")),
     "auto_shard": v.kept(v.BOOLEAN),
     "auto_scale": v.kept(v.BOOLEAN),
@@ -163,6 +173,7 @@ TENANT: Schema = {
     "limits": LIMITS,
     "pool_mode": POOL_MODE,
     "parameters": v.PARAMETERS,
+    **POLICY,
     "active": v.BOOLEAN,
     "postgresql": {
         "cluster_type": v.choice("dedicated", "vip", "shared_dedicated", "shared"),

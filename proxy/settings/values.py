@@ -34,6 +34,7 @@ class Kind:
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|min|m|h|d)?", re.ASCII)
 _SIZE = re.compile(r"\d+(\.\d+)?\s*([kmgt]i?)?b", re.ASCII | re.IGNORECASE)
+_BYTES = re.compile(r"(\d+)\s*([kmg]?)b?", re.ASCII | re.IGNORECASE)
 _PERCENT = re.compile(r"\d+(\.\d+)?%", re.ASCII)
 _WINDOW = re.compile(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d", re.ASCII)
 
@@ -67,6 +68,17 @@ def _plain(value: float) -> str:
         return str(int(value))
     text = repr(value)
     return text if "e" not in text else f"{value:.400f}".rstrip("0")
+
+
+def _bytes(value: object) -> int:
+    """Units are PostgreSQL's: 1kB is 1024 bytes."""
+    if not isinstance(value, str):
+        result: int = _integer(0)(value)
+        return result
+    match = _BYTES.fullmatch(value.strip())
+    if match is None:
+        raise ValueError
+    return int(match[1]) << {"": 0, "k": 10, "m": 20, "g": 30}[match[2].lower()]
 
 
 def number(value: object) -> float:
@@ -302,6 +314,7 @@ UUID = Kind("a UUID", _quiet(_uuid))
 PARAMETERS = Kind("a table of server parameters", _parameters)
 TABLE = Kind("a table", _table)
 SIZE = Kind('a size such as "64gb"', _matching(_SIZE))
+BYTES = Kind('a number of bytes, or a size such as "64kB"', _bytes)
 PERCENT = Kind('a percentage such as "30%"', _matching(_PERCENT))
 WINDOW = Kind('a time window such as "02:00-06:00"', _matching(_WINDOW))
 SOCKET_MODE = Kind('an octal mode such as "0777"', _socket_mode)

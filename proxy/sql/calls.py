@@ -36,9 +36,14 @@ def judge_call(oid: int, arguments: Sequence[bytes | None]) -> Verdict:
     name = guc(arguments[0].decode("utf-8", "surrogateescape"))
     local = arguments[2]
     if local is not None and (local == b"\1" or says_true(local.decode("latin-1"))):
-        return Verdict(touched=frozenset({name}))
+        return Verdict(touched=frozenset({name}), changed=frozenset({name}))
     found = tree.Findings()
     found.set(name)
     if name == "search_path" and b"pg_temp" in (arguments[1] or b""):
         found.pins.add(PinReason.TEMP_TABLE)
-    return Verdict(pins=frozenset(found.pins), sets=tuple(found.sets), touched=frozenset(found.touched))
+    return Verdict(
+        pins=frozenset(found.pins),
+        sets=tuple(found.sets),
+        touched=frozenset(found.touched),
+        changed=frozenset(found.changed),
+    )

@@ -23,6 +23,8 @@ MAX_TREE = 524_288
 
 _CURSOR_HOLD = 0x20  # CURSOR_OPT_HOLD of parsenodes.h
 
+ALL = "*"  # every parameter there is
+
 # They hold for one transaction whatever the SET says.
 _TRANSACTION_ONLY = frozenset({"transaction_isolation", "transaction_read_only", "transaction_deferrable"})
 _ROLES = frozenset({"role", "session_authorization"})
@@ -55,6 +57,10 @@ class Unreadable(Exception):
     """PostgreSQL's parser, in the version at hand, does not take the text, or its tree is too large."""
 
 
+class TooLarge(Unreadable):
+    """It may take it, but nobody is to wait for that."""
+
+
 class Findings:
     """What has been seen so far; the fields of a Verdict."""
 
@@ -63,6 +69,7 @@ class Findings:
         self.sets: dict[str, None] = {}
         self.resets: dict[str, None] = {}
         self.touched: set[str] = set()
+        self.changed: set[str] = set()
         self.hides: Hidden | None = None  # why names of parameters that it sets cannot be told
         self.resets_all = False
         self.deallocates: dict[str, None] = {}
@@ -72,8 +79,12 @@ class Findings:
         self.drops_databases: dict[str, None] = {}
         self.statements = 0
 
-    def set(self, name: str) -> None:
+    def touch(self, name: str) -> None:
         self.touched.add(name)
+        self.changed.add(name)
+
+    def set(self, name: str) -> None:
+        self.touch(name)
         if name in _TRANSACTION_ONLY:
             return
         self.sets[name] = None
@@ -107,9 +118,11 @@ def _parse(source: str, hook: Callable[[Node], Node] | None) -> list[tuple[str, 
     try:
         written = parse_sql_json(source)
         if len(written) > MAX_TREE:
-            raise Unreadable
+            raise TooLarge
         tree = json.loads(written, object_hook=hook)
-    except (ParseError, ValueError, RecursionError) as error:
+    except RecursionError as error:
+        raise TooLarge from error
+    except (ParseError, ValueError) as error:
         raise Unreadable from error
     return [next(iter(item["stmt"].items())) for item in _statements(tree)]
 
@@ -197,19 +210,25 @@ def _set_statement(findings: Findings, fields: Node) -> None:
         if name == "search_path" and any("pg_temp" in v for v in values):
             findings.pins.add(PinReason.TEMP_TABLE)  # whatever is created next may be temporary
         if local:
-            findings.touched.add(name)
+            findings.touch(name)
         elif name == "role" and values == ["none"]:
             findings.reset(name)
         else:
             findings.set(name)
 
 
-def _set_config(findings: Findings, call: Node) -> None:
+def given_to_set_config(call: Node) -> dict[str, Node | None]:
+    """The arguments of a call by their names."""
     given = dict(zip(("setting_name", "new_value", "is_local"), call.get("args", ()), strict=False))
     for argument in call.get("args", ()):
         if "NamedArgExpr" in argument:
             named = argument["NamedArgExpr"]
             given[named.get("name", "")] = named.get("arg")
+    return given
+
+
+def _set_config(findings: Findings, call: Node) -> None:
+    given = given_to_set_config(call)
     name = None if call.get("func_variadic") else text_of(given.get("setting_name"))
     local = is_true(given.get("is_local"))
     # With standard_conforming_strings off a backslash means something else than was parsed here.
@@ -220,7 +239,7 @@ def _set_config(findings: Findings, call: Node) -> None:
         return
     name = guc(name)
     if local:
-        findings.touched.add(name)
+        findings.touch(name)
     else:
         findings.set(name)
         if local is None:
@@ -286,7 +305,9 @@ def _call(findings: Findings, call: Node) -> None:
 def _stored_set(findings: Findings, fields: Node) -> None:
     """A SET that a function, role, database or the server will do later."""
     if "name" in fields:
-        findings.touched.add(guc(fields["name"]))
+        findings.touch(guc(fields["name"]))
+    elif fields.get("kind") == "VAR_RESET_ALL":
+        findings.changed.add(ALL)
 
 
 def _update(findings: Findings, fields: Node) -> None:

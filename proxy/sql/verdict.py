@@ -33,6 +33,7 @@ class Verdict:
         pins is the caller's to decide, who knows what the server reports.
     touched: all parameters that the text names in a SET, also LOCAL ones and those of functions, roles and
         databases.
+    changed: the same without what the session itself resets; "*" stands for all.
     hides: it may set parameters whose names cannot be told, and why.
     drops_databases: databases that must have no idle connection when the text runs.
     statements: how many there are; 0 if nobody has counted.
@@ -44,6 +45,7 @@ class Verdict:
     resets: tuple[str, ...] = ()
     resets_all: bool = False
     touched: frozenset[str] = frozenset()
+    changed: frozenset[str] = frozenset()
     hides: Hidden | None = None
     deallocates: tuple[str, ...] = ()
     deallocates_all: bool = False
@@ -83,6 +85,7 @@ def inspect(text: bytes) -> Verdict:
         resets=tuple(found.resets),
         resets_all=found.resets_all,
         touched=frozenset(found.touched),
+        changed=frozenset(found.changed),
         hides=found.hides,
         deallocates=tuple(found.deallocates),
         deallocates_all=found.deallocates_all,

@@ -11,6 +11,13 @@ from proxy.sql import words
 _OVERLAP = 128  # longer than any word that is looked for
 
 
+class Dropped:
+    """A text that has been refused: no piece of it is for the server."""
+
+
+DROPPED = Dropped()
+
+
 class Watch:
     """One text; `suspicious` is called with each piece of it in turn."""
 

@@ -163,6 +163,12 @@ def data_row(body: bytes) -> list[bytes | None]:
     return values
 
 
+def sqlstate(frame: bytes) -> str:
+    """The SQLSTATE of a whole ErrorResponse, header and all."""
+    at = frame.find(b"\0C", 5)
+    return frame[at + 2 : at + 7].decode("ascii", "replace") if at >= 0 else ""
+
+
 def error_fields(body: bytes) -> dict[str, str]:
     """The fields of an ErrorResponse or NoticeResponse by their one-letter codes."""
     fields: dict[str, str] = {}

@@ -13,6 +13,8 @@ from proxy.cli import main
 from proxy.control.console.commands import HELP
 from proxy.settings import keys
 from proxy.settings.reader import Schema
+from proxy.sql.policy import Rules
+from proxy.sql.vocabulary import STATEMENTS
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
@@ -62,6 +64,24 @@ def test_every_key_of_a_tenant() -> None:
     assert {word for row in rows(text) for word in words(row[0])} | {"postgresql"} == keys.TENANT.keys()
     (described,) = [row[1] for row in rows(text) if "postgresql" in row[0]]
     assert words(described) >= inner.keys()
+
+
+def test_every_kind_of_statement_that_can_be_forbidden() -> None:
+    _, listed = section("## Rules on SQL").split("\nStatements: ")
+    names = set(re.findall(r"`([a-z ]+)`", listed.split("\n\n")[0]))
+    for name in STATEMENTS:
+        verb, _, what = name.partition(" ")
+        assert name in names or {verb, what} <= names, name
+    for name in names:
+        assert name in STATEMENTS or f"create {name}" in STATEMENTS, name
+
+
+def test_the_example_of_rules_loads() -> None:
+    (text,) = re.findall(r"```toml\n(\[tier.free\]\nmax_joins.*?)```", README, re.DOTALL)
+    loaded = settings.parse('[cluster.shared]\nkind = "shared"\nprimary = "a"\n' + text, "readme.toml")
+    rules = Rules.of(loaded.directory.tiers["free"], loaded.directory.tenants["demo"])
+    assert rules is not None
+    assert len(rules.said) == len(keys.POLICY)
 
 
 def test_what_has_no_effect_is_said_to_have_none() -> None:

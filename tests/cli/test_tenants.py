@@ -52,6 +52,17 @@ def test_show_by_id_as_json() -> None:
     assert found["limits"]["query_wait_timeout"] == 120
 
 
+def test_show_tells_the_rules_on_sql() -> None:
+    lines = [line.split() for line in tenants("show", "free_001").stdout.splitlines()]
+    assert ["max_joins", "3", "tier", '"free"'] in lines
+    assert ["locked_parameters", "statement_timeout,", "work_mem", "tier", '"free"'] in lines
+    assert not any(
+        line[:1] == ["rule"] for line in map(str.split, tenants("show", "vip_001").stdout.splitlines())
+    )
+    found = json.loads(tenants("show", "free_001", "--json").stdout)["sql_rules"]
+    assert {"rule": "max_joins", "value": "3", "said by": 'tier "free"'} in found
+
+
 def test_show_of_nobody() -> None:
     result = tenants("show", "nobody")
     assert result.exit_code == 1

@@ -11,8 +11,8 @@ import pytest
 
 from proxy.client.login import Login
 from proxy.client.relay import Relay
-from proxy.errors import CapReached, NoHealthyEndpoint, ServerLost, ServerRefused
-from proxy.model import Limits, Role
+from proxy.errors import CapReached, NoHealthyEndpoint, ServerLost, ServerRefused, StatementRefused
+from proxy.model import Directory, Limits, Role, SqlPolicy, Tier
 from proxy.net.stream import LoginStream
 from proxy.wire import decode, encode
 from proxy.wire.startup import CancelRequest
@@ -132,6 +132,41 @@ def test_a_cancel_goes_on_with_the_servers_own_key(stage: Stage) -> None:
         stage.plane.cancel(CancelRequest(relay.pid, relay.key))
         stage.pools.step()
         assert stage.network.cancels == [101]
+
+    run(main())
+
+
+def ruled() -> Directory:
+    tiers = {**DIRECTORY.tiers, "enterprise": Tier("enterprise", policy=SqlPolicy(read_only=True))}
+    return replace(DIRECTORY, tiers=tiers)
+
+
+def test_a_tenant_with_rules_on_sql_has_no_connection_that_takes_sql_unread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stage = Stage(monkeypatch, directory=ruled())
+
+    async def main() -> None:
+        with pytest.raises(StatementRefused, match="its SQL has rules"):
+            await opened(stage, replace(replication(), replication="database"))
+        assert stage.held() == []
+        relay, _ = await opened(stage, replication())
+        relay.follow()
+        assert stage.plane.relays == {relay}
+        relay.close()
+
+    run(main())
+
+
+def test_it_ends_where_its_tenant_gets_rules(stage: Stage) -> None:
+    async def main() -> None:
+        relay, _ = await opened(stage, replace(replication(), replication="database"))
+        stage.registry.replace(DIRECTORY, stage.plane.options)
+        relay.follow()
+        assert stage.plane.relays == {relay}
+        stage.registry.replace(ruled(), stage.plane.options)
+        relay.follow()
+        assert not stage.plane.relays
 
     run(main())
 

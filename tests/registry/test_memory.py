@@ -16,6 +16,7 @@ from proxy.model import (
     Endpoint,
     Limits,
     Role,
+    SqlPolicy,
     Tenant,
     Tier,
     User,
@@ -50,6 +51,22 @@ def test_a_tenant_is_found_by_name_and_by_id() -> None:
     assert asyncio.run(registry.find("beta")) is BETA
     assert asyncio.run(registry.find("nobody")) is None
     assert list(registry.tenants()) == [ACME, BETA]
+
+
+def test_rules_on_sql_are_the_tenants_over_its_tiers_and_shared_where_it_has_none() -> None:
+    own = replace(BETA, policy=SqlPolicy(max_joins=0, read_only=True))
+    tier = Tier("standard", policy=SqlPolicy(max_joins=3))
+    other = Tenant("other", "standard", "shared")
+    lists = replace(directory(ACME, own, other), tiers={"standard": tier})
+    registry = Registry(lists, ClientOptions())
+    rules = registry.rules(ACME)
+    assert rules is not None
+    assert rules is registry.rules(other)
+    assert str(rules) == "max_joins = 3"
+    assert str(registry.rules(own)) == "read_only = true"
+    registry.replace(directory(ACME, own), ClientOptions())
+    assert registry.rules(ACME) is None
+    assert str(registry.rules(BETA)) == "read_only = true"  # what its name has today
 
 
 def test_the_other_things_are_found_by_name() -> None:

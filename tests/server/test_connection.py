@@ -166,6 +166,14 @@ def test_an_error_is_counted_by_its_sqlstate(link: Link) -> None:
     assert tenant.stats.errors == {"22012": 1}
 
 
+def test_an_error_that_is_said_in_place_of_the_servers_is_the_one_that_counts(link: Link) -> None:
+    server, wire = connection(link=link)
+    server.account = tenant = account()
+    server.expect(Expect(owed.QUERY, error=encode.error("refused", "0A000")))
+    wire.say(ERROR, READY)
+    assert tenant.stats.errors == {"0A000": 1}
+
+
 # --- state ------------------------------------------------------------------------------------------
 
 

@@ -45,7 +45,12 @@ def test_a_tier_says_all_it_may() -> None:
     assert tier.caps == Limits(max_connections=100)
     assert (tier.cluster, tier.pool_mode) == ("shared", PoolMode.SESSION)
     assert tier.parameters == {"statement_timeout": "5s", "app.region": "eu"}
-    assert (tier.max_tenants, tier.default_shards, tier.read_write_split, tier.max_joins) == (7, 4, True, 6)
+    assert (tier.max_tenants, tier.default_shards, tier.read_write_split, tier.policy.max_joins) == (
+        7,
+        4,
+        True,
+        6,
+    )
 
 
 def test_what_a_tier_says_lies_over_its_defaults() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from proxy.model import PinReason
@@ -39,4 +41,6 @@ from proxy.sql.verdict import PLAIN, Verdict
     ],
 )
 def test_judge_call(oid, arguments, verdict):
+    if verdict is not UNKNOWN:
+        verdict = replace(verdict, changed=verdict.touched)
     assert judge_call(oid, arguments) == verdict

@@ -18,7 +18,14 @@ P, H = PinReason, Hidden
 def expect(*pins: PinReason, touched: tuple[str, ...] | None = None, statements: int = 1, **said) -> Verdict:
     if touched is None:
         touched = said.get("sets", ()) + said.get("resets", ())
-    return Verdict(pins=frozenset(pins), touched=frozenset(touched), statements=statements, **said)
+    changed = said.pop("changed", set(touched) - set(said.get("resets", ())))
+    return Verdict(
+        pins=frozenset(pins),
+        touched=frozenset(touched),
+        changed=frozenset(changed),
+        statements=statements,
+        **said,
+    )
 
 
 def judge(sql: str) -> Verdict:
@@ -129,7 +136,7 @@ TABLE = [
     ("SET TRANSACTION READ ONLY", expect()),
     ("SET TRANSACTION SNAPSHOT '1-1'", expect()),
     ("SET transaction_read_only = on", expect(touched=("transaction_read_only",))),
-    ("RESET TRANSACTION ISOLATION LEVEL", expect(touched=("transaction_isolation",))),
+    ("RESET TRANSACTION ISOLATION LEVEL", expect(touched=("transaction_isolation",), changed=())),
     (
         "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY, ISOLATION LEVEL SERIALIZABLE",
         expect(P.SET, sets=("default_transaction_read_only", "default_transaction_isolation")),
@@ -197,7 +204,7 @@ TABLE = [
     # what only stores a SET
     ("ALTER ROLE bob SET app.tenant_id = 'x'", expect(touched=("app.tenant_id",))),
     ("ALTER DATABASE d SET app.tenant_id = 'x'", expect(touched=("app.tenant_id",))),
-    ("ALTER ROLE bob RESET ALL", expect()),
+    ("ALTER ROLE bob RESET ALL", expect(changed=("*",))),
     ("ALTER SYSTEM SET x = 1", expect(touched=("x",))),
     ("ALTER FUNCTION f() SET x = 1", expect(touched=("x",))),
     (

@@ -106,6 +106,11 @@ def test_data_row(values):
     assert decode.data_row(row[5:]) == [None if value is None else value.encode() for value in values]
 
 
+def test_the_sqlstate_of_a_frame():
+    assert decode.sqlstate(encode.error("no", "53300")) == "53300"
+    assert decode.sqlstate(b"E\0\0\0\5\0") == ""
+
+
 def test_error_fields_of_a_server_in_another_encoding():
     assert decode.error_fields(b"SFATAL\0M\xe9\0\0behind the end") == {"S": "FATAL", "M": "�"}
     assert decode.error_fields(b"") == {}

@@ -10,6 +10,7 @@ from proxy.control.views.view import Value, View
 from proxy.errors import InvalidParameter
 from proxy.model import Limits, Role
 from proxy.routing.route import explain
+from proxy.sql.policy import Rules
 
 
 def databases(plane: Plane) -> View:
@@ -61,7 +62,7 @@ def _limit(limits: Limits, name: str) -> Value:
 def tenants(plane: Plane) -> View:
     columns = (
         "name", "id", "tier", "cluster", "active", "disabled", "clients", "max_client_connections", "servers",
-        "max_connections", "waiting", "queries", "transactions", "errors", "query_timeout",
+        "max_connections", "waiting", "queries", "transactions", "errors", "query_timeout", "sql_rules",
     )  # fmt: skip
     seen = {account.tenant.name: account for account in plane.accounts}
     rows: list[tuple[Value, ...]] = []
@@ -80,7 +81,7 @@ def tenants(plane: Plane) -> View:
                 int(plane.registry.is_disabled("tenant", tenant.name)), used[0], _limit(limits, "max_client_connections"),
                 used[1], _limit(limits, "max_connections"), used[2], counts.queries if counts else 0,
                 counts.transactions if counts else 0, sum(counts.errors.values()) if counts else 0,
-                _limit(limits, "query_timeout"),
+                _limit(limits, "query_timeout"), str(plane.registry.rules(tenant) or ""),
             )
         )  # fmt: skip
     return View(columns, rows)
@@ -89,7 +90,7 @@ def tenants(plane: Plane) -> View:
 def tiers(plane: Plane) -> View:
     columns = (
         "name", "weight", "pool_mode", "max_tenants", "tenants", "clients", "max_client_connections", "servers",
-        "max_connections", "tenant_max_connections", "tenant_query_timeout",
+        "max_connections", "tenant_max_connections", "tenant_query_timeout", "sql_rules",
     )  # fmt: skip
     in_tier: dict[str, int] = {}
     for tenant in plane.registry.tenants():
@@ -104,7 +105,7 @@ def tiers(plane: Plane) -> View:
                 in_tier.get(tier.name, 0), account.clients.used if account else 0,
                 _limit(tier.caps, "max_client_connections"), account.servers.used if account else 0,
                 _limit(tier.caps, "max_connections"), _limit(tier.limits, "max_connections"),
-                _limit(tier.limits, "query_timeout"),
+                _limit(tier.limits, "query_timeout"), str(Rules.of(tier) or ""),
             )
         )  # fmt: skip
     return View(columns, rows)
@@ -141,6 +142,9 @@ def route(plane: Plane, tenant_name: str, user_name: str = "", database: str = "
     if tier is None or cluster is None:
         raise InvalidParameter(f'tenant "{tenant_name}" has no tier or no cluster')
     steps: list[tuple[Value, ...]] = list(explain(tenant, tier, cluster, user, database, plane.pools.options))
+    rules = registry.rules(tenant)
+    if rules is not None:
+        steps += [(rule, value, f"said by {who}") for rule, value, who in rules.said]
     if registry.is_disabled("tenant", tenant.name):
         steps.append(("refused", tenant.name, "the tenant is disabled"))
     if registry.is_disabled("cluster", cluster.name):
