@@ -15,9 +15,13 @@ from tests.rawclient import (
     RawClient,
     ServerError,
     ask,
+    bind,
+    close,
     errors,
+    execute,
     function_call,
     kinds,
+    parse,
     query,
     rows,
     sqlstates,
@@ -71,6 +75,9 @@ def planted(shared: EmbeddedServer) -> Iterator[None]:
     with connect(shared) as connection:
         connection.execute(PLANTED)
         yield
+        connection.execute(
+            "SET lock_timeout = '10s'"
+        )  # of a client that a failed test has left in a transaction
         connection.execute(UNPLANTED)
 
 
@@ -396,6 +403,75 @@ def test_others_on_the_same_connections_write(proxy: Proxy) -> None:
 def test_a_read_only_tenant_has_no_logical_replication(proxy: Proxy) -> None:
     with pytest.raises(ServerError, match="its SQL has rules"):
         proxy.raw("replicator@free_1", parameters={"replication": "database"})
+
+
+# --- who says in SQL for which tenant ----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def lobby(start_module_proxy: StartProxy, all_tiers: Tables, planted: None) -> Proxy:
+    tables = with_rules(all_tiers)
+    return start_module_proxy(
+        tables | {"user.app": tables["user.app"] | {"tenants": ["std_1", "free_1", "ent_1"]}}
+    )
+
+
+def test_the_rules_are_those_of_the_tenant_that_is_spoken_for(lobby: Proxy) -> None:
+    client = lobby.raw(user="app")
+    client.send(parse(joined(4), "wide") + SYNC)
+    assert sqlstates(client.read_ready()) == ["42501"]  # no tenant has been chosen
+    for _ in range(2):
+        assert not errors(client.query("SET app.tenant_id = 'ent_1'"))
+        client.send(parse(joined(4), "wide") + bind(name="wide") + execute() + close("S", "wide") + SYNC)
+        assert rows(client.read_ready()) == [["1"]]
+        assert not errors(client.query("SET app.tenant_id = 'std_1'"))
+        assert failure(client, query(joined(4)))[0] == "0A000"
+        assert failure(client, query("SET work_mem = '1GB'"))[0] == "42501"
+        assert client.value("SHOW work_mem") == "5MB"
+        assert not errors(client.query("SET app.tenant_id = 'free_1'"))
+        assert failure(client, query("SELECT writes()"))[0] == "25006"
+        assert failure(client, query("INSERT INTO kept VALUES (2)"))[0] == "0A000"
+        assert not errors(client.query("RESET app.tenant_id"))
+
+
+def test_a_statement_that_one_tenant_has_prepared_is_not_run_for_another_that_may_not(lobby: Proxy) -> None:
+    client = lobby.raw(user="app")
+    client.query("SET app.tenant_id = 'ent_1'")
+    client.send(parse(joined(4), "wide") + SYNC)
+    assert not errors(client.read_ready())
+    client.query("SET app.tenant_id = 'std_1'")
+    assert failure(client, bind(name="wide") + execute() + SYNC)[0] == "0A000"
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [
+        ["BEGIN READ WRITE"],
+        ["START TRANSACTION ISOLATION LEVEL SERIALIZABLE, READ WRITE"],
+        ["BEGIN", "SET TRANSACTION READ WRITE"],
+        ["BEGIN", "SAVEPOINT a", "SET transaction_read_only = off"],
+    ],
+)
+@pytest.mark.parametrize("when", ["before", "within", "both"])
+def test_a_block_that_was_begun_for_nobody_is_not_opened_for_a_read_only_tenant(
+    lobby: Proxy, shared: EmbeddedServer, begin: list[str], when: str
+) -> None:
+    client = lobby.raw(user="app")
+    if when != "within":
+        client.query("SET app.tenant_id = 'free_1'")
+    codes = []
+    for sql in (
+        *begin,
+        *(["SET LOCAL app.tenant_id = 'free_1'"] if when != "before" else []),
+        "SELECT writes()",
+    ):
+        codes += sqlstates(client.query(sql))
+    assert codes
+    assert set(codes) <= {"0A000", "42501", "25001", "25006", "25P02"}, codes
+    client.query("ROLLBACK")
+    assert client.status == "I"
+    with connect(shared) as connection:
+        assert connection.execute("SELECT x FROM kept").fetchall() == [(1,)]
 
 
 # --- a reload ---------------------------------------------------------------------------------------
