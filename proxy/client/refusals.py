@@ -12,6 +12,7 @@ from proxy.sql.watch import DROPPED, Watch
 from proxy.wire import encode
 
 if TYPE_CHECKING:
+    from proxy.client.choosing import Choice
     from proxy.client.conversation import Conversation
 
 # Sent in place of a statement that a rule refuses: the server fails it in its place in the batch and in
@@ -22,11 +23,11 @@ _STATEMENT_MODE = PoolMode.STATEMENT
 
 
 def refusal(session: Conversation, text: bytes, verdict: Verdict) -> TiergateError | None:
-    chooser = session.chooser
+    chooser: Choice | None = session.chooser
     if session.strict:
         if session.mode is _STATEMENT_MODE and begins(text):
             return FeatureNotSupported("transaction blocks not allowed in statement pooling mode")
-        refused: TiergateError | None = chooser.refusal(text) if chooser is not None else None
+        refused = chooser.refusal(text) if chooser is not None else None
         if refused is not None:
             return refused
     if verdict is not PLAIN:
@@ -38,11 +39,10 @@ def refusal(session: Conversation, text: bytes, verdict: Verdict) -> TiergateErr
 
 
 def _tenant_change(session: Conversation, text: bytes, verdict: Verdict) -> TiergateError | None:
-    chooser = session.chooser
+    chooser: Choice | None = session.chooser
     guc = session.plane.options.tenant_guc
     if chooser is not None and verdict.touches_tenant(guc):
-        refused = chooser.naming(text)
-        return refused
+        return chooser.naming(text)
     if session.pool.cluster.kind is ClusterKind.DEDICATED:
         return None
     if verdict.touches_tenant(guc):
