@@ -34,13 +34,13 @@ class PinReason(Enum):
     """Why a session keeps its server connection beyond the transaction."""
 
     SESSION_MODE = "session mode"
-    SET = "a parameter that the server does not report was set"
+    SET = "a parameter was set that cannot follow to another connection"
     SQL_PREPARE = "SQL-level PREPARE"
     LISTEN = "LISTEN"
     TEMP_TABLE = "a temporary table"
     ADVISORY_LOCK = "a session-level advisory lock"
     HOLD_CURSOR = "a cursor WITH HOLD"
-    ROLE = "SET ROLE or SESSION AUTHORIZATION"
+    ROLE = "SET SESSION AUTHORIZATION"
     LOAD = "a library was loaded"
     UNINSPECTED = "a statement too large or too strange to inspect"
 

@@ -6,18 +6,21 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from proxy.admission.accounts import Account, Counter, give_all
+from proxy.client.doubts import Doubts
 from proxy.client.plane import Plane
 from proxy.client.waits import Owing
 from proxy.model import PinReason, PoolMode, Tenant, User
 from proxy.net.transport import Transport, deliver
+from proxy.protocol.inquiry import Inquiry
 from proxy.protocol.lifecycle import SessionState, session_step
 from proxy.protocol.state import EMPTY, State
 from proxy.protocol.statements import Description, Preparation, Statement
-from proxy.server.connection import IDLE, ServerConnection
+from proxy.server.connection import IDLE, ServerConnection, display_names
 from proxy.server.link import Link
 from proxy.sql.policy import Rules
 from proxy.sql.verdict import Verdict
 from proxy.sql.watch import Dropped, Watch
+from proxy.wire import encode
 from proxy.wire.frames import FROM_CLIENT, Scanner
 
 if TYPE_CHECKING:
@@ -32,12 +35,12 @@ class Conversation(Link):
 
     __slots__ = (
         "_counted_by", "_permits", "_wanted", "acquiring", "answer", "answers_first", "cancel_wanted",
-        "checked", "chooser", "connected_at", "described", "discarded", "entering", "epoch", "evicted",
-        "evicting", "gone", "held_back", "holding", "idle_since", "judge", "key", "lasting", "leaving",
-        "login", "maps_statements", "mode", "opening", "owing", "parked", "parked_size", "pid", "pins",
-        "plane", "pool", "registry", "rules", "scanner", "server", "skipping", "startup", "state",
-        "statements", "strict", "temp_first", "tenant", "told", "transport", "unnamed", "unnamed_by",
-        "unsynced", "user", "watch", "write_paused",
+        "checked", "chooser", "connected_at", "described", "discarded", "doubts", "entering", "epoch",
+        "evicted", "evicting", "gone", "held_back", "holding", "idle_since", "inquiry", "judge", "key",
+        "lasting", "leaving", "login", "maps_statements", "mode", "opening", "owing", "parked",
+        "parked_size", "pid", "pins", "plane", "pool", "registry", "rules", "scanner", "server",
+        "skipping", "startup", "state", "statements", "strict", "temp_first", "tenant", "told",
+        "transport", "unnamed", "unnamed_by", "unsynced", "user", "watch", "write_paused",
     )  # fmt: skip
 
     def __init__(
@@ -75,6 +78,8 @@ class Conversation(Link):
         self.lasting: dict[bytes, Verdict] | None = None
         self.unsynced = False  # within an extended batch whose Sync has not been sent
         self.pins: frozenset[PinReason] = NO_PINS
+        self.doubts: Doubts | None = None  # what its transactions may have changed
+        self.inquiry: Inquiry | None = None  # what its server connection is being asked about that
         self.evicting: object | None = None  # the wait until databases have no idle connection
         self.evicted = False
         self.watch: Watch | Dropped | None = None  # of a text that passes in pieces
@@ -135,6 +140,15 @@ class Conversation(Link):
     def look_at_texts(self, wanted: bool) -> None:
         self._wanted = wanted
         self.strict = wanted or self.rules is not None or self.mode is PoolMode.STATEMENT
+
+    def tell(self, reported: State) -> None:
+        """Says what a server reports otherwise than the client believes."""
+        believed = self.told.parameters
+        for name, value in reported.parameters.items():
+            if believed.get(name) != value:
+                raw = value.encode("utf-8", "surrogateescape")
+                self.write(encode.parameter_status(display_names[name].encode(), raw))
+        self.told = reported
 
     def write(self, data: bytes) -> None:
         if not self.gone:

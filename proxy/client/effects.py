@@ -1,4 +1,5 @@
-"""What statements do to their session: pins where something stays on the connection, RESETs that go back to
+"""What statements do to their session: pins where something stays on the connection, parameters that are to be asked
+for, RESETs that go back to
 what the session began with, and statements that are deallocated under the client's names."""
 
 from __future__ import annotations
@@ -6,9 +7,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from proxy.client import remains
 from proxy.client.waits import wait_for_answers
 from proxy.model import PinReason, PoolMode
 from proxy.protocol.pipeline import CLOSE, DROP, EXECUTE, PARSE, Expect
+from proxy.protocol.state import ROLE
 from proxy.protocol.statements import PREFIX, Statement
 from proxy.server.connection import FAILED, ServerConnection
 from proxy.sql.verdict import PLAIN, Verdict
@@ -24,9 +27,8 @@ def pin(session: Conversation, reason: PinReason) -> None:
     session.pins |= {reason}
     session.step("pin")
     session.plane.process.pin(reason.name.lower())
+    remains.pinned(session, reason)
     server = session.server
-    if server is not None:
-        server.dirty = True
     if session.plane.options.pin_notice:
         notice = encode.notice(f"this session keeps its server connection: {reason.value}")
         if server is not None and server.scanner.skip:
@@ -35,17 +37,42 @@ def pin(session: Conversation, reason: PinReason) -> None:
             session.write(notice)
 
 
-def obey(session: Conversation, verdict: Verdict) -> None:
-    """Pins where the statement leaves something behind that only its connection has."""
-    if verdict is PLAIN:
+def obey(session: Conversation, verdict: Verdict, bound: bytes = b"") -> None:
+    """Notes what the statement leaves behind: what can follow the session is asked for later, all else pins. `bound`:
+    the rest of the Bind behind its names."""
+    server = session.server
+    if verdict is PLAIN or session.mode is PoolMode.SESSION or server is None:
         return
     if session.chooser is not None and verdict.touched == {session.plane.options.tenant_guc.lower()}:
         return  # its tenant again
     for reason in verdict.pins:
         pin(session, reason)
-    reported = session.told.parameters
-    if any(name not in reported for name in verdict.sets):
+    if not (verdict.sets or verdict.bound_names or verdict.resets or verdict.resets_all):
+        return
+    names = remains.bound_names(verdict, bound)
+    if names is None or not remains.staying(session).isdisjoint((*verdict.sets, *names)):
         pin(session, PinReason.SET)
+    names = names or []
+    if "search_path" in names:
+        pin(session, PinReason.TEMP_TABLE)  # its value may be pg_temp
+    if "session_authorization" in names:
+        pin(session, PinReason.ROLE)
+    remains.changed(session, server, verdict, names)
+
+
+def learned(session: Conversation, server: ServerConnection, error: bytes) -> None:
+    """The server has been asked what is left behind, and has answered."""
+    if not remains.learned(session, server, error):
+        pin(session, PinReason.SET)
+    elif session.temp_first:
+        pin(session, PinReason.TEMP_TABLE)
+
+
+def follow_path(session: Conversation) -> None:
+    """The session's search_path has become another."""
+    remains.path(session)
+    if session.temp_first:
+        pin(session, PinReason.TEMP_TABLE)
 
 
 def restored(session: Conversation, verdict: Verdict) -> Mapping[str, str]:
@@ -55,7 +82,7 @@ def restored(session: Conversation, verdict: Verdict) -> Mapping[str, str]:
     if verdict.resets_all:
         if session.chooser is not None:
             session.chooser.resets_all(session.server)
-        return wanted
+        return {name: value for name, value in wanted.items() if name != ROLE} if ROLE in wanted else wanted
     return {name: wanted[name] for name in verdict.resets if name in wanted}
 
 
@@ -67,6 +94,8 @@ def remember(
     key = kind + name
     before = session.lasting.get(key, PLAIN) if session.lasting else PLAIN
     takes = verdict.resets or verdict.resets_all or verdict.discards_all
+    if not session.maps_statements:  # else the statement itself knows what it sets
+        takes = takes or bool(verdict.sets or verdict.bound_names)
     if not (takes or verdict.deallocates or verdict.deallocates_all):
         verdict = PLAIN
     if verdict is before:

@@ -7,19 +7,17 @@ from __future__ import annotations
 
 from time import monotonic
 
-from proxy.client import effects
+from proxy.client import effects, remains
 from proxy.client.conversation import NO_PINS, Conversation
 from proxy.client.placing import follow_registry
 from proxy.errors import ServerRefused, ShuttingDown, TiergateError
 from proxy.model import PinReason, PoolMode
 from proxy.net.transport import deliver
-from proxy.protocol.state import EMPTY, READ_ONLY_PARAMETERS, with_parameter
-from proxy.server.connection import IDLE, ServerConnection, display_names
+from proxy.protocol.state import EMPTY, READ_ONLY_PARAMETERS, certain, with_parameter
+from proxy.server.connection import IDLE, ServerConnection
 from proxy.wire import encode
 
 _PARKED_MAX = 65_536  # bytes read ahead of a wait; beyond, the client's socket is left alone
-# A connection that has one of these might cut a change of its state short.
-_RISKY = frozenset(("statement_timeout", "transaction_timeout"))
 _SESSION_MODE = PoolMode.SESSION
 
 
@@ -49,6 +47,10 @@ class Linking(Conversation):
 
     def end(self, error: TiergateError) -> None:
         """Ends the session with a FATAL of ours."""
+        raise NotImplementedError
+
+    def learned(self, server: ServerConnection, error: bytes) -> None:
+        """The answer to what we asked of the connection has come."""
         raise NotImplementedError
 
     def _close(self) -> None:
@@ -110,7 +112,7 @@ class Linking(Conversation):
         The change must have been confirmed first where the requests would otherwise run in somebody else's
         state if it failed: on a connection that speaks for another tenant (a cancel or a timeout that strikes
         the change would let them run as that tenant), with a state that no server of the pool has taken
-        yet, and on a connection whose timeouts could cut the change short.
+        yet or that it may refuse by now, and on a connection whose timeouts could cut the change short.
         """
         needs = self.state_needed
         opener = None
@@ -119,20 +121,20 @@ class Linking(Conversation):
             opener = None if self.chooser.calm else self.chooser
         if server.values is needs and server.query_since < server.seal_due:
             if self.told is not server.reported:
-                self._tell(server)
+                self.tell(server.reported)
             if opener is not None:
                 out.append(opener.serves(server))
             return True
         before = server.values.parameters
         ahead = server.apply(needs)
         if not ahead:
-            self._tell(server)
+            self.tell(server.reported)
             if opener is not None:
                 out.append(opener.serves(server))
             return True
         guc = self.plane.options.tenant_guc.lower()
         other_tenant = before.get(guc, needs.parameters.get(guc)) != needs.parameters.get(guc)
-        if not other_tenant and needs in self.pool.accepted and _RISKY.isdisjoint(before):
+        if not other_tenant and needs in self.pool.accepted and certain(before, needs.parameters):
             out.append(ahead)
             if opener is not None:
                 out.append(opener.serves(server))
@@ -156,7 +158,9 @@ class Linking(Conversation):
         return True
 
     def loosen(self, server: ServerConnection) -> None:
-        """Between transactions: the connection is kept only by whom it must be kept."""
+        """Between transactions: the connection is kept only by whom it must be kept, or who has to ask it first."""
+        if self.doubts is not None and remains.ask(self, server):
+            return
         if self.mode is not _SESSION_MODE and not self.pins:
             self._unlink(server)
 
@@ -164,15 +168,6 @@ class Linking(Conversation):
         """Gives back a connection that was kept but has nothing of worth."""
         server.dirty = True
         self._unlink(server)
-
-    def _tell(self, server: ServerConnection) -> None:
-        """Says what this server reports otherwise than the client believes."""
-        believed, told = self.told.parameters, server.reported
-        for name, value in told.parameters.items():
-            if believed.get(name) != value:
-                raw = value.encode("utf-8", "surrogateescape")
-                self.write(encode.parameter_status(display_names[name].encode(), raw))
-        self.told = told
 
     def granted(self, server: ServerConnection) -> None:
         self._attach(server)
@@ -226,18 +221,23 @@ class Linking(Conversation):
             server.values = with_parameter(server.values, name, value)
             if self.rules is None or name not in self.rules.locked:  # else the next checkout puts it right
                 self.state_needed = with_parameter(self.state_needed, name, value)
+            if name == "search_path":
+                effects.follow_path(self)
         return news
 
     def state_ready(self, error: bytes) -> None:
         server = self.server
         if server is None:
             return
+        if self.inquiry is not None:
+            self.learned(server, error)
+            return
         if error:
             self._state_refused(server, encode.with_severity(error, "ERROR"))
             return
         self.pool.accepted.add(server.values)
         if self.told is not server.reported:
-            self._tell(server)
+            self.tell(server.reported)
         chooser = self.chooser
         if chooser is not None and chooser.broken_off(server):
             return
@@ -262,8 +262,7 @@ class Linking(Conversation):
         if self.chooser is not None:
             self.chooser.failed()
         held_back, self.held_back, self.answers_first, self.discarded = self.held_back, False, False, False
-        self.owing = None
-        self.evicting = None
+        self.owing = self.evicting = self.doubts = None
         self.cancel_wanted = False
         owed_to_client = server.pipeline.ready_for_query_owed
         if server.pipeline.skipping and not self.unsynced:
@@ -305,6 +304,8 @@ class Linking(Conversation):
             effects.forget_portals(self)
         if self.chooser is not None:
             self.chooser.ended(server)
+        if self.doubts is not None and remains.ask(self, server):
+            return
         if self.plane.draining:
             self.end(ShuttingDown("terminating connection due to administrator command"))
         elif self.mode is not _SESSION_MODE and not self.pins:
@@ -343,13 +344,16 @@ class Linking(Conversation):
             if self.chooser is not None and self.rests:
                 self.chooser.ended(server)
                 self.loosen(server)
-            self.resume()
+            if not self.holding:
+                self.resume()
         elif not server.pipeline.entries:
             self.server_ready()
 
     def _unlink(self, server: ServerConnection) -> None:
         self.server = None
         self.unnamed_by = None
+        if self.doubts is not None:
+            self.doubts, server.dirty = None, True  # nobody has asked what there is
         self.pins = NO_PINS
         self.step("unlink")
         if self.write_paused:

@@ -10,7 +10,7 @@ or closed waits for the answers.
 
 from __future__ import annotations
 
-from proxy.client import effects
+from proxy.client import effects, remains
 from proxy.client.conversation import Conversation
 from proxy.client.refusals import error_frame, frame_size, refusal, watch
 from proxy.client.told import (
@@ -261,7 +261,9 @@ def on_bind(
     if not session.maps_statements and _is_the_clients(session, name):
         undo = None
         if session.lasting:
-            undo = effects.remember(session, b"P", portal, session.lasting.get(b"S" + name, PLAIN))
+            verdict = session.lasting.get(b"S" + name, PLAIN)
+            undo = effects.remember(session, b"P", portal, verdict)
+            effects.obey(session, verdict, data[start + 5 + rest : stop])
         server.expect(FORWARD_BIND if undo is None else expect_of(_BIND_REPLY, None, undo))
         return None
     ahead, known_as, statement = _statement_for_use(session, server, name)
@@ -274,7 +276,9 @@ def on_bind(
     else:
         undo = effects.remember(session, b"P", portal, statement.verdict)
         server.expect(expect_of(_BIND_REPLY, statement, undo))
-        effects.obey(session, statement.verdict)
+        effects.obey(session, statement.verdict, data[start + 5 + rest : stop])
+    if statement is not None and session.pins:
+        remains.look(session, statement.text)
     if known_as == name:
         return ahead + data[start:stop] if ahead else None
     length = int.from_bytes(data[start + 1 : start + 5], "big") + len(known_as) - len(name)

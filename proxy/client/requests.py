@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from proxy.client import effects
+from proxy.client import effects, remains
 from proxy.client.prepared import UnnamedIs, evict, on_bind, on_close, on_describe, on_parse
 from proxy.client.refusals import REFUSED, TooLong, error_frame, frame_size, refusal, watch
 from proxy.client.waits import Owing, wait_for_answers
@@ -63,6 +63,8 @@ def on_query(
         if refused is not None:
             server.expect(_begun(session, server, Expect(owed.QUERY, error=error_frame(refused))))
             return encode.query(REFUSED)
+    if session.pins:
+        remains.look(session, text)
     # Of who may choose its tenant, the ends of transactions must be heard.
     if verdict is PLAIN and (session.chooser is None or not session.strict):
         if session.unsynced:
@@ -158,6 +160,8 @@ def on_function_call(
         server.expect(Expect(owed.QUERY, error=error_frame(refused)))
         return encode.query(REFUSED)
     server.expect(owed.FORWARD_QUERY)
+    for reason in session.pins:
+        remains.pinned(session, reason)  # it may be a function that unlocks
     effects.obey(session, verdict)
     return None
 

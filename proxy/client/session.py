@@ -10,6 +10,7 @@ from __future__ import annotations
 from time import monotonic
 
 from proxy import log
+from proxy.client import effects
 from proxy.client.answering import AGAIN, DONE, PASS
 from proxy.client.linking import Linking
 from proxy.client.refusals import TooLong, look
@@ -46,7 +47,9 @@ class Session(Linking):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.gone = True
-        if not self.leaving or self.server is None:
+        if self.inquiry is not None:
+            self.leaving = True  # what it has asked meanwhile is still done
+        elif not self.leaving or self.server is None:
             self._close()
 
     def pause_writing(self) -> None:
@@ -258,6 +261,19 @@ class Session(Linking):
         elif self.server is not None and self.server.pipeline:
             self.pool.cancel(self.server)
 
+    def learned(self, server: ServerConnection, error: bytes) -> None:
+        """The answer to what we asked of the connection has come; what the client has asked meanwhile goes on."""
+        effects.learned(self, server, error)
+        self.holding = False
+        wanted, self.cancel_wanted = self.cancel_wanted, False
+        if not self.parked:
+            return
+        if not self.leaving:
+            self.server_ready()  # others that wait come first
+        self.resume()
+        if wanted:
+            self.cancel()
+
     def _terminate(self) -> None:
         """The client said goodbye; what it asked before is still done, as PostgreSQL does."""
         server = self.server
@@ -305,8 +321,8 @@ class Session(Linking):
 
     def _return(self, server: ServerConnection) -> None:
         server.link = None
-        if self.answers_first or self.discarded:
-            server.dirty = True  # what it has not been set to again yet
+        if self.pins or self.doubts is not None or self.answers_first or self.discarded:
+            server.dirty = True  # with what pins, or what it has not been asked for or set to again yet
         if self.write_paused and not server.transport.is_closing():
             server.transport.resume_reading()
         if server.pipeline or server.copy_in or self.scanner.skip:

@@ -8,7 +8,7 @@ back to what the server connection began with.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from weakref import WeakValueDictionary
 
 from proxy.protocol import pipeline as owed
@@ -17,12 +17,21 @@ from proxy.protocol.statements import PREFIX, Statement
 from proxy.sql.verdict import PLAIN
 from proxy.wire import encode
 
+ROLE = "role"
+Change = tuple[str, str | None]
+
 _SMALL_BATCH = 50
 # If the first fails, so does its connection; the other may be left behind.
 _FIRST, _AGAIN = PREFIX + b"state", PREFIX + b"settings"
 # Stands for what is set within a client's batch.
 SETTINGS = Statement(_AGAIN, b"", b"\0\0", PLAIN)
 
+# A connection that has one of these might cut a change of its state short.
+_RISKY = frozenset(("statement_timeout", "transaction_timeout"))
+# What has been taken once may be refused another time: it names something that may be gone.
+_FICKLE = frozenset((
+    ROLE, "default_tablespace", "temp_tablespaces", "default_table_access_method", "default_text_search_config",
+))  # fmt: skip
 # Reported, but not to be set.
 READ_ONLY_PARAMETERS = frozenset((
     "server_version", "server_encoding", "integer_datetimes", "in_hot_standby", "is_superuser", "session_authorization",
@@ -57,6 +66,13 @@ def with_parameter(state: State, name: str, value: str) -> State:
     return intern({**state.parameters, name: value})
 
 
+def with_changes(state: State, changes: Mapping[str, str | None]) -> State:
+    """None: no longer one of its parameters."""
+    parameters = {name: value for name, value in state.parameters.items() if name not in changes}
+    parameters.update((name, value) for name, value in changes.items() if value is not None)
+    return intern(parameters)
+
+
 def difference(has: State, needs: State, at_login: Mapping[str, str]) -> dict[str, str | None]:
     """What must be set so that a connection that has `has` comes to have `needs`.
 
@@ -74,20 +90,37 @@ def difference(has: State, needs: State, at_login: Mapping[str, str]) -> dict[st
     return changes
 
 
-def set_config(changes: Mapping[str, str | None], statement: bytes, portal: bytes = b"") -> bytes:
+def certain(before: Mapping[str, str], needs: Mapping[str, str]) -> bool:
+    """A change that a server has taken once will be taken again."""
+    return _RISKY.isdisjoint(before) and _FICKLE.isdisjoint(needs)
+
+
+def in_order(changes: Mapping[str, str | None], has: State, needs: State) -> list[Change]:
+    """A role may not set all that the session's own user may: it is left first and taken last."""
+    order = [change for change in changes.items() if change[0] != ROLE]
+    if not (order or ROLE in changes):
+        return order
+    if has.parameters.get(ROLE, "none") != "none":
+        order.insert(0, (ROLE, None))
+    if ROLE in needs.parameters:
+        order.append((ROLE, needs.parameters[ROLE]))
+    return order
+
+
+def set_config(changes: Sequence[Change], statement: bytes, portal: bytes = b"") -> bytes:
     """Parse, Bind, Execute for at most a few dozen changes, by a statement and portal of these names; no Sync."""
     calls = ", ".join(
         f"pg_catalog.set_config(${2 * i + 1}, ${2 * i + 2}, false)" for i in range(len(changes))
     )
     values: list[bytes | None] = []
-    for name, value in changes.items():
+    for name, value in changes:
         values.append(name.encode("utf-8", "surrogateescape"))
         values.append(None if value is None else value.encode("utf-8", "surrogateescape"))
     parse = encode.parse(statement, b"SELECT " + calls.encode())
     return parse + encode.bind(portal, statement, values) + encode.execute(portal)
 
 
-def set_first(pipeline: Pipeline, changes: Mapping[str, str | None]) -> bytes:
+def set_first(pipeline: Pipeline, changes: Sequence[Change]) -> bytes:
     """Messages for ahead of a transaction, with their replies queued as dropped. They leave the unnamed statement."""
     out = []
     for batch in batches(changes):
@@ -101,7 +134,7 @@ def set_first(pipeline: Pipeline, changes: Mapping[str, str | None]) -> bytes:
     return b"".join(out)
 
 
-def set_again(pipeline: Pipeline, changes: Mapping[str, str | None], *, tolerant: bool = False) -> bytes:
+def set_again(pipeline: Pipeline, changes: Sequence[Change], *, tolerant: bool = False) -> bytes:
     """Messages for the middle of somebody's transaction, with their replies queued as dropped. They touch neither
     its unnamed statement nor its unnamed portal. Unless `tolerant`, an error is the client's."""
     out = []
@@ -115,6 +148,5 @@ def set_again(pipeline: Pipeline, changes: Mapping[str, str | None], *, tolerant
     return b"".join(out)
 
 
-def batches(changes: Mapping[str, str | None]) -> list[dict[str, str | None]]:
-    items = list(changes.items())
-    return [dict(items[i : i + _SMALL_BATCH]) for i in range(0, len(items), _SMALL_BATCH)]
+def batches(changes: Sequence[Change]) -> list[Sequence[Change]]:
+    return [changes[i : i + _SMALL_BATCH] for i in range(0, len(changes), _SMALL_BATCH)]

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 from proxy.errors import ProtocolViolation, ServerLost, ServerProtocolError, TiergateError
 from proxy.net.transport import Transport, deliver
 from proxy.protocol import pipeline as owed
+from proxy.protocol import state as states
 from proxy.protocol.lifecycle import ServerState, server_step
 from proxy.protocol.pipeline import DROP, FORWARD, Expect, Pipeline
-from proxy.protocol.state import EMPTY, State, difference, intern, set_again, set_first, with_parameter
+from proxy.protocol.state import EMPTY, State, intern, with_parameter
 from proxy.protocol.statements import PREFIX, Description, Prepared, Statement
 from proxy.server.link import Link, Owner
 from proxy.server.sealing import NEVER, Sealer
@@ -326,13 +327,11 @@ class ServerConnection:
         if self.values is needs and (self.sealer is None or monotonic() < self.seal_due):
             return b""
         before, self.values = self.values, needs
-        changes = difference(before, needs, self.login_parameters)
+        changes = states.difference(before, needs, self.login_parameters)
         if self.sealer is not None:
             self.seal_due = self.sealer.renew(changes, needs, self.seal_due)
             self.sealer.add(changes)
-        if not changes:
-            return b""
-        return set_first(self.pipeline, changes)
+        return states.set_first(self.pipeline, states.in_order(changes, before, needs)) if changes else b""
 
     def set_again(self, changes: Mapping[str, str], *, within: bool = False) -> bytes:
         """What follows what may have reset `changes`: `within` a batch, or a text, and then its failure in a failed
@@ -340,7 +339,7 @@ class ServerConnection:
         wanted: dict[str, str | None] = {**changes}
         if self.sealer is not None:
             self.sealer.add(wanted)
-        out = set_again(self.pipeline, wanted, tolerant=not within)
+        out = states.set_again(self.pipeline, list(wanted.items()), tolerant=not within)
         if within:
             return out
         self.expect(Expect(owed.SYNC, DROP, tolerant=True))

@@ -6,6 +6,13 @@ from typing import Any
 
 Node = dict[str, Any]
 
+# These parameters hold for one transaction whatever the SET says.
+TRANSACTION_ONLY = frozenset({"transaction_isolation", "transaction_read_only", "transaction_deferrable"})
+# What they call is called now; others (CREATE TABLE, CREATE VIEW, ...) keep the call for later statements.
+RUNS_AT_ONCE = frozenset({
+    "SelectStmt", "InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt", "CallStmt", "CopyStmt", "ExplainStmt",
+    "DeclareCursorStmt", "CreateTableAsStmt", "ExecuteStmt",
+})  # fmt: skip
 _PLAIN_TEXT_TYPES = frozenset({"text", "varchar", "name", "bpchar", "unknown"})
 _TRUE = frozenset({"t", "tr", "tru", "true", "y", "ye", "yes", "on", "1"})
 
@@ -29,6 +36,22 @@ def text_of(node: Node | None) -> str | None:
         return None
     text: str = constant["sval"].get("sval", "")
     return text
+
+
+def parameter_number(node: Node | None) -> int:
+    """Of a parameter ($1, $1::text), 0 for anything else."""
+    while node is not None and "TypeCast" in node:
+        cast = node["TypeCast"]
+        if cast.get("typeName", {}).get("names", [{}])[-1].get("String", {}).get("sval") not in (
+            "text",
+            "varchar",
+        ):
+            return 0
+        if "typmods" in cast["typeName"]:
+            return 0
+        node = cast.get("arg")
+    number: int = (node or {}).get("ParamRef", {}).get("number", 0)
+    return number
 
 
 def is_true(node: Node | None) -> bool | None:

@@ -15,7 +15,16 @@ from pglast.parser import ParseError, parse_sql_json
 
 from proxy.model import PinReason
 from proxy.sql import escapes, lookups, words
-from proxy.sql.constants import Node, guc, is_true, string, text_of
+from proxy.sql.constants import (
+    RUNS_AT_ONCE,
+    TRANSACTION_ONLY,
+    Node,
+    guc,
+    is_true,
+    parameter_number,
+    string,
+    text_of,
+)
 from proxy.sql.hidden import Hidden
 
 # A tree above this size (as JSON) is not walked: it would hold up every other session for too long.
@@ -24,10 +33,6 @@ MAX_TREE = 524_288
 _CURSOR_HOLD = 0x20  # CURSOR_OPT_HOLD of parsenodes.h
 
 ALL = "*"  # every parameter there is
-
-# They hold for one transaction whatever the SET says.
-_TRANSACTION_ONLY = frozenset({"transaction_isolation", "transaction_read_only", "transaction_deferrable"})
-_ROLES = frozenset({"role", "session_authorization"})
 
 _SESSION_FUNCTIONS = {
     **dict.fromkeys(
@@ -70,6 +75,7 @@ class Findings:
         self.resets: dict[str, None] = {}
         self.touched: set[str] = set()
         self.changed: set[str] = set()
+        self.bound_names: dict[int, None] = {}
         self.hides: Hidden | None = None  # why names of parameters that it sets cannot be told
         self.resets_all = False
         self.deallocates: dict[str, None] = {}
@@ -78,6 +84,7 @@ class Findings:
         self.unlistens = False
         self.drops_databases: dict[str, None] = {}
         self.statements = 0
+        self.stores = False  # what is being walked runs later
 
     def touch(self, name: str) -> None:
         self.touched.add(name)
@@ -85,15 +92,15 @@ class Findings:
 
     def set(self, name: str) -> None:
         self.touch(name)
-        if name in _TRANSACTION_ONLY:
+        if name in TRANSACTION_ONLY:
             return
         self.sets[name] = None
-        if name in _ROLES:
+        if name == "session_authorization":
             self.pins.add(PinReason.ROLE)
 
     def reset(self, name: str) -> None:
         self.touched.add(name)
-        if name not in _TRANSACTION_ONLY:
+        if name not in TRANSACTION_ONLY:
             self.resets[name] = None
 
 
@@ -173,6 +180,7 @@ def _note_all(findings: Findings, statements: list[tuple[str, Node]]) -> None:
         else:
             if kind == "SelectStmt":
                 lookups.name_told(fields)
+            findings.stores = kind not in RUNS_AT_ONCE
             _walk(findings, kind, fields)
 
 
@@ -200,7 +208,6 @@ def _set_statement(findings: Findings, fields: Node) -> None:
         findings.resets_all = True
     elif kind == "VAR_SET_MULTI":
         if name == "session characteristics":
-            findings.pins.add(PinReason.SET)
             for option in fields.get("args", ()):
                 findings.set("default_" + guc(option.get("DefElem", {}).get("defname", "")))
     elif kind == "VAR_RESET" or (kind == "VAR_SET_DEFAULT" and not local):
@@ -211,8 +218,6 @@ def _set_statement(findings: Findings, fields: Node) -> None:
             findings.pins.add(PinReason.TEMP_TABLE)  # whatever is created next may be temporary
         if local:
             findings.touch(name)
-        elif name == "role" and values == ["none"]:
-            findings.reset(name)
         else:
             findings.set(name)
 
@@ -231,20 +236,27 @@ def _set_config(findings: Findings, call: Node) -> None:
     given = given_to_set_config(call)
     name = None if call.get("func_variadic") else text_of(given.get("setting_name"))
     local = is_true(given.get("is_local"))
+    if findings.stores and not local:
+        findings.pins.add(PinReason.SET)  # no text will tell when it is called
     # With standard_conforming_strings off a backslash means something else than was parsed here.
     if name is None or "\\" in name:
         findings.hides = Hidden.COMPUTED_NAME
         if not local:
-            findings.pins.add(PinReason.SET)
+            number = parameter_number(given.get("setting_name"))
+            if number and not call.get("func_variadic"):
+                findings.bound_names[number] = None
+            else:
+                findings.pins.add(PinReason.SET)
         return
     name = guc(name)
     if local:
         findings.touch(name)
     else:
         findings.set(name)
-        if local is None:
-            findings.pins.add(PinReason.SET)
-    if name == "search_path" and "pg_temp" in (text_of(given.get("new_value")) or ""):
+    if name == "search_path":
+        value = text_of(given.get("new_value"))
+        if value is not None and "pg_temp" not in value:
+            return
         findings.pins.add(PinReason.TEMP_TABLE)
 
 

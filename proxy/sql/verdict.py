@@ -29,8 +29,9 @@ MAX_KEPT_BYTES = 8_388_608
 class Verdict:
     """Names of parameters are in lower case. Order is that of the text, each name once.
 
-    sets, resets: for the session (not LOCAL), by SET, RESET or set_config with a constant name. Whether that
-        pins is the caller's to decide, who knows what the server reports.
+    sets, resets: for the session (not LOCAL), by SET, RESET or set_config with a constant name. What comes of
+        that is the caller's to find out.
+    bound_names: numbers of the statement's parameters that name a parameter which it sets.
     touched: all parameters that the text names in a SET, also LOCAL ones and those of functions, roles and
         databases.
     changed: the same without what the session itself resets; "*" stands for all.
@@ -44,6 +45,7 @@ class Verdict:
     sets: tuple[str, ...] = ()
     resets: tuple[str, ...] = ()
     resets_all: bool = False
+    bound_names: tuple[int, ...] = ()
     touched: frozenset[str] = frozenset()
     changed: frozenset[str] = frozenset()
     hides: Hidden | None = None
@@ -84,6 +86,7 @@ def inspect(text: bytes) -> Verdict:
         sets=tuple(found.sets),
         resets=tuple(found.resets),
         resets_all=found.resets_all,
+        bound_names=tuple(found.bound_names),
         touched=frozenset(found.touched),
         changed=frozenset(found.changed),
         hides=found.hides,

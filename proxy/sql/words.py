@@ -48,6 +48,7 @@ _hiding = re.compile(_HIDING).search
 _body_sets = re.compile(rb"%s\s*%s|%s" % (_INSIDE, _SETTING, _HIDING)).search
 _body_keeps = re.compile(rb"%s\s*%s|%s" % (_INSIDE, _KEEPING, _NAMES)).search
 _line_sets = re.compile(rb"[\r\n][ \t\f\v]*" + _SETTING).search
+_releasing = re.compile(rb"unlisten|drop|discard|unlock|close|authorization").search
 _line_keeps = re.compile(rb"[\r\n][ \t\f\v]*" + _KEEPING).search
 
 
@@ -139,6 +140,11 @@ def may_begin(text: bytes) -> bool:
     """The text may begin a transaction; False: it does not."""
     low = text.lower()
     return bool(_begin_first(low) or _begin_later(low))
+
+
+def may_release(text: bytes) -> bool:
+    """The text may take away what a session has left on its connection."""
+    return bool(_releasing(text.lower()))
 
 
 def hides_sets(low: bytes) -> bool:
