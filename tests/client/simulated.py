@@ -1,7 +1,7 @@
 """A small PostgreSQL that lives in memory: it reads the bytes of one connection and says what the real one would.
 
-It knows transactions, prepared statements, reported parameters and COPY, and a dozen statements. Rows tell which
-session state they were made in.
+It knows transactions, prepared statements, parameters (reported or not), LISTEN and COPY, and a dozen statements. Rows
+tell which session state they were made in.
 """
 
 from __future__ import annotations
@@ -14,7 +14,11 @@ from proxy.wire import encode
 
 _SETTING = re.compile(r"SET (\w+) = '(\w*)'")
 _REPORTED = {"timezone": "TimeZone", "application_name": "application_name"}
-_DEFAULTS = {"timezone": "UTC", "application_name": "", "app.tenant_id": ""}
+# The last two are no parameters: whether work_mem has been set in the session, and what is listened to.
+_DEFAULTS = {
+    "timezone": "UTC", "application_name": "", "app.tenant_id": "", "work_mem": "4MB", "source": "", "channel": "",
+}  # fmt: skip
+_SEEN = ("app.tenant_id", "timezone", "application_name", "work_mem", "channel")
 _TAGS = {"BEGIN": "BEGIN", "COMMIT": "COMMIT", "ROLLBACK": "ROLLBACK"}
 
 
@@ -209,25 +213,25 @@ class SimulatedServer:
         if text.startswith("SELECT pg_catalog.set_config"):
             for name, value in zip(values[::2], values[1::2], strict=True):
                 assert name is not None
-                self.values[name] = self.defaults[name] if value is None else value
+                self._set(name, value)
             return encode.data_row(["x"]), "SELECT 1"
+        if text.startswith("SELECT pg_catalog.current_setting"):
+            return encode.data_row([self.values[str(name)] for name in values]), "SELECT 1"
+        if text.startswith("SELECT pg_catalog.lower(s.name)"):
+            assert values == ["work_mem"]
+            return encode.data_row(["work_mem"]) if self.values["source"] else b"", "SELECT 1"
+        if text.startswith("SELECT EXISTS (SELECT FROM pg_catalog.pg_listening_channels"):
+            return encode.data_row(["t" if self.values["channel"] else "f"]), "SELECT 1"
         if text.startswith("SELECT "):
-            seen = [
-                text,
-                self.values["app.tenant_id"],
-                self.values["timezone"],
-                self.values["application_name"],
-            ]
-            return encode.data_row(["|".join(seen)]), "SELECT 1"
+            return encode.data_row(["|".join([text, *(self.values[name] for name in _SEEN)])]), "SELECT 1"
         if found := _SETTING.fullmatch(text):
-            self.values[found[1].lower()] = found[2]
+            self._set(found[1].lower(), found[2])
             return b"", "SET"
         if text == "RESET ALL":
-            self.values = dict(self.defaults)
+            self.values = {**self.defaults, "channel": self.values["channel"]}
             return b"", "RESET"
         if text.startswith("RESET "):
-            name = text[6:].lower()
-            self.values[name] = self.defaults[name]
+            self._set(text[6:].lower(), None)
             return b"", "RESET"
         if text == "DISCARD ALL":
             if self.status != "I":
@@ -247,11 +251,17 @@ class SimulatedServer:
             return b"", "DEALLOCATE"
         if text.startswith("COPY "):
             return b"", "COPY"
-        if text == "LISTEN x":
-            return b"", "LISTEN"
+        if text in ("LISTEN x", "UNLISTEN x"):
+            self.values["channel"] = "x" if text == "LISTEN x" else ""
+            return b"", text[:-2]
         if not text:
             return b"", ""
         raise _Failure("22012" if text == "FAIL" else "42601")
+
+    def _set(self, name: str, value: str | None) -> None:
+        self.values[name] = self.defaults[name] if value is None else value
+        if name == "work_mem":
+            self.values["source"] = "" if value is None else "session"
 
     def _deallocate_all(self) -> None:
         """The unnamed one stays."""

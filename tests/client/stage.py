@@ -92,6 +92,29 @@ def settings_again(*reported: tuple[str, str]) -> bytes:
     return encode.CLOSE_COMPLETE + changed + closed + encode.CLOSE_COMPLETE + rest
 
 
+def _row(values: Iterable[str | None]) -> bytes:
+    row = encode.data_row([*values])
+    return (
+        encode.PARSE_COMPLETE
+        + encode.BIND_COMPLETE
+        + row
+        + encode.command_complete("SELECT 1")
+        + encode.CLOSE_COMPLETE
+    )
+
+
+def inquired(*values: str | None, in_session: str | None = None, left: str = "") -> bytes:
+    """The answer to an inquiry: the values of parameters (by name), the one of them that is said to be set in the
+    session ("": none; None: nobody asks), and what is left of what pins ("t" or "f" each)."""
+    said = _row(values) if values else b""
+    if in_session is not None:
+        row = _row([in_session])
+        said += row if in_session else row.replace(encode.data_row([""]), b"")
+    if left:
+        said += _row(left)
+    return said + encode.ready_for_query()
+
+
 def frames(data: bytes) -> list[Frame]:
     found = []
     while data:

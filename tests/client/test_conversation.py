@@ -7,7 +7,7 @@ import pytest
 from proxy.model import PoolKey, PoolMode
 from proxy.protocol.lifecycle import LifecycleError, SessionState
 from proxy.wire import encode
-from tests.client.stage import COMMIT, SHARED, Stage, done
+from tests.client.stage import COMMIT, SHARED, Stage, done, inquired
 
 
 @pytest.fixture
@@ -24,6 +24,7 @@ def test_it_rests_where_nothing_is_asked_and_no_transaction_open(stage: Stage) -
     assert client.session.rests
     client.says(encode.query(b"LISTEN x"))
     server.say(done("LISTEN"))
+    server.say(inquired(left="t"))
     assert client.session.rests, "pinned, but it asks nothing"
     client.says(encode.parse(b"", b"SELECT 1") + encode.FLUSH)
     server.say(encode.PARSE_COMPLETE)

@@ -9,7 +9,7 @@ from proxy.model import ClientOptions
 from proxy.protocol.lifecycle import SessionState
 from proxy.wire import encode
 from proxy.wire.startup import CancelRequest
-from tests.client.stage import COMMIT, Client, Stage, done, settings_again, settings_taken
+from tests.client.stage import COMMIT, Client, Stage, done, inquired, settings_again, settings_taken
 from tests.rawclient import kinds, sqlstates
 from tests.transports import Transport
 
@@ -455,6 +455,7 @@ def test_a_pinned_session_follows_between_its_transactions(stage: Stage) -> None
     client, server = stage.unlinked()
     client.says(encode.query(b"LISTEN x"))
     server.say(done("LISTEN"))
+    server.say(inquired(left="t"))
     assert client.state is SessionState.PINNED
     stage.registry.disable("tenant", "acme")
     client.says(ONE)
@@ -470,6 +471,7 @@ def test_a_pinned_session_keeps_its_connection_until_discard_all(stage: Stage) -
     client, server = stage.unlinked()
     client.says(encode.query(b"LISTEN x"))
     server.say(done("LISTEN"))
+    server.say(inquired(left="t"))
     assert client.state is SessionState.PINNED
     assert not stage.pool.idle
     client.says(encode.query(b"DISCARD ALL"))
@@ -488,10 +490,13 @@ def test_what_is_asked_behind_discard_all_keeps_the_pin(stage: Stage) -> None:
     client, server = stage.unlinked()
     client.says(encode.query(b"LISTEN x"))
     server.say(done("LISTEN"))
+    server.say(inquired(left="t"))
     client.says(encode.query(b"DISCARD ALL"), encode.query(b"LISTEN y"))
     server.say(done("DISCARD ALL"))
     server.say(settings_taken(), done("LISTEN"))
+    server.say(inquired(left="t"))
     assert client.state is SessionState.PINNED
+    server.take()
     client.says(encode.TERMINATE)
     assert server.take().endswith(encode.query(b"DISCARD ALL"))
     stage.leave()
@@ -501,6 +506,7 @@ def test_a_notification_reaches_the_pinned_listener_though_an_answer_of_ours_is_
     client, server = stage.unlinked()
     client.says(encode.query(b"LISTEN x"))
     server.say(done("LISTEN"))
+    server.say(inquired(left="t"))
     client.reads()
     client.says(encode.query(b"RESET ALL"))
     notification = encode.frame(b"A", b"\0\0\0\1x\0\0")
@@ -515,6 +521,7 @@ def test_a_pin_is_told_where_that_is_wanted(monkeypatch: pytest.MonkeyPatch) -> 
     client, server = stage.unlinked()
     client.says(encode.query(b"LISTEN x"))
     server.say(done("LISTEN"))
+    server.say(inquired(left="t"))
     assert client.kinds() == "NCZ"
     assert stage.process.pins == {"listen": 1}
     stage.leave()

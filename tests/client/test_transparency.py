@@ -23,7 +23,9 @@ from tests.transports import Transport
 SIMPLE = (
     "SELECT 1", "SELECT 2", "FAIL", "BEGIN", "COMMIT", "ROLLBACK", "SET timezone = 'CET'", "SET timezone = 'MST'",
     "SET application_name = 'x'", "RESET timezone", "RESET ALL", "DISCARD ALL", "DEALLOCATE ALL", "DEALLOCATE a",
-    "LISTEN x", "SELECT 1; RESET timezone", "RESET timezone; FAIL",
+    "LISTEN x", "SELECT 1; RESET timezone", "RESET timezone; FAIL", "UNLISTEN x", "SET work_mem = '1MB'",
+    "SET work_mem = '2MB'", "RESET work_mem", "BEGIN; SET work_mem = '3MB'; ROLLBACK", "SET work_mem = '5MB'; FAIL",
+    "LISTEN x; UNLISTEN x",
 )  # fmt: skip
 PREPARED = (
     "SELECT 1",
@@ -34,13 +36,20 @@ PREPARED = (
     "BEGIN",
     "COMMIT",
     "SET timezone = 'CET'",
+    "SET work_mem = '1MB'",
+    "RESET work_mem",
     "RESET ALL",
     "DISCARD ALL",
     "DEALLOCATE ALL",
     "DEALLOCATE a",
 )
 NAMES = (b"", b"a", b"a", b"b")
-STARTUPS: tuple[dict[str, str], ...] = ({}, {"application_name": "app"}, {"timezone": "CET"})
+STARTUPS: tuple[dict[str, str], ...] = (
+    {},
+    {"application_name": "app"},
+    {"timezone": "CET"},
+    {"work_mem": "8MB"},
+)
 
 _text = st.sampled_from(PREPARED).map(str.encode)
 _name = st.sampled_from(NAMES)

@@ -539,3 +539,22 @@ def test_random_scripts(
             same(proxy, shared, script)
         except AssertionError as error:
             raise AssertionError(f"seed {seed}: {error}") from None
+
+
+def test_what_it_has_set_follows_it_to_its_tenants_and_nobody_else(proxy: Proxy) -> None:
+    """In one write: each batch may be for another connection, and the one before it is asked first what it has."""
+    enterprise = "SET app.tenant_id = 'ent_1'"
+    values = "SELECT current_setting('work_mem'), current_setting('lock_timeout')"
+    with proxy.raw("app") as client, proxy.raw("app@std_1") as other:
+        (before,) = other.rows(values)
+        for _ in range(3):
+            texts = q(
+                "SET work_mem = '5MB'", S2, values, "SET lock_timeout = '2s'", enterprise, values,
+                "RESET work_mem", S1, values, "RESET lock_timeout",
+            )  # fmt: skip
+            answer = client.checked(client.ask(b"".join(texts), len(texts)))
+            assert rows(answer) == [["5MB", before[1]], ["5MB", "2s"], [before[0], "2s"]]
+            assert other.rows(values) == [before]
+        client.send(b"".join(q("SET work_mem = '5MB'", S2, values, "SET lock_timeout = '2s'", enterprise)))
+        client.close()
+        assert other.rows(values) == [before]

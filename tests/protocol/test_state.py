@@ -7,11 +7,14 @@ from hypothesis import strategies as st
 from proxy.protocol.pipeline import DROP, Pipeline
 from proxy.protocol.state import (
     EMPTY,
+    State,
     difference,
+    in_order,
     intern,
     set_again,
     set_config,
     set_first,
+    with_changes,
     with_parameter,
 )
 from proxy.wire import decode, encode
@@ -27,6 +30,33 @@ def test_equal_states_are_the_same_object() -> None:
     state = with_parameter(intern({"a": "1"}), "b", "2")
     assert state is intern({"a": "1", "b": "2"})
     assert with_parameter(state, "a", "1") is state
+
+
+def test_changes_are_taken_into_a_state() -> None:
+    state = with_changes(intern({"a": "1", "b": "2"}), {"a": None, "b": "3", "c": "4", "d": None})
+    assert state is intern({"b": "3", "c": "4"})
+    assert with_changes(state, {}) is state
+
+
+ROLE_ORDERS: list[tuple[dict[str, str], dict[str, str], list[str]]] = [
+    ({}, {"a": "1"}, ["a=1"]),
+    ({}, {"role": "x", "a": "1"}, ["a=1", "role=x"]),
+    ({"role": "x", "a": "1"}, {}, ["role", "a"]),
+    ({"role": "x"}, {"role": "y"}, ["role", "role=y"]),
+    ({"role": "x"}, {"role": "x", "a": "1"}, ["role", "a=1", "role=x"]),
+    ({"role": "x"}, {"role": "x"}, []),
+    ({"role": "x", "a": "1"}, {"role": "x", "a": "2"}, ["role", "a=2", "role=x"]),
+    ({"role": "none"}, {"a": "1"}, ["a=1"]),
+]
+
+
+@pytest.mark.parametrize(("has", "needs", "order"), ROLE_ORDERS)
+def test_a_role_is_left_first_and_taken_last(
+    has: dict[str, str], needs: dict[str, str], order: list[str]
+) -> None:
+    before, after = State(has), State(needs)
+    found = in_order(difference(before, after, {}), before, after)
+    assert [name if value is None else f"{name}={value}" for name, value in found] == order
 
 
 @given(parameters, parameters, parameters)
@@ -51,11 +81,11 @@ def test_no_difference_to_what_the_login_reported() -> None:
 
 @pytest.mark.parametrize("put", [set_first, set_again])
 def test_any_number_of_changes_is_taken_in_batches(
-    put: Callable[[Pipeline, dict[str, str | None]], bytes],
+    put: Callable[[Pipeline, list[tuple[str, str | None]]], bytes],
 ) -> None:
     server, pipeline = SimulatedServer(), Pipeline()
     changes = {f"own.p{number}": str(number) for number in range(120)}
-    said = frames(server.feed(put(pipeline, {**changes}) + encode.SYNC))
+    said = frames(server.feed(put(pipeline, [*changes.items()]) + encode.SYNC))
     for frame in said[: said.index(next(frame for frame in said if frame.kind == "Z"))]:
         assert pipeline.reply(ord(frame.kind)) == DROP
     assert "E" not in [frame.kind for frame in said]
@@ -66,7 +96,7 @@ def test_any_number_of_changes_is_taken_in_batches(
 def test_values_are_bound_and_never_part_of_the_text() -> None:
     hostile = "x'); DROP TABLE t; --"
     scanner = Scanner(FROM_CLIENT)
-    scanner.feed(set_config({"app.tenant_id": hostile, "work_mem": None}, b"s"))
+    scanner.feed(set_config([("app.tenant_id", hostile), ("work_mem", None)], b"s"))
     assert scanner.next() == FRAME
     parse = decode.parse(scanner.data[scanner.start + 5 : scanner.stop])
     assert b"DROP" not in parse.text

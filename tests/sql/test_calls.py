@@ -19,8 +19,12 @@ from proxy.sql.verdict import PLAIN, Verdict
         (2078, [b"app.x", b"1", b"TRUE"], Verdict(touched=frozenset({"app.x"}))),
         (
             2078,
-            [b"role", b"bob", b"f"],
-            Verdict(pins=frozenset({PinReason.ROLE}), sets=("role",), touched=frozenset({"role"})),
+            [b"session_authorization", b"bob", b"f"],
+            Verdict(
+                pins=frozenset({PinReason.ROLE}),
+                sets=("session_authorization",),
+                touched=frozenset({"session_authorization"}),
+            ),
         ),
         (
             2078,

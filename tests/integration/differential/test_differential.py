@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.integration.differential import extended_scripts, prepared_scripts, session_scripts, simple_scripts
+from tests.integration.differential import (
+    carried_scripts,
+    extended_scripts,
+    prepared_scripts,
+    session_scripts,
+    simple_scripts,
+)
 from tests.integration.differential.script import (
     RandomCut,
     Script,
@@ -35,6 +41,7 @@ SCRIPTS = (
     *extended_scripts.SCRIPTS,
     *prepared_scripts.SCRIPTS,
     *session_scripts.SCRIPTS,
+    *carried_scripts.SCRIPTS,
 )
 SMALL = 3_000  # bytes that are sent one by one
 MODES = ("session", "transaction")
