@@ -14,17 +14,8 @@ from typing import Any
 from pglast.parser import ParseError, parse_sql_json
 
 from proxy.model import PinReason
-from proxy.sql import escapes, lookups, words
-from proxy.sql.constants import (
-    RUNS_AT_ONCE,
-    TRANSACTION_ONLY,
-    Node,
-    guc,
-    is_true,
-    parameter_number,
-    string,
-    text_of,
-)
+from proxy.sql import constants, escapes, lookups, words
+from proxy.sql.constants import TRANSACTION_ONLY, Node, guc, is_true, string, text_of
 from proxy.sql.hidden import Hidden
 
 # A tree above this size (as JSON) is not walked: it would hold up every other session for too long.
@@ -35,27 +26,24 @@ _CURSOR_HOLD = 0x20  # CURSOR_OPT_HOLD of parsenodes.h
 ALL = "*"  # every parameter there is
 
 _SESSION_FUNCTIONS = {
-    **dict.fromkeys(
-        (
-            "pg_advisory_lock",
-            "pg_advisory_lock_shared",
-            "pg_try_advisory_lock",
-            "pg_try_advisory_lock_shared",
-        ),
-        PinReason.ADVISORY_LOCK,
-    ),
+    **dict.fromkeys((
+        "pg_advisory_lock", "pg_advisory_lock_shared", "pg_try_advisory_lock", "pg_try_advisory_lock_shared",
+    ), PinReason.ADVISORY_LOCK),
     **dict.fromkeys(("pg_backup_start", "pg_start_backup", "dblink_connect"), PinReason.UNINSPECTED),
     "dblink_connect_u": PinReason.UNINSPECTED,
     "setseed": PinReason.SET,
-}
+}  # fmt: skip
 # They run a text that need not stand in the statement.
-_TEXT_RUNNERS = frozenset(
-    {"query_to_xml", "query_to_xmlschema", "query_to_xml_and_xmlschema", "ts_stat", "ts_rewrite"}
-)
+_TEXT_RUNNERS = frozenset((
+    "query_to_xml", "query_to_xmlschema", "query_to_xml_and_xmlschema", "ts_stat", "ts_rewrite",
+))  # fmt: skip
 # Where a name in pg_temp does not make a new object.
-_USES_ONLY = frozenset(
-    {"SelectStmt", "InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt", "DropStmt", "CallStmt", "CopyStmt"}
-)
+_USES_ONLY = constants.RUNS_AT_ONCE - {
+    "ExplainStmt",
+    "DeclareCursorStmt",
+    "CreateTableAsStmt",
+    "ExecuteStmt",
+} | {"DropStmt"}
 
 
 class Unreadable(Exception):
@@ -180,7 +168,7 @@ def _note_all(findings: Findings, statements: list[tuple[str, Node]]) -> None:
         else:
             if kind == "SelectStmt":
                 lookups.name_told(fields)
-            findings.stores = kind not in RUNS_AT_ONCE
+            findings.stores = kind not in constants.RUNS_AT_ONCE
             _walk(findings, kind, fields)
 
 
@@ -242,7 +230,7 @@ def _set_config(findings: Findings, call: Node) -> None:
     if name is None or "\\" in name:
         findings.hides = Hidden.COMPUTED_NAME
         if not local:
-            number = parameter_number(given.get("setting_name"))
+            number = constants.parameter_number(given.get("setting_name"))
             if number and not call.get("func_variadic"):
                 findings.bound_names[number] = None
             else:
