@@ -333,11 +333,23 @@ def _of_session(kind: str, fields: Node) -> bool:
 
 
 def _harmless(node: Node) -> bool:
+    if _constant(node):
+        return True  # SELECT 1, by which a driver's pool asks whether its connection works
     call = node.get("FuncCall", {})
     path = [string(part) for part in call.get("funcname", ())]
-    if not path or path[:-1] not in ([], ["pg_catalog"]) or path[-1] not in _HARMLESS_CALLS:
+    if not path or path[:-1] not in ([], ["pg_catalog"]):
         return False
-    return all("A_Const" in argument for argument in call.get("args", ()))
+    arguments = call.get("args", ())
+    if path[-1] == "set_config":
+        name = text_of(arguments[0]) if len(arguments) == 3 else None
+        if name is None or constants.guc(name) in _ROLES:
+            return False
+        return all(_constant(argument) or "ParamRef" in argument for argument in arguments[1:])
+    return path[-1] in _HARMLESS_CALLS and all(_constant(argument) for argument in arguments)
+
+
+def _constant(node: Node) -> bool:
+    return "A_Const" in node
 
 
 class Openings:

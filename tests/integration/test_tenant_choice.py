@@ -344,7 +344,7 @@ def test_requests_that_do_not_wait_for_answers(proxy: Proxy) -> None:
 def test_before_a_tenant_is_chosen(lobby: Proxy) -> None:
     client = lobby.raw("app")
     for data in (
-        query("SELECT 1"),
+        query("SELECT now()"),
         query(WHO),
         ask(WHO) + SYNC,
         query("SELECT * FROM items; SELECT 1"),
@@ -383,10 +383,18 @@ def test_what_concerns_the_session_alone_needs_no_tenant(lobby: Proxy) -> None:
         "select pg_catalog.version()", "SHOW standard_conforming_strings", "SELECT current_schema()",
         "SET TIME ZONE 'Asia/Tokyo'",
         "SELECT pg_advisory_unlock_all(); CLOSE ALL; UNLISTEN *; RESET ALL;", "DISCARD ALL", "", "SET DateStyle = 'German'",
+        "SELECT 1", "SELECT set_config('TimeZone', 'UTC', false)",
     ):  # fmt: skip
         client.checked(client.query(text))
+    client.checked(client.ask(ask("SELECT set_config('TimeZone', $1, false)", ["Asia/Tokyo"]) + SYNC))
+    for text in (
+        "SELECT set_config('app.tenant_id', 'std_1', false), 1",
+        "SELECT set_config('role', 'none', false)",
+    ):
+        assert sqlstates(client.query(text)) == ["42501"]
     client.checked(client.query("SET app.tenant_id = 'std_1'"))
     assert client.value("SHOW DateStyle") == "German, DMY"
+    assert client.value("SHOW TimeZone") == "Asia/Tokyo"
 
 
 def test_a_statement_that_was_prepared_for_a_tenant_waits_for_one(lobby: Proxy) -> None:

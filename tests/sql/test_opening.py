@@ -202,6 +202,10 @@ def test_ends_of_blocks(text: str, ends: bool, early: bool) -> None:
         "DISCARD ALL",
         "BEGIN; SHOW transaction_isolation; COMMIT",
         "SELECT current_setting('x')",
+        "SELECT 1",
+        "SELECT 'x', NULL",
+        "SELECT set_config('TimeZone', 'UTC', false)",
+        "SELECT pg_catalog.set_config('TimeZone', $1, $2)",
     ],
 )
 def test_what_concerns_the_session_only(text: str) -> None:
@@ -211,7 +215,16 @@ def test_what_concerns_the_session_only(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "SELECT 1",
+        "SELECT 1 + 1",
+        "SELECT 1 FROM t",
+        "SELECT $1",
+        "SELECT set_config('role', 'someone', false)",
+        "SELECT set_config('Session_Authorization', $1, false)",
+        "SELECT set_config($1, 'x', false)",
+        "SELECT set_config('x', (SELECT x FROM t), false)",
+        "SELECT set_config('x', f(), false)",
+        "SELECT set_config('x', 'y')",
+        "SELECT mine.set_config('x', 'y', false)",
         "SELECT * FROM t",
         "SELECT version() FROM t",
         "SELECT mine.version()",
