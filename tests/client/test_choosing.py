@@ -275,7 +275,8 @@ def test_without_any_cluster_nobody_can_be_waited_on(stage: Stage) -> None:
 def test_what_no_tenant_serves_is_answered_at_once(stage: Stage) -> None:
     client = stage.chooser()
     client.says(
-        ONE, encode.parse(b"", b"SELECT 1") + encode.bind(b"", b"", []) + encode.execute() + encode.SYNC
+        encode.query(b"SELECT 1 FROM t"),
+        encode.parse(b"", b"SELECT 2 FROM t") + encode.bind(b"", b"", []) + encode.execute() + encode.SYNC,
     )
     frames = client.reads()
     assert kinds(frames) == "EZEZ"
