@@ -15,6 +15,7 @@ from proxy.errors import (
 )
 from proxy.protocol.statements import Statement
 from proxy.protocol.tenancy import IN_FAILED_TRANSACTION, Block, set_local_outside
+from proxy.server.connection import IDLE
 from proxy.sql.opening import Step, Verb, concerns_session_only
 from proxy.wire import decode, encode
 from proxy.wire.decode import bind_names, parse_fields
@@ -22,6 +23,7 @@ from proxy.wire.decode import bind_names, parse_fields
 if TYPE_CHECKING:
     from proxy.client.linking import Linking
     from proxy.model import Tenant
+    from proxy.server.connection import ServerConnection
 
 PASS, DONE, AGAIN = 0, 1, 2
 _QUERY, _PARSE, _BIND, _DESCRIBE, _EXECUTE, _CLOSE, _CALL = b"QPBDECF"
@@ -67,6 +69,25 @@ class Chooser(Choice):
                 return PASS  # the server says what is wrong with it
             self._session.refuse(error)
             return PASS
+
+    def opens(self, server: ServerConnection, kind: int, frame: bytes) -> bool:
+        """It opens a transaction behind a batch that has no Sync yet and has done no work: some drivers prepare
+        statements so, with a Flush, and a server would take it for the same transaction."""
+        if server.status != IDLE or server.pipeline.skipping:
+            return False
+        try:
+            if kind == _BIND:
+                return self._known(bind_names(frame[5:])[1]) is not None
+            if kind == _QUERY:
+                text = decode.query(frame[5:])
+            elif kind == _PARSE:
+                text = parse_fields(frame[5:])[1]
+            else:
+                return False
+        except ProtocolViolation:
+            return False
+        opening = self._session.plane.openings.of(text)
+        return opening is not None and self.can(opening.steps[0])
 
     def _pass(self, text: bytes | None) -> int:
         """A text, or what has none, is for a server."""
@@ -231,7 +252,7 @@ class Chooser(Choice):
             said = self._perform(portal.step, portal.value, portal.local, alone=False)
             portal.spent = True
             if portal.step.column and most == 1:
-                return said[: said.rindex(b"C")] + _SUSPENDED
+                return said.removesuffix(encode.command_complete(portal.step.tag)) + _SUSPENDED
             return said
 
         return self._answer(execute)

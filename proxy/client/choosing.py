@@ -68,6 +68,7 @@ class Choice:
         "batch",
         "calm",
         "tenancy",
+        "working",
     )
 
     def __init__(self, session: Linking, home: Tenant) -> None:
@@ -75,6 +76,7 @@ class Choice:
         self.tenancy = Tenancy(home)
         self.calm = False
         self.batch = False  # part of the batch at hand has been answered here
+        self.working = False  # what a server has of the transaction is more than statements prepared
         self._portals: dict[bytes, Portal] = {}
         self._ends: set[bytes] = set()  # portals on the server that end the transaction
         self._over = False  # one of them has been executed
@@ -166,6 +168,7 @@ class Choice:
         statement. If that fails the server skips what follows, for no Sync stands between."""
         self._error_before = server.last_error
         self._served = True
+        self.working = bool(self.tenancy.begins)
         out = b""
         for text in self.tenancy.begins:
             statement = self._session.plane.pools.catalog.statement(text, b"\0\0", PLAIN)
@@ -305,6 +308,7 @@ class Choice:
         """Of a Bind of a statement."""
         session = self._session
         portal, _, at = bind_names(frame[5:])
+        self.working = True
         self._ends.discard(portal)
         if session.strict:
             refused = self.refusal(statement.text)

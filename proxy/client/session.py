@@ -18,6 +18,7 @@ from proxy.client.requests import MALFORMED, handle
 from proxy.client.waits import AnswersFirst, EvictFirst
 from proxy.errors import ProtocolViolation, QueryCanceled, TiergateError
 from proxy.protocol.lifecycle import SessionState
+from proxy.protocol.pipeline import DROP_SYNC
 from proxy.server.connection import IDLE, ServerConnection
 from proxy.sql.opening import may_open
 from proxy.sql.watch import DROPPED
@@ -126,6 +127,14 @@ class Session(Linking):
                         continue
                     return
                 sent = start
+            if chooser is not None and self.unsynced and not chooser.working and self._opens(server, kind, told):
+                out.append(scanner.data[sent:start])
+                if not server.pipeline:
+                    server.expect(DROP_SYNC)
+                    out.append(encode.SYNC)
+                    self.unsynced = False
+                self._flush(server, out, self._hold_back(server))
+                return
             waits = self.answers_first
             if chooser is not None:
                 # Each batch may be for another tenant.
@@ -226,6 +235,13 @@ class Session(Linking):
         scanner = self.scanner
         heard = chooser.hear(kind, scanner.data[scanner.start : scanner.stop], told != HEAD)
         return DONE if heard == PASS and self.answer and self._answered(kind) else heard
+
+    def _opens(self, server: ServerConnection, kind: int, told: int) -> bool:
+        """It is to be heard behind the end of a batch that has done no work."""
+        scanner = self.scanner
+        if told == HEAD:
+            return False
+        return bool(self.chooser.opens(server, kind, scanner.data[scanner.start : scanner.stop]))
 
     def _evict(self, databases: tuple[str, ...]) -> None:
         """Parks the batch until no idle connection of ours is in the way of a statement about databases."""

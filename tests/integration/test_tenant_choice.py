@@ -9,6 +9,7 @@ import pytest
 
 from tests.integration.tables import one_connection
 from tests.rawclient import (
+    FLUSH,
     SYNC,
     Frame,
     RawClient,
@@ -172,6 +173,8 @@ SCRIPTS = {
     ],
     "row limits": [
         parse("SHOW app.tenant_id") + bind() + execute(rows=1) + execute() + SYNC,
+        parse("SELECT set_config('app.tenant_id', 'std_2', false)") + bind() + execute(rows=1) + execute() + SYNC,
+        x("BEGIN"), parse(CONFIG) + bind(["std_1"]) + describe("P") + execute(rows=1) + SYNC, x(WHO), x("ROLLBACK"),
         parse("SELECT set_config('app.tenant_id', 'std_2', false)") + bind(portal="p") + execute("p",
         rows=5) + close("P", "p") + SYNC, x(WHO),
     ],
@@ -336,6 +339,53 @@ def test_requests_that_do_not_wait_for_answers(proxy: Proxy) -> None:
         for t in tenants
     )
     assert [row[0] for row in rows(client.ask(data, 8))][1::2] == tenants
+
+
+@pytest.mark.parametrize("at_once", [False, True], ids=["one by one", "at once"])
+@pytest.mark.parametrize(
+    "choose",
+    [
+        query("BEGIN") + query("SET LOCAL app.tenant_id = 'std_2'"),
+        query("SET app.tenant_id = 'std_2'") + query("BEGIN"),
+        ask("BEGIN") + ask("SELECT set_config('app.tenant_id', $1, true)", ["std_2"]) + SYNC + SYNC,
+        bind(["std_2"], name="choose") + execute() + SYNC + query("BEGIN"),
+    ],
+    ids=["block", "simple", "extended", "prepared"],
+)
+def test_a_statement_is_prepared_without_a_sync(choose: bytes, at_once: bool, proxy: Proxy) -> None:
+    """asyncpg prepares with a Flush; what it says next is not of that transaction."""
+    client = proxy.raw("app")
+    for name in ("one", "two"):
+        client.checked(client.ask(parse(CONFIG, "choose") + SYNC))
+        prepare = parse(WHO, name) + describe("S", name) + FLUSH
+        if at_once:
+            frames = client.ask(prepare + choose, 2)
+        else:
+            client.send(prepare)
+            client.read_until("T")
+            frames = client.ask(choose, 2)
+        client.checked(frames)
+        use = bind(name=name) + execute() + SYNC
+        assert rows(client.ask(use))[0][0] == "std_2"
+        client.checked(client.query("COMMIT"))
+        client.checked(client.query("RESET app.tenant_id"))
+        assert rows(client.ask(use))[0][0] == "std_1"
+        client.checked(client.ask(close("S", "choose") + SYNC))
+
+
+def test_a_batch_that_has_worked_is_one_transaction(proxy: Proxy) -> None:
+    client = proxy.raw("app")
+    choose = ask("SELECT set_config('app.tenant_id', $1, true)", ["std_2"]) + SYNC
+    for work in (ask(WHO), parse(WHO) + bind()):
+        client.send(work + FLUSH)
+        client.read_until("C2")
+        assert sqlstates(client.ask(choose)) == ["25001"]
+    client.send(parse("SELEC", "bad") + FLUSH)
+    client.read_until("E")
+    assert kinds(client.ask(choose)) == "Z"  # skipped
+    assert tenant_of(client) == "std_1"
+    assert sqlstates(client.ask(parse("SELEC", "bad") + FLUSH + choose)) == ["42601"]
+    assert tenant_of(client) == "std_1"
 
 
 # --- where no tenant has been chosen ----------------------------------------------------------------
