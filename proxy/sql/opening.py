@@ -303,6 +303,7 @@ _HARMLESS_WORDS = re.compile(
     re.IGNORECASE,
 ).match
 _ROLES = frozenset({"role", "session_authorization"})
+_OF_SOME_CLUSTER = frozenset({"TRANS_STMT_COMMIT_PREPARED", "TRANS_STMT_ROLLBACK_PREPARED"})
 
 
 def concerns_session_only(text: bytes) -> bool:
@@ -324,7 +325,7 @@ def _of_session(kind: str, fields: Node) -> bool:
     if kind == "VariableSetStmt":
         return constants.guc(fields.get("name", "")) not in _ROLES
     if kind in _OF_SESSIONS:
-        return True
+        return fields.get("kind") not in _OF_SOME_CLUSTER
     if kind != "SelectStmt" or fields.keys() - _SELECTS or fields.get("op") != "SETOP_NONE":
         return False
     return all(

@@ -215,6 +215,8 @@ def test_what_concerns_the_session_only(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
+        "COMMIT PREPARED 'x'",
+        "ROLLBACK PREPARED 'x'",
         "SELECT 1 + 1",
         "SELECT 1 FROM t",
         "SELECT $1",
