@@ -5,6 +5,7 @@ Linking is the lower half of `Session`; the upper half (`session.py`) reads the 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from time import monotonic
 
 from proxy.client import effects, remains
@@ -223,6 +224,14 @@ class Linking(Conversation):
                 self.state_needed = with_parameter(self.state_needed, name, value)
             if name == "search_path":
                 effects.follow_path(self)
+        return news
+
+    def taken_back(self, parameters: Mapping[str, str]) -> bytes:
+        news = b""
+        for name, value in parameters.items():
+            if name in self.told.parameters and self.reported(name, value):
+                raw = value.encode("utf-8", "surrogateescape")
+                news += encode.parameter_status(display_names[name].encode(), raw)
         return news
 
     def state_ready(self, error: bytes) -> None:

@@ -26,7 +26,8 @@ class AnswersFirst(Exception):
 
 
 class Owing(NamedTuple):
-    """Parameters to be set again when the text that may have reset them is over, and the last error before it."""
+    """Parameters to be set again when the text that may have reset them is over, and the last error or ROLLBACK
+    before it."""
 
     parameters: Mapping[str, str]
     last_error: bytes

@@ -12,11 +12,12 @@ from proxy.wire.frames cimport Scanner
 
 cdef int MORE, HEAD, HEADER_SIZE, DROP, FORWARD
 cdef int _READY, _ERROR, _STATUS, _COMPLETE, _COPY_IN, _COPY_BOTH
+cdef bytes _TOLD_TAGS
 
 cdef class ServerConnection:
     cdef object __weakref__
     cdef object _done
-    cdef bint _job_failed
+    cdef bint _job_failed, _undone
     cdef public Account account
     cdef public Link link
     cdef public PoolStats stats

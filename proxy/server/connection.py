@@ -40,7 +40,7 @@ display_names: dict[str, str] = {}
 
 class ServerConnection:
     __slots__ = (
-        "_done", "_job_failed", "account", "address", "cancels", "closing", "copy_in", "dirty", "endpoint",
+        "_done", "_job_failed", "_undone", "account", "address", "cancels", "closing", "copy_in", "dirty", "endpoint",
         "generation", "idle_since", "key", "last_error", "link", "login_parameters", "named_in", "opened_at", "owner",
         "permits", "pid", "pipeline", "prepared", "query_since", "reported", "scanner", "seal_due", "sealer", "state",
         "state_error", "stats", "status", "struck", "struck_at", "to_close", "transport", "unnamed", "unnamed_as",
@@ -86,13 +86,12 @@ class ServerConnection:
         self.account: Account | None = None
         self.permits: tuple[Counter, ...] = ()
         self.struck = ""  # the limit for which the running query was cancelled
-        self.struck_at = 0.0
-        self.state_error = self.last_error = b""
+        self.state_error = self.last_error = b""  # of the last also the tag of a ROLLBACK
         self.uses = 0
         self.opened_at = self.idle_since = monotonic()
-        self.query_since = self.xact_since = 0.0
+        self.query_since = self.xact_since = self.struck_at = 0.0
         self._done: Callable[[bool], None] | None = None
-        self._job_failed = False
+        self._job_failed = self._undone = False
         self.transport: Transport
         self.address = str(endpoint)
 
@@ -140,6 +139,9 @@ class ServerConnection:
                 replacement = b""
                 if kind == _READY:
                     self._ready(data[stop - 1], head)
+                    undone, self._undone = self._undone, False
+                    if head is not None and head.restores and not undone and self.link is not None:
+                        replacement = self.link.taken_back(head.restores) + data[start:stop]
                 elif kind == _COMPLETE:
                     self.copy_in = False
                     if stop - start > HEADER_SIZE and data[start + 5] in _TOLD_TAGS:
@@ -236,11 +238,12 @@ class ServerConnection:
             alone = alone and sum(entry.kind == owed.QUERY for entry in entries) <= 1
             self.prepared.clear()
             self.values = EMPTY
+            self.dirty = self.dirty and not alone
             if self.link is not None:
                 self.link.reset_by_client(everything=True, unpin=alone)
-            if alone:
-                self.dirty = False
         elif tag in _ENDS_OF_BLOCKS:
+            if tag == b"ROLLBACK\0":
+                self.last_error, self._undone = tag, True
             if self.link is not None:
                 self.link.block_ended(tag != b"ROLLBACK\0")
         elif tag == b"DEALLOCATE ALL\0":
@@ -270,7 +273,7 @@ class ServerConnection:
         """What becomes of an ErrorResponse, and what is said in its place (b"": nothing else)."""
         self.copy_in = False
         sqlstate = decode.sqlstate(frame)
-        self.last_error = frame
+        self.last_error, self._undone = frame, True
         if head is not None and action == DROP:
             self._job_failed = True
             if not head.tolerant:
@@ -286,12 +289,8 @@ class ServerConnection:
         if head is None or not whole:
             return action, b""
         statement = head.statement
-        if (
-            statement is not None
-            and statement.name
-            and sqlstate == "0A000"
-            and b"\0RRevalidateCachedQuery\0" in frame
-        ):
+        changed = sqlstate == "0A000" and b"\0RRevalidateCachedQuery\0" in frame
+        if changed and statement is not None and statement.name:
             self.prepared.remove(statement)
             self.to_close.append(statement.name)
             self.owner.retire(statement)

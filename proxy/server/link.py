@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol, TypeVar
 
 from proxy.admission.accounts import Account, Counter, UserAccount
@@ -49,6 +50,11 @@ class Link:
     def reported(self, name: str, value: str) -> bool:
         """The client's own doing changed a reported parameter (name in lower case). Whether that is news."""
         return False
+
+    def taken_back(self, parameters: Mapping[str, str]) -> bytes:
+        """The client's own doing took these parameters back to what its session began with. Returns what is news
+        of that, said behind whatever the server reported of it."""
+        return b""
 
     def state_ready(self, error: bytes) -> None:
         """The session's state has been applied, or could not be (the server's ErrorResponse)."""

@@ -78,13 +78,11 @@ class Bench:
         self.as_postgres = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
         self.library = self.out / "lib"
         self.library.mkdir(parents=True, exist_ok=True)
-        include = self._ask("--includedir-server")
-        subprocess.run(
-            ["cc", "-O1", "-fPIC", "-shared", f"-I{include}", f"-I{self._ask('--includedir')}/internal"]
-            + [f"-I{self._ask('--includedir')}", f"-I{self.source}"]
-            + ["-o", str(self.library / "regress.so"), str(self.source / "regress.c")],
-            check=True,
-        )
+        general = self._ask("--includedir")
+        headers = [self._ask("--includedir-server"), f"{general}/internal", general, str(self.source)]
+        made = ["-o", str(self.library / "regress.so"), str(self.source / "regress.c")]
+        command = ["cc", "-O1", "-fPIC", "-shared", *(f"-I{path}" for path in headers), *made]
+        subprocess.run(command, check=True)
         for name in ("refint.so", "autoinc.so"):
             shutil.copy(Path(self._ask("--pkglibdir")) / name, self.library)
 
@@ -197,7 +195,9 @@ def run(bench: Bench, names: list[str], port: int, results: Path) -> dict[str, t
     return outcome
 
 
-def report(bench: Bench, names: list[str], ways: list[str], outcomes: list[dict[str, tuple[float, str]]]) -> int:
+def report(
+    bench: Bench, names: list[str], ways: list[str], outcomes: list[dict[str, tuple[float, str]]]
+) -> int:
     """Writes the differences of the second run from the first; how many scripts differ."""
     first, second = (bench.out / way for way in ways)
     differing = 0
@@ -236,7 +236,7 @@ def main() -> int:
     way = arguments.mode if arguments.mode != "direct" else "again"
     outcomes = []
     if arguments.keep_direct:
-        outcomes.append({name: (0.0, "") for name in names})
+        outcomes.append(dict.fromkeys(names, (0.0, "")))
     else:
         with bench.server() as server:
             outcomes.append(run(bench, names, server, bench.out / "direct"))

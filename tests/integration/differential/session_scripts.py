@@ -256,6 +256,39 @@ SCRIPTS = (
             "application_name": "from the start",
         },
     ),
+    Script(
+        "reset_of_what_the_server_has_anyway",
+        (
+            *(
+                step(query(text))
+                for again in (
+                    "RESET DateStyle",
+                    "SET DateStyle TO DEFAULT",
+                    "RESET ALL",
+                    "RESET DateStyle; SELECT 1",
+                )
+                for text in (
+                    "SET DateStyle = 'ISO, MDY'",
+                    again,
+                    "SHOW DateStyle",
+                    "SELECT date '2001-02-03'",
+                )
+            ),
+            step(query("SET DateStyle = 'ISO, MDY'")),
+            step(ask("RESET DateStyle"), SYNC),
+            step(query("SHOW DateStyle")),
+            step(query("SET DateStyle = 'SQL, DMY'")),
+            step(query("BEGIN; RESET DateStyle; ROLLBACK")),
+            step(query("SHOW DateStyle")),
+            step(query("SET DateStyle = 'ISO, MDY'")),
+            step(query("BEGIN; RESET DateStyle"), query("SHOW DateStyle"), query("ROLLBACK"), ready=3),
+            step(query("SHOW DateStyle")),
+            step(query("RESET DateStyle; SELECT 1 / 0")),
+            step(query("SHOW DateStyle")),
+        ),
+        parameters={"DateStyle": "German, DMY"},
+        apart=True,
+    ),
     login("options_with_dashes", parameters={"options": "--work-mem=6MB -cstatement_timeout=70s"}),
     login("long_startup_parameter", parameters={"some.var": "w" * 9000}),
     login("encoding_names", parameters={"client_encoding": "'utf-8'"}),
