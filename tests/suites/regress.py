@@ -17,13 +17,11 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from proxy.cli.embedded import free_port
+from tests.suites.servers import Programs, proxied
 
 TIMEOUT = 180.0  # seconds a script
 # As pg_regress sets them.
@@ -45,14 +43,6 @@ DATABASE = (
     "ALTER DATABASE regression SET bytea_output TO 'hex'",
     "ALTER DATABASE regression SET timezone_abbreviations TO 'Default'",
 )
-SETTINGS = {
-    "fsync": "off",
-    "max_prepared_transactions": "2",
-    "log_autovacuum_min_duration": "-1",
-    "max_connections": "60",
-    "log_min_messages": "panic",
-    "autovacuum": "off",
-}
 # What differs from one run to the next, direct as well.
 _VARYING = (
     (re.compile(r"\bpg_temp_\d+"), "pg_temp_N"),
@@ -73,58 +63,20 @@ def scripts(source: Path) -> list[str]:
 class Bench:
     """The source, and the programs of the server's version; regress.so is made of the source."""
 
-    def __init__(self, source: Path, programs: Path, out: Path) -> None:
+    def __init__(self, source: Path, programs: Programs, out: Path) -> None:
         self.source, self.programs, self.out = source.absolute(), programs, out.absolute()
-        self.as_postgres = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
         self.library = self.out / "lib"
         self.library.mkdir(parents=True, exist_ok=True)
-        general = self._ask("--includedir")
-        headers = [self._ask("--includedir-server"), f"{general}/internal", general, str(self.source)]
+        general = programs.ask("--includedir")
+        headers = [programs.ask("--includedir-server"), f"{general}/internal", general, str(self.source)]
         made = ["-o", str(self.library / "regress.so"), str(self.source / "regress.c")]
         command = ["cc", "-O1", "-fPIC", "-shared", *(f"-I{path}" for path in headers), *made]
         subprocess.run(command, check=True)
         for name in ("refint.so", "autoinc.so"):
-            shutil.copy(Path(self._ask("--pkglibdir")) / name, self.library)
+            shutil.copy(Path(programs.ask("--pkglibdir")) / name, self.library)
 
-    def _ask(self, what: str) -> str:
-        asked = subprocess.run(
-            [self.programs / "pg_config", what], check=True, capture_output=True, text=True
-        )
-        return asked.stdout.strip()
-
-    @contextmanager
-    def server(self) -> Iterator[int]:
-        """A fresh server with the database; its port."""
-        root = Path(tempfile.mkdtemp(prefix="regress-"))
-        root.chmod(0o755)
-        if self.as_postgres:
-            shutil.chown(root, "postgres")
-        data, port = root / "data", free_port()
-        self._run("initdb", "-D", data, "-U", "postgres", "-A", "trust", "--no-locale", "--no-sync")
-        lines = {
-            **SETTINGS,
-            "port": str(port),
-            "listen_addresses": "127.0.0.1",
-            "unix_socket_directories": "",
-        }
-        with (data / "postgresql.conf").open("a") as file:
-            file.writelines(f"{key} = '{value}'\n" for key, value in lines.items())
-        self._run("pg_ctl", "-D", data, "-w", "-l", root / "log", "start")
-        try:
-            for statement in DATABASE:
-                self.psql(port, "postgres", "-c", statement)
-            yield port
-        finally:
-            self._run("pg_ctl", "-D", data, "-w", "-m", "immediate", "stop")
-            shutil.rmtree(root, ignore_errors=True)
-
-    def _run(self, program: str, *arguments: object) -> None:
-        command = [*self.as_postgres, str(self.programs / program), *map(str, arguments)]
-        subprocess.run(command, check=True, cwd="/", stdout=subprocess.DEVNULL)
-
-    def psql(self, port: int, database: str, *arguments: str) -> None:
-        where = ["-h", "127.0.0.1", "-p", str(port), "-U", "postgres", "-d", database]
-        subprocess.run([self.programs / "psql", "-X", "-q", *where, *arguments], check=True)
+    def server(self) -> AbstractContextManager[int]:
+        return self.programs.server(DATABASE, {"max_prepared_transactions": "2"}, "--no-locale")
 
     def script(self, name: str, port: int, results: Path) -> tuple[float, str]:
         """Runs one; how long it took, and what went wrong besides what psql says."""
@@ -140,7 +92,7 @@ class Bench:
             "PG_ABS_BUILDDIR": str(results),
             "PG_LIBDIR": str(self.library),
         }
-        command = [self.programs / "psql", "-X", "-a", "-q", "-d", "regression"]
+        command = [self.programs.directory / "psql", "-X", "-a", "-q", "-d", "regression"]
         command += ["-v", "HIDE_TABLEAM=on", "-v", "HIDE_TOAST_COMPRESSION=on"]
         began = time.monotonic()
         with (
@@ -163,23 +115,6 @@ def comparable(text: str, results: Path) -> list[str]:
     for pattern, instead in _VARYING:
         text = pattern.sub(instead, text)
     return text.splitlines()
-
-
-@contextmanager
-def proxied(server: int, mode: str, log: Path) -> Iterator[int]:
-    port = free_port()
-    command = [sys.executable, "-m", "tests.suites.moving", "--server", f"127.0.0.1:{server}"]
-    command += ["--port", str(port), "--mode", mode]
-    with log.open("w") as err:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=err, text=True)
-        assert process.stdout is not None
-        process.stdout.readline()
-        try:
-            yield port
-        finally:
-            process.terminate()
-            process.wait(20)
-            process.stdout.close()
 
 
 def run(bench: Bench, names: list[str], port: int, results: Path) -> dict[str, tuple[float, str]]:
@@ -228,7 +163,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("build/regress"))
     parser.add_argument("--keep-direct", action="store_true", help="compare with the direct run of before")
     arguments = parser.parse_args()
-    bench = Bench(arguments.source, arguments.bin, arguments.out)
+    bench = Bench(arguments.source, Programs(arguments.bin), arguments.out)
     names = scripts(bench.source)
     if arguments.only:
         wanted = {"test_setup", *arguments.only.split(",")}
