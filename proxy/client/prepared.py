@@ -141,7 +141,8 @@ def _parse_named(
     known = session.statements.get(name)
     if known is not None:
         return _taken(server, known, encode.parse(known.name, text, oids))
-    statement = session.plane.pools.catalog.statement(text, oids, verdict)
+    meaning = session.pool.schema.version, session.state_needed.parameters.get("search_path", "")
+    statement = session.plane.pools.catalog.statement(text, oids, verdict, meaning)
     session.statements[name] = statement
     if session.described:
         session.described.pop(name, None)

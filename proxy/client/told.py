@@ -107,7 +107,8 @@ def _typed(session: Conversation, statement: Statement, told: Description) -> St
     if statement.oids == told.parameters:
         return None
     if statement.name:
-        return session.plane.pools.catalog.statement(statement.text, told.parameters, statement.verdict)
+        catalog = session.plane.pools.catalog
+        return catalog.statement(statement.text, told.parameters, statement.verdict, statement.meaning)
     typed = Statement(b"", statement.text, told.parameters, statement.verdict)
     typed.told = told
     return typed

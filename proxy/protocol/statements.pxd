@@ -1,7 +1,7 @@
 cdef class Statement:
     cdef object __weakref__
     cdef public bytes name, text, oids
-    cdef public object told, verdict
+    cdef public object meaning, told, verdict
 
 cdef class Prepared:
     cdef Py_ssize_t _limit

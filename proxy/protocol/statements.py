@@ -3,6 +3,9 @@
 A client's `Parse` becomes a Statement that is the same object for the same text and parameter types,
 whoever prepares it; servers know it by its one global name. A server connection keeps at most
 `max_prepared_statements` of them, least recently used first to go.
+
+What a text means depends on the schema and on the search path too. PostgreSQL does not let a statement that is
+prepared become another, so what is prepared after a change of the schema, or with another path, is another one.
 """
 
 from __future__ import annotations
@@ -55,12 +58,28 @@ class Preparation:
         self.description: Description | None = None
 
 
+class Schema:
+    """The definitions in one database; `version` changes with them, as far as the process has seen."""
+
+    __slots__ = ("__weakref__", "version")
+
+    def __init__(self) -> None:
+        self.version = 0
+
+
+Meaning = tuple[int, str]  # the schema's version, and the search path
+_ANY: Meaning = (0, "")
+
+
 class Statement:
     """One text with its parameter types, under the name that servers know it by."""
 
-    __slots__ = ("__weakref__", "name", "oids", "text", "told", "verdict")
+    __slots__ = ("__weakref__", "meaning", "name", "oids", "text", "told", "verdict")
 
-    def __init__(self, name: bytes, text: bytes, oids: bytes, verdict: Verdict) -> None:
+    def __init__(
+        self, name: bytes, text: bytes, oids: bytes, verdict: Verdict, meaning: Meaning = _ANY
+    ) -> None:
+        self.meaning = meaning
         self.name = name
         self.text = text
         self.oids = oids
@@ -75,26 +94,35 @@ STRANGE = Statement(b"", b"", b"\0\0", PLAIN)
 class Catalog:
     """All statements of the process that somebody still holds."""
 
-    __slots__ = ("_by_content", "_numbers")
+    __slots__ = ("_by_content", "_numbers", "_schemas")
 
     def __init__(self) -> None:
-        self._by_content: WeakValueDictionary[tuple[bytes, bytes], Statement] = WeakValueDictionary()
+        self._by_content: WeakValueDictionary[tuple[bytes, bytes, Meaning], Statement] = WeakValueDictionary()
+        self._schemas: WeakValueDictionary[tuple[str, str], Schema] = WeakValueDictionary()
         self._numbers = count(1)
 
     def __len__(self) -> int:
         return len(self._by_content)
 
-    def statement(self, text: bytes, oids: bytes, verdict: Verdict) -> Statement:
-        known = self._by_content.get((text, oids))
+    def schema(self, cluster: str, database: str) -> Schema:
+        known = self._schemas.get((cluster, database))
         if known is None:
-            known = Statement(b"%s%d" % (PREFIX, next(self._numbers)), text, oids, verdict)
-            self._by_content[text, oids] = known
+            known = self._schemas[cluster, database] = Schema()
+        return known
+
+    def statement(self, text: bytes, oids: bytes, verdict: Verdict, meaning: Meaning = _ANY) -> Statement:
+        known = self._by_content.get((text, oids, meaning))
+        if known is None:
+            name = b"%s%d" % (PREFIX, next(self._numbers))
+            known = Statement(name, text, oids, verdict, meaning)
+            self._by_content[text, oids, meaning] = known
         return known
 
     def retire(self, statement: Statement) -> None:
         """The text gets a new statement when it is next prepared: its result type has changed."""
-        if self._by_content.get((statement.text, statement.oids)) is statement:
-            del self._by_content[statement.text, statement.oids]
+        key = statement.text, statement.oids, statement.meaning
+        if self._by_content.get(key) is statement:
+            del self._by_content[key]
 
 
 class Prepared:

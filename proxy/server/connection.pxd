@@ -13,6 +13,7 @@ from proxy.wire.frames cimport Scanner
 cdef int MORE, HEAD, HEADER_SIZE, DROP, FORWARD
 cdef int _READY, _ERROR, _STATUS, _COMPLETE, _COPY_IN, _COPY_BOTH
 cdef bytes _TOLD_TAGS
+cdef tuple _ALTERED
 
 cdef class ServerConnection:
     cdef object __weakref__

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 IDLE, IN_TRANSACTION, FAILED = ord("I"), ord("T"), ord("E")
 _READY, _ERROR, _STATUS, _COMPLETE, _COPY_IN, _COPY_BOTH = b"ZESCGW"
 _ENDS_OF_BLOCKS = frozenset({b"COMMIT\0", b"ROLLBACK\0", b"PREPARE TRANSACTION\0"})
-_TOLD_TAGS = b"DCRP"  # what the tags begin with of which more is made
+_TOLD_TAGS = b"ACDPR"  # what the tags begin with of which more is made
+_ALTERED = (b"ALTER ", b"CREATE ", b"DROP ")
 _NONSENSE = "the server sent something that is not the protocol"
 # As servers spell the names of the parameters that they report.
 display_names: dict[str, str] = {}
@@ -184,10 +185,8 @@ class ServerConnection:
                 data = b"".join(pieces)
                 if data:
                     link.replies(data)
-            elif stop == len(data):
-                link.replies(data)
             elif stop:
-                link.replies(data[:stop])
+                link.replies(data if stop == len(data) else data[:stop])
             if not pipeline.entries and self.link is link:
                 link.server_ready()
         elif self._done is not None and not pipeline:
@@ -250,6 +249,8 @@ class ServerConnection:
             self.prepared.clear()
             if self.link is not None:
                 self.link.reset_by_client(everything=False, unpin=False)
+        elif tag.startswith(_ALTERED):
+            self.owner.schema.version += 1
 
     def _reported(self, body: bytes, head: Expect | None, action: int) -> tuple[int, bytes]:
         """What becomes of a ParameterStatus, and what is said in its place."""
@@ -333,8 +334,7 @@ class ServerConnection:
         return states.set_first(self.pipeline, states.in_order(changes, before, needs)) if changes else b""
 
     def set_again(self, changes: Mapping[str, str], *, within: bool = False) -> bytes:
-        """What follows what may have reset `changes`: `within` a batch, or a text, and then its failure in a failed
-        transaction is no harm."""
+        """Follows what may have reset `changes`: `within` a batch, or a text (no harm if it fails in a failed one)."""
         wanted: dict[str, str | None] = {**changes}
         if self.sealer is not None:
             self.sealer.add(wanted)

@@ -9,7 +9,7 @@ from proxy.admission.accounts import Account, Counter, UserAccount
 from proxy.errors import TiergateError
 from proxy.model import Cluster, Limits, ServerOptions
 from proxy.protocol.state import EMPTY, State
-from proxy.protocol.statements import Statement
+from proxy.protocol.statements import Catalog, Schema, Statement
 from proxy.server.room import Room
 from proxy.stats import PoolStats
 
@@ -90,6 +90,7 @@ class Owner(Protocol[S_contra]):
     """What a server connection asks of its pool."""
 
     stats: PoolStats
+    schema: Schema
 
     def lost(self, server: S_contra) -> None: ...
     def cleaned(self, server: S_contra) -> None: ...
@@ -101,6 +102,7 @@ class Keeper(Protocol[P_contra, S_contra]):
 
     options: ServerOptions
     room: Room
+    catalog: Catalog
 
     def open(self, pool: P_contra, counters: tuple[Counter, ...]) -> None: ...
     def reachable(self, cluster: Cluster, now: float) -> bool: ...

@@ -13,7 +13,7 @@ cdef class Pool:
     cdef double _check_delay, _lifetime
     cdef Py_ssize_t _most
     cdef public object accepted, active, closing, failed_with, idle, introductions, key, login, mode
-    cdef public object pools, queue, resetting
+    cdef public object pools, queue, resetting, schema
     cdef public tuple caps
     cdef Counter _of_all, _of_cluster
     cdef public bint paused

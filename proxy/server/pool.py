@@ -37,7 +37,7 @@ class Pool:
     __slots__ = (
         "_check_delay", "_cluster", "_lifetime", "_most", "_of_all", "_of_cluster", "_options", "_serving",
         "accepted", "active", "caps", "closing", "failed_with", "generation", "idle", "introductions", "key",
-        "last_used", "login", "mode", "opening", "paused", "pools", "queue", "resetting", "sessions", "stats",
+        "last_used", "login", "mode", "opening", "paused", "pools", "queue", "resetting", "schema", "sessions", "stats",
     )  # fmt: skip
 
     def __init__(
@@ -59,11 +59,11 @@ class Pool:
         self.active: set[ServerConnection] = set()
         self.resetting: set[ServerConnection] = set()
         self.closing: set[ServerConnection] = set()
-        self.opening = 0
+        self.opening = self.generation = 0
         self.queue: FairQueue[Link] = FairQueue(self.serve)
         self.sessions = 0  # that will come here for their next transaction
         self.paused = False
-        self.generation = 0
+        self.schema = pools.catalog.schema(key.cluster, key.database)
         self.accepted: WeakSet[State] = WeakSet()  # states that a server of this pool has taken before
         # What a first login with some startup parameters found out: the parameters as the server spells them,
         # and all that it then reported.

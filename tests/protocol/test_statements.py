@@ -38,3 +38,22 @@ def test_least_recently_used_goes_first() -> None:
     assert b not in prepared
     prepared.remove(a)
     assert len(prepared) == 1
+
+
+def test_a_text_of_another_meaning_is_another_statement() -> None:
+    catalog = Catalog()
+    one = catalog.statement(b"SELECT * FROM t", b"\0\0", PLAIN, (0, "a"))
+    others = [
+        catalog.statement(b"SELECT * FROM t", b"\0\0", PLAIN, meaning) for meaning in ((1, "a"), (0, "b"))
+    ]
+    assert len({one, *others}) == len({one.name, *(other.name for other in others)}) == 3
+    catalog.retire(others[0])
+    assert catalog.statement(b"SELECT * FROM t", b"\0\0", PLAIN, (0, "a")) is one
+    assert catalog.statement(b"SELECT * FROM t", b"\0\0", PLAIN, (1, "a")) is not others[0]
+
+
+def test_databases_have_schemas_of_their_own() -> None:
+    catalog = Catalog()
+    schema = catalog.schema("shared", "erp")
+    assert catalog.schema("shared", "erp") is schema
+    assert catalog.schema("shared", "other") is not schema

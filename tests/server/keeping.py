@@ -6,7 +6,7 @@ import pytest
 
 from proxy.admission.accounts import Counter, give_all
 from proxy.model import Cluster, ClusterKind, PoolKey, PoolMode, ServerOptions
-from proxy.protocol.statements import Statement
+from proxy.protocol.statements import Catalog, Statement
 from proxy.server import connection, pool
 from proxy.server.connection import ServerConnection
 from proxy.server.pool import Pool
@@ -60,6 +60,7 @@ class Keeper:
         self.cancelled: list[ServerConnection] = []
         self.held: dict[ServerConnection, tuple[Counter, ...]] = {}
         self.retired: list[Statement] = []
+        self.catalog = Catalog()
         self.pids = 0
 
     def open(self, pool: Pool, counters: tuple[Counter, ...]) -> None:

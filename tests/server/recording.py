@@ -6,7 +6,7 @@ from proxy.admission.accounts import Account, TierAccount, UserAccount
 from proxy.errors import TiergateError
 from proxy.model import UNLIMITED, Limits, Tenant, Tier, User
 from proxy.protocol.state import EMPTY, State
-from proxy.protocol.statements import Statement
+from proxy.protocol.statements import Schema, Statement
 from proxy.server import link
 from proxy.server.connection import ServerConnection
 from proxy.stats import PoolStats
@@ -29,6 +29,7 @@ class Owner:
         self.cleaned_ones: list[ServerConnection] = []
         self.retired: list[Statement] = []
         self.stats = PoolStats(0.0)
+        self.schema = Schema()
 
     def lost(self, server: ServerConnection) -> None:
         self.lost_ones.append(server)

@@ -338,6 +338,26 @@ def test_an_outdated_plan_retires_the_statement(catalog: Catalog, link: Link) ->
     assert server.prepare(statement).startswith(encode.close(b"S", statement.name))
 
 
+@pytest.mark.parametrize(
+    ("tag", "version"),
+    [
+        ("ALTER TABLE", 1),
+        ("CREATE VIEW", 1),
+        ("DROP TABLE", 1),
+        ("COMMIT", 0),
+        ("COPY 1", 0),
+        ("ANALYZE", 0),
+        ("DO", 0),
+    ],
+)
+def test_a_change_of_the_schema_is_noted(link: Link, tag: str, version: int) -> None:
+    owner = Owner()
+    server, wire = connection(owner, link)
+    server.expect(owed.FORWARD_QUERY)
+    wire.say(encode.command_complete(tag), READY)
+    assert owner.schema.version == version
+
+
 def test_our_name_of_a_statement_is_replaced_in_errors(catalog: Catalog, link: Link) -> None:
     server, wire = connection(link=link)
     link.renames = {b"tiergate_1": b"mine"}
