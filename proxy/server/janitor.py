@@ -24,14 +24,14 @@ def sweep(pools: Pools, now: float, *, thorough: bool) -> None:
         for server in list(pool.active):
             _enforce(pools, server, now)
         if thorough:
-            _retire_idle(pool, now)
+            _retire_idle(pools, pool, now)
             for server in list(pool.resetting):
                 if now - server.idle_since > _RESET_TIMEOUT:
                     pool.drop(server)
             for server in list(pool.closing):
                 if now - server.idle_since > _CLOSING_TIMEOUT:
                     server.abort()
-            pool.fill(pool.cluster.min_pool_size or pools.options.min_pool_size)
+            pool.fill(_least(pools, pool))
             if pool.queue and pools.reachable(pool.cluster, now):
                 pool.serve()  # the connection that they wait for may have failed
     pools.room.surrender_sought()
@@ -48,9 +48,14 @@ def _expire_waits(pools: Pools, pool: Pool, now: float) -> None:
             waiter.refused(CapReached("query_wait_timeout", hint="No server connection came free in time."))
 
 
-def _retire_idle(pool: Pool, now: float) -> None:
+def _least(pools: Pools, pool: Pool) -> int:
+    """How many connections are kept open; a pool without clients may be that of a database that is gone."""
+    return (pool.cluster.min_pool_size or pools.options.min_pool_size) if pool.sessions else 0
+
+
+def _retire_idle(pools: Pools, pool: Pool, now: float) -> None:
     options = pool.options
-    least = pool.cluster.min_pool_size or options.min_pool_size
+    least = _least(pools, pool)
     for server in list(pool.idle):
         too_old = options.server_lifetime and now - server.opened_at > options.server_lifetime
         too_idle = (

@@ -152,16 +152,17 @@ class Pools:
                         pool.drop(server)
 
     async def evict_database(self, cluster: str, database: str) -> None:
-        """Closes the idle connections to a database and waits until their backends are gone."""
-        closing: set[ServerConnection] = set()
-        for pool in self:
-            if pool.cluster.name == cluster and pool.key.database == database:
-                for server in list(pool.idle):
-                    pool.close_idle(server)
-                closing |= pool.closing
+        """Closes the connections to a database that nobody uses and waits until their backends are gone."""
+        pools = [pool for pool in self if pool.cluster.name == cluster and pool.key.database == database]
+        for pool in pools:
+            pool.recycle()
         deadline = monotonic() + 5.0
-        while any(server in self._held for server in closing) and monotonic() < deadline:
+        while any(self._has_leavers(pool) for pool in pools) and monotonic() < deadline:
             await asyncio.sleep(0.002)
+
+    def _has_leavers(self, pool: Pool) -> bool:
+        """Connections that will be closed without anybody's doing."""
+        return bool(pool.opening or pool.resetting or any(server in self._held for server in pool.closing))
 
     # --- tasks --------------------------------------------------------------------------------------
 

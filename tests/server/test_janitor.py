@@ -225,6 +225,7 @@ def test_one_that_is_too_old_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_least_number_is_kept_and_filled_up(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(monkeypatch, replace(OPTIONS, min_pool_size=2))
+    world.pool.sessions = 1
     world.sweep(thorough=True)
     assert len(world.pool.idle) == 2
     world.idle(3)
@@ -236,8 +237,19 @@ def test_the_least_number_is_kept_and_filled_up(monkeypatch: pytest.MonkeyPatch)
 def test_the_clusters_own_least_number_goes_before(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(monkeypatch, replace(OPTIONS, min_pool_size=2))
     world.pool.cluster = replace(CLUSTER, min_pool_size=1)
+    world.pool.sessions = 1
     world.sweep(thorough=True)
     assert len(world.pool.idle) == 1
+
+
+def test_nothing_is_kept_open_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(monkeypatch, replace(OPTIONS, min_pool_size=2))
+    world.sweep(thorough=True)
+    assert not world.pool.idle
+    world.idle(3)
+    world.sweep(600.1, thorough=True)
+    world.network.hang_ups()
+    assert not world.pool.idle
 
 
 def test_a_reset_that_never_ends_is_cut_off(world: World) -> None:

@@ -478,6 +478,31 @@ def test_eviction_waits_until_the_backends_are_gone(pools: SteppedPools, network
     assert done
 
 
+def test_eviction_closes_what_is_being_opened_or_reset(pools: SteppedPools, network: Network) -> None:
+    pool = pool_of(pools)
+    server = lent(pools, pool)
+    server.dirty = True
+    pool.checkin(server)
+    pool.fill(2)
+    assert (len(pool.resetting), pool.opening) == (1, 1)
+    done: list[bool] = []
+
+    async def evict() -> None:
+        await pools.evict_database("shared", "appdb")
+        done.append(True)
+
+    pools.spawn(evict())
+    pools.step()
+    assert (pool.opening, len(pool.idle), len(pool.closing)) == (0, 0, 1)
+    wire(server).say(encode.command_complete("DISCARD ALL"), encode.ready_for_query())
+    pools.step()
+    assert (len(pool.resetting), len(pool.idle), len(pool.closing)) == (0, 0, 2)
+    assert not done
+    network.hang_ups()
+    pools.step()
+    assert done
+
+
 def test_it_gives_up_on_a_server_that_does_not_hang_up(
     pools: SteppedPools, monkeypatch: pytest.MonkeyPatch
 ) -> None:
