@@ -13,14 +13,13 @@ from proxy.model import PinReason, PoolMode, Tenant, User
 from proxy.net.transport import Transport, deliver
 from proxy.protocol.inquiry import Inquiry
 from proxy.protocol.lifecycle import SessionState, session_step
-from proxy.protocol.state import EMPTY, State
+from proxy.protocol.state import EMPTY, State, status
 from proxy.protocol.statements import Description, Preparation, Statement
-from proxy.server.connection import IDLE, ServerConnection, display_names
+from proxy.server.connection import IDLE, ServerConnection
 from proxy.server.link import Link
 from proxy.sql.policy import Rules
 from proxy.sql.verdict import Verdict
 from proxy.sql.watch import Dropped, Watch
-from proxy.wire import encode
 from proxy.wire.frames import FROM_CLIENT, Scanner
 
 if TYPE_CHECKING:
@@ -146,8 +145,7 @@ class Conversation(Link):
         believed = self.told.parameters
         for name, value in reported.parameters.items():
             if believed.get(name) != value:
-                raw = value.encode("utf-8", "surrogateescape")
-                self.write(encode.parameter_status(display_names[name].encode(), raw))
+                self.write(status(name, value))
         self.told = reported
 
     def write(self, data: bytes) -> None:

@@ -14,7 +14,7 @@ from proxy.client.placing import follow_registry
 from proxy.errors import ServerRefused, ShuttingDown, TiergateError
 from proxy.model import PinReason, PoolMode
 from proxy.net.transport import deliver
-from proxy.protocol.state import EMPTY, READ_ONLY_PARAMETERS, certain, with_parameter
+from proxy.protocol.state import EMPTY, READ_ONLY_PARAMETERS, certain, status, with_parameter
 from proxy.server.connection import IDLE, ServerConnection
 from proxy.wire import encode
 
@@ -227,12 +227,12 @@ class Linking(Conversation):
         return news
 
     def taken_back(self, parameters: Mapping[str, str]) -> bytes:
-        news = b""
-        for name, value in parameters.items():
-            if name in self.told.parameters and self.reported(name, value):
-                raw = value.encode("utf-8", "surrogateescape")
-                news += encode.parameter_status(display_names[name].encode(), raw)
-        return news
+        known = self.told.parameters
+        return b"".join(
+            status(name, value)
+            for name, value in parameters.items()
+            if name in known and self.reported(name, value)
+        )
 
     def state_ready(self, error: bytes) -> None:
         server = self.server

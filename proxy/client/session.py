@@ -127,7 +127,12 @@ class Session(Linking):
                         continue
                     return
                 sent = start
-            if chooser is not None and self.unsynced and not chooser.working and self._opens(server, kind, told):
+            if (
+                chooser is not None
+                and self.unsynced
+                and not chooser.working
+                and self._opens(server, kind, told)
+            ):
                 out.append(scanner.data[sent:start])
                 if not server.pipeline:
                     server.expect(DROP_SYNC)

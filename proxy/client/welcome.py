@@ -20,8 +20,8 @@ from proxy.client.placing import check_asked, place
 from proxy.client.session import Session
 from proxy.errors import CapReached, NotAuthorized, ServerLost, ServerRefused, ShuttingDown, TiergateError
 from proxy.model import PoolMode
-from proxy.protocol.state import State, intern, with_parameter
-from proxy.server.connection import ServerConnection, display_names
+from proxy.protocol.state import State, intern, status, with_parameter
+from proxy.server.connection import ServerConnection
 from proxy.server.link import Link
 from proxy.wire import decode, encode
 
@@ -134,10 +134,7 @@ def _statuses(told: State) -> bytes:
     """The same for all sessions that are told the same, which are most."""
     said = _said.get(told)
     if said is None:
-        said = _said[told] = b"".join(
-            encode.parameter_status(display_names[name].encode(), value.encode("utf-8", "surrogateescape"))
-            for name, value in told.parameters.items()
-        )
+        said = _said[told] = b"".join(status(name, value) for name, value in told.parameters.items())
     return said
 
 

@@ -37,6 +37,14 @@ READ_ONLY_PARAMETERS = frozenset((
     "server_version", "server_encoding", "integer_datetimes", "in_hot_standby", "is_superuser", "session_authorization",
 ))  # fmt: skip
 
+# As servers spell the names of the parameters that they report.
+display_names: dict[str, str] = {}
+
+
+def status(name: str, value: str) -> bytes:
+    """What tells a client that a reported parameter (in lower case) is this now."""
+    return encode.parameter_status(display_names[name].encode(), value.encode("utf-8", "surrogateescape"))
+
 
 class State:
     __slots__ = ("__weakref__", "parameters")

@@ -35,8 +35,6 @@ _ENDS_OF_BLOCKS = frozenset({b"COMMIT\0", b"ROLLBACK\0", b"PREPARE TRANSACTION\0
 _TOLD_TAGS = b"ACDPR"  # what the tags begin with of which more is made
 _ALTERED = (b"ALTER ", b"CREATE ", b"DROP ")
 _NONSENSE = "the server sent something that is not the protocol"
-# As servers spell the names of the parameters that they report.
-display_names: dict[str, str] = {}
 
 
 class ServerConnection:
@@ -62,8 +60,7 @@ class ServerConnection:
         self.owner, self.stats = owner, owner.stats
         self.endpoint, self.generation = endpoint, generation
         self.pid, self.key = pid, key
-        for name in parameters:
-            display_names[name.lower()] = name
+        states.display_names.update({name.lower(): name for name in parameters})
         self.login_parameters = {name.lower(): value for name, value in parameters.items()}
         self.reported: State = intern(self.login_parameters)  # all that the server has reported
         self.values: State = EMPTY  # what has been set on it beyond its login
@@ -256,7 +253,7 @@ class ServerConnection:
         """What becomes of a ParameterStatus, and what is said in its place."""
         name, value = decode.parameter_status(body)
         lower = name.lower()
-        display_names[lower] = name
+        states.display_names[lower] = name
         self.reported = with_parameter(self.reported, lower, value)
         if action == DROP or self.link is None:
             if head is not None and head.tolerant:  # set again behind a RESET that may have been rolled back
@@ -268,7 +265,7 @@ class ServerConnection:
         restored = head.restores[lower]
         if not self.link.reported(lower, restored):
             return DROP, b""
-        return action, encode.parameter_status(name.encode(), restored.encode("utf-8", "surrogateescape"))
+        return action, states.status(lower, restored)
 
     def _error(self, frame: bytes, head: Expect | None, action: int, *, whole: bool) -> tuple[int, bytes]:
         """What becomes of an ErrorResponse, and what is said in its place (b"": nothing else)."""

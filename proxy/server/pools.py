@@ -154,10 +154,13 @@ class Pools:
     async def evict_database(self, cluster: str, database: str) -> None:
         """Closes the connections to a database that nobody uses and waits until their backends are gone."""
         pools = [pool for pool in self if pool.cluster.name == cluster and pool.key.database == database]
-        for pool in pools:
-            pool.recycle()
         deadline = monotonic() + 5.0
-        while any(self._has_leavers(pool) for pool in pools) and monotonic() < deadline:
+        while True:
+            for pool in pools:
+                for server in list(pool.idle):
+                    pool.close_idle(server)
+            if not any(self._has_leavers(pool) for pool in pools) or monotonic() >= deadline:
+                return
             await asyncio.sleep(0.002)
 
     def _has_leavers(self, pool: Pool) -> bool:

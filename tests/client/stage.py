@@ -25,10 +25,9 @@ from proxy.model import (
     User,
 )
 from proxy.protocol.lifecycle import SessionState
-from proxy.protocol.state import intern
+from proxy.protocol.state import display_names, intern
 from proxy.protocol.tenancy import nobody
 from proxy.registry.memory import Registry
-from proxy.server.connection import display_names
 from proxy.server.pool import Pool
 from proxy.sql.verdict import Judge
 from proxy.stats import ProcessStats

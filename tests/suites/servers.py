@@ -41,7 +41,7 @@ class Programs:
 
     @contextmanager
     def server(self, statements: Sequence[str], settings: Mapping[str, str], *initdb: str) -> Iterator[int]:
-        """A fresh server on which the statements have been run; its port."""
+        """A fresh server on which the statements have been run (`@name statement`: in that database); its port."""
         root = Path(tempfile.mkdtemp(prefix="suite-"))
         root.chmod(0o755)
         if self._prefix:
@@ -61,7 +61,10 @@ class Programs:
         try:
             psql = [self.directory / "psql", "-X", "-q", "-h", "127.0.0.1", "-p", str(port), "-U", "postgres"]
             for statement in statements:
-                subprocess.run([*psql, "-d", "postgres", "-c", statement], check=True)
+                database = "postgres"
+                if statement.startswith("@"):
+                    database, _, statement = statement[1:].partition(" ")
+                subprocess.run([*psql, "-d", database, "-c", statement], check=True)
             yield port
         finally:
             self.run("pg_ctl", "-D", data, "-w", "-m", "immediate", "stop")
