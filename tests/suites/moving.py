@@ -17,25 +17,23 @@ from pathlib import Path
 import uvloop
 
 from proxy import log, settings
-from proxy.protocol.state import State
 from proxy.server.connection import ServerConnection
+from proxy.server.link import Link
 from proxy.server.pool import Pool
 from proxy.worker import Worker
 from tests.integration.running import configuration
 
 
-class LongestIdle(Pool):
-    """Lends what has been idle longest, so that a client alone comes round all connections."""
-
-    __slots__ = ()
-
-    def _pick(self, needs: State, now: float) -> ServerConnection | None:
-        return self.idle[0]
-
-
 def move() -> None:
-    """From now on pools of this process do so."""
-    Pool._pick = LongestIdle._pick  # type: ignore[method-assign]
+    """From now on a pool of this process lends what has been idle longest, so that a client alone comes round all
+    connections; only who needs the connection that it had last gets that."""
+    pick = Pool._pick
+
+    def longest_idle(pool: Pool, waiter: Link, now: float) -> ServerConnection | None:
+        own = pick(pool, waiter, now) if pool.sequences else None
+        return own if own is not None and own.lent_to is waiter else pool.idle[0]
+
+    Pool._pick = longest_idle  # type: ignore[method-assign]
 
 
 def written(server: str, port: int, mode: str, connections: int, users: list[str], **proxy: object) -> str:
