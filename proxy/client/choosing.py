@@ -227,7 +227,8 @@ class Choice:
         tenancy = self.tenancy
         self._served = self._over = False
         self._ends.clear()
-        if tenancy.open:
+        # A block that is held back by now is not what has ended: the end of a COPY that failed came before it.
+        if tenancy.open and tenancy.block not in (Block.HELD, Block.FAILED):
             committed = tenancy.committed
             tenancy.end(server.last_error is self._error_before if committed is None else committed)
             self._portals.clear()
