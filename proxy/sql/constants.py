@@ -13,7 +13,7 @@ RUNS_AT_ONCE = frozenset({
     "SelectStmt", "InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt", "CallStmt", "CopyStmt", "ExplainStmt",
     "DeclareCursorStmt", "CreateTableAsStmt", "ExecuteStmt",
 })  # fmt: skip
-_PLAIN_TEXT_TYPES = frozenset({"text", "varchar", "name", "bpchar", "unknown"})
+_TEXT_TYPES = frozenset({"text", "varchar", "unknown"})
 _TRUE = frozenset({"t", "tr", "tru", "true", "y", "ye", "yes", "on", "1"})
 
 
@@ -22,13 +22,21 @@ def guc(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").lower().decode("utf-8", "surrogateescape")
 
 
-def text_of(node: Node | None) -> str | None:
-    """The text of a string constant, None if it is not one."""
+def keeps_text(cast: Node, *, trusting: bool = False) -> bool:
+    """A TypeCast to a type that takes any text as it is: bpchar drops blanks at its end, name all that is too long,
+    and what is called `text` in another schema may be anything. Without a schema it may be such a one, too; who is
+    `trusting` does not mind."""
+    target = cast.get("typeName", {})
+    path = [string(part) for part in target.get("names", ())]
+    known = path[:-1] == ["pg_catalog"] or (trusting and len(path) == 1)
+    return known and path[-1] in _TEXT_TYPES and not target.keys() & {"typmods", "arrayBounds"}
+
+
+def text_of(node: Node | None, *, trusting: bool = False) -> str | None:
+    """The text of a string constant, None if it is not one, or might be another by the time it is used."""
     while node is not None and "TypeCast" in node:
         cast = node["TypeCast"]
-        target = cast.get("typeName", {})
-        type_name = target.get("names", [{}])[-1].get("String", {}).get("sval")
-        if type_name not in _PLAIN_TEXT_TYPES or "typmods" in target or "arrayBounds" in target:
+        if not keeps_text(cast, trusting=trusting):
             return None
         node = cast.get("arg")
     constant = (node or {}).get("A_Const", {})

@@ -24,6 +24,10 @@ class Hidden(Enum):
         "UPDATE of pg_settings",
         "Use SET, or set_config() with the parameter's name as a literal.",
     )
+    AGGREGATE = (
+        "an aggregate that sets parameters or runs texts",
+        "What it is called with cannot be inspected; call the function itself.",
+    )
     TEXT_RUNNER = (
         "a function that runs a text as a statement",
         "What it runs cannot be inspected; send the statement itself.",

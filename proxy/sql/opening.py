@@ -34,7 +34,8 @@ class Verb(Enum):
 
 class Step(NamedTuple):
     """One statement. `column` is "" where it answers with no row. A tenant is `value` (None: the session's own),
-    or the parameter of that number (from 1); so is `local`."""
+    or the parameter of that number (from 1); so is `local`. `cast`: that is what it says, but a type of the client's
+    own may stand between, so that a server might read something else."""
 
     verb: Verb
     tag: str
@@ -47,6 +48,7 @@ class Step(NamedTuple):
     value_from: int = 0
     local: bool = False
     local_from: int = 0
+    cast: bool = False
 
 
 class Opening(NamedTuple):
@@ -109,9 +111,9 @@ def ends_block_early(text: bytes) -> bool:
     return _enders(text) == 2
 
 
-def goes_back_to(text: bytes) -> frozenset[str]:
-    """The savepoints to which the text goes back."""
-    if b"rollback" not in text.lower():
+def goes_back_to(text: bytes) -> frozenset[str] | None:
+    """The savepoints to which its statements go back; None for nobody knows."""
+    if not _ENDS(text):
         return frozenset()
     try:
         statements = tree.located(text)
@@ -119,7 +121,7 @@ def goes_back_to(text: bytes) -> frozenset[str]:
         if other is not text:
             statements += tree.located(other)
     except tree.Unreadable:
-        return frozenset()  # nor does the server take it
+        return None
     return frozenset(
         fields.get("savepoint_name", "")
         for kind, fields, _, _ in statements
@@ -216,7 +218,7 @@ def _select(fields: Node, guc: str) -> Step | None:
         return _set_config(_arguments(call, ("setting_name", "new_value", "is_local")), guc, column)
     if path[-1] == "current_setting":
         arguments = _arguments(call, ("setting_name", "missing_ok"))
-        name = text_of(arguments.get("setting_name")) or ""
+        name = text_of(arguments.get("setting_name"), trusting=True) or ""
         known = arguments.keys() <= {"setting_name", "missing_ok"}
         if (
             known
@@ -246,22 +248,28 @@ def _arguments(call: Node, names: tuple[str, ...]) -> dict[str, Node]:
 def _set_config(arguments: dict[str, Node], guc: str, column: str) -> Step | None:
     if arguments.keys() != {"setting_name", "new_value", "is_local"}:
         return None
-    if constants.guc(text_of(arguments["setting_name"]) or "") != guc:
+    if constants.guc(text_of(arguments["setting_name"], trusting=True) or "") != guc:
         return None
     value_from = _parameter(arguments["new_value"], "text")
     local_from = _parameter(arguments["is_local"], "bool")
     if sorted(n for n in (value_from, local_from) if n) not in ([], [1], [1, 2]):
         return None
-    value = None if value_from else text_of(arguments["new_value"])
+    value = None if value_from else text_of(arguments["new_value"], trusting=True)
     if not value_from and value is None and not _is_null(arguments["new_value"]):
         return None
     local = False if local_from else constants.is_true(arguments["is_local"])
     if local is None:
         return None
+    cast = not (_as_written(arguments["setting_name"]) and _as_written(arguments["new_value"]))
     return Step(
         Verb.NAME, "SELECT 1", column=column, value=value, value_from=value_from, local=local,
-        local_from=local_from,
+        local_from=local_from, cast=cast,
     )  # fmt: skip
+
+
+def _as_written(argument: Node) -> bool:
+    cast = argument.get("TypeCast")
+    return cast is None or (constants.keeps_text(cast) and _as_written(cast.get("arg", {})))
 
 
 def _is_null(node: Node) -> bool:
@@ -273,8 +281,8 @@ def _is_null(node: Node) -> bool:
 def _parameter(node: Node, type_name: str) -> int:
     """The number of the parameter that the argument is, 0 if it is none."""
     if "TypeCast" in node:
-        names = node["TypeCast"].get("typeName", {}).get("names", ())
-        if not names or string(names[-1]) != type_name:
+        names = [string(part) for part in node["TypeCast"].get("typeName", {}).get("names", ())]
+        if names not in ([type_name], ["pg_catalog", type_name]):
             return 0
         node = node["TypeCast"].get("arg", {})
     number: int = node.get("ParamRef", {}).get("number", 0)

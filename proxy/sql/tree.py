@@ -310,6 +310,14 @@ def _stored_set(findings: Findings, fields: Node) -> None:
         findings.changed.add(ALL)
 
 
+def _define(findings: Findings, fields: Node) -> None:
+    """An aggregate calls its functions with what its caller names."""
+    for _, value in _options(fields, "definition"):
+        names = value.get("TypeName", {}).get("names", ())
+        if names and string(names[-1]) in _TEXT_RUNNERS | {"set_config"}:
+            findings.hides = Hidden.AGGREGATE
+
+
 def _update(findings: Findings, fields: Node) -> None:
     if fields.get("relation", {}).get("relname") == "pg_settings":  # its rule calls set_config
         findings.pins.add(PinReason.SET)
@@ -381,6 +389,7 @@ def _pins(reason: PinReason) -> Callable[[Findings, Node], None]:
 _NOTES: dict[str, Callable[[Findings, Node], None]] = {
     "VariableSetStmt": _stored_set,
     "setstmt": _stored_set,
+    "DefineStmt": _define,
     "UpdateStmt": _update,
     "DoStmt": _do,
     "DeclareCursorStmt": _declare,

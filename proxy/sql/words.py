@@ -37,7 +37,7 @@ _begin_first = re.compile(rb"\s*" + _BEGIN).match
 _begin_later = re.compile(rb"[;/]\s*%s|[\r\n][ \t\f\v]*%s" % (_BEGIN, _BEGIN)).search
 
 # In the body of a DO block a statement also begins behind some words of PL/pgSQL.
-_INSIDE = rb"(?:\A|;|/|>|\b(?:begin|then|else|loop))"
+_INSIDE = rb"(?:\A|;|/|>|begin|then|else|loop)"  # old servers read `IF a=1THEN`
 _SETTING = rb"(?:re)?set\b"
 _KEEPING = rb"(?:listen|unlisten|prepare|load|discard|deallocate)\b"
 _HIDING = (

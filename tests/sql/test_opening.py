@@ -12,6 +12,7 @@ from proxy.sql.opening import (
     concerns_session_only,
     ends_block,
     ends_block_early,
+    goes_back_to,
     opening,
 )
 
@@ -78,6 +79,23 @@ def test_steps(text: str, verb: Verb, tag: str) -> None:
 def test_names(text: str, value: str | None, local: bool) -> None:
     step = only(text)
     assert (step.value, step.local, step.value_from, step.local_from) == (value, local, 0, 0)
+
+
+def test_a_cast_to_a_type_that_may_be_the_clients_own_is_told() -> None:
+    for text in ("set_config('app.tenant_id', 'a'::text, true)", "set_config('app.tenant_id'::text, 'a', true)",
+                 "set_config('app.tenant_id', $1::text, true)"):  # fmt: skip
+        assert only("SELECT " + text).cast
+        assert not only(
+            "SELECT " + text.replace("::text", "::pg_catalog.text").replace("$1::pg_catalog.text", "$1")
+        ).cast
+    assert opening(b"SELECT set_config('app.tenant_id', 'a'::mine.text, true)", GUC) is None
+    assert opening(b"SELECT set_config('app.tenant_id', $1::mine.text, true)", GUC) is None
+
+
+def test_the_savepoints_that_a_text_goes_back_to() -> None:
+    assert goes_back_to(b"ROLLBACK TO a; SELECT 1; ROLLBACK TO SAVEPOINT B") == {"a", "b"}
+    assert goes_back_to(b"ROLLBACK; RELEASE a; SELECT 1") == frozenset()
+    assert goes_back_to(b"ROLLBACK TO a AND MORE") is None
 
 
 def test_names_that_are_parameters() -> None:

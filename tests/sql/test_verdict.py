@@ -153,7 +153,8 @@ TABLE = [
     # set_config
     ("SELECT set_config('App.Tenant_id', 'x', false)", expect(sets=("app.tenant_id",))),
     ("SELECT pg_catalog.SET_CONFIG('x', $1, 'f')", expect(sets=("x",))),
-    ("SELECT \"set_config\"('x'::text, $1, FALSE)", expect(sets=("x",))),
+    ("SELECT \"set_config\"('x'::pg_catalog.text, $1, FALSE)", expect(sets=("x",))),
+    ("SELECT set_config('x'::varchar, 'y', true)", expect(touched=frozenset({"x"}))),
     ("SELECT U&\"set\\005fconfig\"('x', $1, false)", expect(sets=("x",))),
     ("SELECT U&\"set!005fconfig\" UESCAPE '!'('x', $1, false)", expect(sets=("x",))),
     ("SELECT set_config(E'\\x78', $1, false)", expect(sets=("x",))),
@@ -188,6 +189,11 @@ TABLE = [
     ("SELECT set_config('a' || 'b', $2, false)", expect(P.SET, hides=H.COMPUTED_NAME)),
     ("SELECT set_config('app.tenant\\_id', $2, false)", expect(P.SET, hides=H.COMPUTED_NAME)),
     ("SELECT set_config('xy'::char(1), $2, false)", expect(P.SET, hides=H.COMPUTED_NAME)),
+    # Types that take another text from it, or are called like one of PostgreSQL's.
+    ("SELECT set_config('x '::bpchar, '1', true)", expect(hides=H.COMPUTED_NAME)),
+    ("SELECT set_config(name 'x', '1', true)", expect(hides=H.COMPUTED_NAME)),
+    ("SELECT set_config('x'::text, '1', true)", expect(hides=H.COMPUTED_NAME)),
+    ("SELECT set_config('1234'::mine.text::pg_catalog.text, '1', true)", expect(hides=H.COMPUTED_NAME)),
     ("SELECT set_config(name, setting, false) FROM saved", expect(P.SET, hides=H.COMPUTED_NAME)),
     ("SELECT set_config(VARIADIC ARRAY['x', '1', 'f'])", expect(P.SET, hides=H.COMPUTED_NAME)),
     (
@@ -204,7 +210,7 @@ TABLE = [
     (PG_DUMP, expect(sets=("restrict_nonsystem_relation_kind",))),
     (
         "SELECT 1, pg_catalog.set_config(pg_settings.name, $1, true) FROM pg_catalog.pg_settings"
-        " WHERE 'X'::text OPERATOR(pg_catalog.=) name AND vartype = 'enum'",
+        " WHERE 'X'::pg_catalog.text OPERATOR(pg_catalog.=) name AND vartype = 'enum'",
         expect(touched=("x",)),
     ),
     (PG_DUMP.replace("restrict_nonsystem_relation_kind", "app.tenant_id"), expect(sets=("app.tenant_id",))),
@@ -221,6 +227,12 @@ TABLE = [
     ("SELECT query_to_xml($1, true, false, '')", expect(P.UNINSPECTED, hides=H.TEXT_RUNNER)),
     ("SELECT * FROM ts_stat('select ' || $1)", expect(P.UNINSPECTED, hides=H.TEXT_RUNNER)),
     ("SELECT ts_rewrite(q, $1) FROM t", expect(P.UNINSPECTED, hides=H.TEXT_RUNNER)),
+    ("CREATE AGGREGATE a(text, bool) (sfunc = set_config, stype = text)", expect(hides=H.AGGREGATE)),
+    (
+        'CREATE AGGREGATE a(text, bool) (msfunc = pg_catalog."set_config", mstype = text)',
+        expect(hides=H.AGGREGATE),
+    ),
+    ("CREATE AGGREGATE a(text) (sfunc = textcat, stype = text, initcond = 'set_config')", expect()),
     # what only stores a SET
     ("ALTER ROLE bob SET app.tenant_id = 'x'", expect(touched=("app.tenant_id",))),
     ("ALTER DATABASE d SET app.tenant_id = 'x'", expect(touched=("app.tenant_id",))),
@@ -291,6 +303,7 @@ TABLE = [
     ("DO $$begin\n update t\n set a = 1; end$$", expect()),
     ("DO $$begin set app.tenant_id = 'x'; end$$", expect(P.UNINSPECTED, hides=H.BLOCK)),
     ("DO $$begin if a then/**/set x = 1; end if; end$$", expect(P.UNINSPECTED, hides=H.BLOCK)),
+    ("DO $$begin if 1=1then set x = 1; end if; end$$", expect(P.UNINSPECTED, hides=H.BLOCK)),
     ("DO $$begin -- c\n set x = 1; end$$", expect(P.UNINSPECTED, hides=H.BLOCK)),
     ("DO $$begin <<a>> reset x; end$$", expect(P.UNINSPECTED, hides=H.BLOCK)),
     ("DO $$begin perform set_config('x', '1', false); end$$", expect(P.UNINSPECTED, hides=H.BLOCK)),
