@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 _CRUCIAL_PARSE = Expect(PARSE, DROP, crucial=True)
 _CRUCIAL_EXECUTE = Expect(EXECUTE, DROP, crucial=True)
+# Of the value's parameter, where it is said: other types may take a text for another. (Its number is 1.)
+_TEXT_OIDS = frozenset(oid.to_bytes(4, "big") for oid in (0, 25, 1043)) | {b""}
 
 
 class Portal:
@@ -62,6 +64,7 @@ class Choice:
         "_error_before",
         "_over",
         "_portals",
+        "_reset",
         "_served",
         "_session",
         "_stale",
@@ -80,6 +83,7 @@ class Choice:
         self._portals: dict[bytes, Portal] = {}
         self._ends: set[bytes] = set()  # portals on the server that end the transaction
         self._over = False  # one of them has been executed
+        self._reset = False  # a RESET ALL has gone to the server, to whom the tenant is still another
         self._error_before = b""
         self._stale = False  # the registry has changed
         self._served = False  # a server has what was asked since the last transaction
@@ -225,7 +229,7 @@ class Choice:
         if not self._served:
             return
         tenancy = self.tenancy
-        self._served = self._over = False
+        self._served = self._over = self._reset = False
         self._ends.clear()
         # A block that is held back by now is not what has ended: the end of a COPY that failed came before it.
         if tenancy.open and tenancy.block not in (Block.HELD, Block.FAILED):
@@ -240,6 +244,7 @@ class Choice:
             self._error_before = server.last_error
             self._served = True
         self.tenancy.go_home()
+        self._reset = self.tenancy.value is not self.tenancy.home
         self._attend()
 
     def discarded(self) -> None:
@@ -269,15 +274,22 @@ class Choice:
             )
         if not self._session.tenant.name and not concerns_session_only(text):
             return self.none_chosen()
-        if self.tenancy.before and not self.tenancy.before.isdisjoint(goes_back_to(text)):
-            return TenantChangeInTransaction(
-                "the tenant of this transaction was chosen behind that savepoint",
-                hint="Choose it before the first savepoint, or roll back the transaction.",
-            )
+        if self.tenancy.before:
+            back = goes_back_to(text)
+            if back is None or not self.tenancy.before.isdisjoint(back):
+                return TenantChangeInTransaction(
+                    "the tenant of this transaction was chosen behind that savepoint",
+                    hint="Choose it before the first savepoint, or roll back the transaction.",
+                )
         if self.tenancy.returns and ends_block_early(text):
             return TenantChangeInTransaction(
                 "the session's tenant changes with the end of this transaction, which must be the last statement",
                 hint="Send what follows by itself.",
+            )
+        if self._reset and not ends_block(text):
+            return TenantChangeInTransaction(
+                "the tenant cannot be changed within a transaction, as RESET ALL would",
+                hint="End the transaction first.",
             )
         return None
 
@@ -285,7 +297,7 @@ class Choice:
         """Of a text that touches the tenant's parameter."""
         opening = self._session.plane.openings.of(text)
         step = opening.sole if opening is not None else None
-        if step is None or step.verb is not Verb.NAME:
+        if step is None or step.verb is not Verb.NAME or step.cast:
             guc = self._session.plane.options.tenant_guc
             return TenantChangeRefused(
                 f'parameter "{guc}" cannot be changed in this way: it names the tenant of this session',
@@ -321,7 +333,9 @@ class Choice:
             return None
         opening = session.plane.openings.of(statement.text)
         step = opening.sole if opening is not None else None
-        if step is None or not whole:
+        if step is None or step.cast or not whole:
+            return self.naming(b"")
+        if step.value_from and statement.oids[2:6] not in _TEXT_OIDS:
             return self.naming(b"")
         try:
             found = bound(step, name, frame[5:], at)

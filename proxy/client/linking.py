@@ -14,8 +14,8 @@ from proxy.client.placing import follow_registry
 from proxy.errors import ServerRefused, ShuttingDown, TiergateError
 from proxy.model import PinReason, PoolMode
 from proxy.net.transport import deliver
-from proxy.protocol.state import EMPTY, READ_ONLY_PARAMETERS, certain, status, with_parameter
-from proxy.server.connection import IDLE, ServerConnection
+from proxy.protocol.state import EMPTY, READ_ONLY_PARAMETERS, certain, with_parameter
+from proxy.server.connection import FAILED, IDLE, ServerConnection
 from proxy.wire import encode
 
 _PARKED_MAX = 65_536  # bytes read ahead of a wait; beyond, the client's socket is left alone
@@ -337,6 +337,8 @@ class Linking(Conversation):
         owing, self.owing = self.owing, None
         if owing is not None:
             again = owing.parameters
+            if server.status == FAILED:
+                server.dirty = True  # nothing can be set now, and a COMMIT may have stood behind the RESET
             if server.last_error is not owing.last_error:
                 believed = self.state_needed.parameters
                 again = {name: believed.get(name, value) for name, value in again.items()}

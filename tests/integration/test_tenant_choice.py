@@ -145,6 +145,12 @@ SCRIPTS = {
     "several that fail": q("SET app.tenant_id = 'std_2'; SELECT 1/0", WHO,
         "SET app.tenant_id = 'std_2'; SELECT nosuch FROM orders", WHO,
                            L2 + "; " + WHO, WHO, "BEGIN; SELECT 1/0", WHO, "ROLLBACK", WHO),
+    "several that end": q(L2 + "; COMMIT; " + WHO, WHO, S2 + "; ROLLBACK; " + WHO, WHO, S2 + "; SELECT 1; ROLLBACK", WHO,
+        S2 + "; COMMIT; SELECT 1/0", WHO, S1 + "; ROLLBACK; " + S1, WHO),
+    "a batch that ends": [x(S1) + parse(L2) + RUN + parse("COMMIT") + RUN + parse(WHO) + RUN + SYNC, x(WHO),
+        parse(S2) + RUN + parse("ROLLBACK") + RUN + parse(WHO) + RUN + SYNC, x(WHO)],
+    "savepoints behind the name": q("BEGIN", L2, "SAVEPOINT a", WHO, "SAVEPOINT b", "ROLLBACK TO b", "ROLLBACK TO a", WHO,
+        "COMMIT", WHO),
     "a syntax error": q("BEGIN", "SET LOCAL work_mem", "ROLLBACK", "BEGIN ISOLATION LEVEL NONE", "SELEC",
         "BEGIN; SELEC", WHO),
     "reset all": q(S2, "RESET ALL", WHO),
@@ -235,6 +241,7 @@ def test_by_id(proxy: Proxy) -> None:
         ("SELECT set_config('app.tenant_id', 'free_1', false)", "42501"),
         ("SELECT set_config('app.tenant_id', 'std_2', false), 1", "42501"),
         ("SELECT set_config('app.' || 'tenant_id', 'std_2', false)", "42501"),
+        ("SELECT set_config('app.tenant_id '::bpchar, 'std_2', false)", "42501"),
         ("SET app.tenant_id FROM CURRENT", "42501"),
         ("ALTER ROLE app SET app.tenant_id = 'std_2'", "42501"),
         ("CREATE FUNCTION f() RETURNS int LANGUAGE sql SET app.tenant_id = 'std_2' AS 'SELECT 1'", "42501"),
@@ -270,6 +277,36 @@ def test_within_a_transaction_the_tenant_is_settled(proxy: Proxy) -> None:
         assert sqlstates(client.query(WHO)) == ["25P02"]
         client.checked(client.query("ROLLBACK"))
         assert tenant_of(client) == "std_1"
+
+
+def test_a_savepoint_ahead_of_the_name_is_not_gone_back_to(proxy: Proxy) -> None:
+    """The server would keep the tenant of which it was told before the block."""
+    client = proxy.raw("app")
+    for name in (S2, L2):
+        for back in (
+            query("ROLLBACK TO a"),
+            ask("ROLLBACK TO SAVEPOINT a") + SYNC,
+            query("SELECT 1; ROLLBACK TO a"),
+        ):
+            for text in ("BEGIN", "SAVEPOINT a", name, WHO):
+                client.checked(client.query(text))
+            assert sqlstates(client.ask(back)) == ["25001"]
+            assert sqlstates(client.query(WHO)) == ["25P02"]
+            client.query("COMMIT")
+            assert tenant_of(client) == "std_1"
+
+
+def test_nothing_runs_behind_a_reset_of_the_tenant_within_its_transaction(proxy: Proxy) -> None:
+    client = proxy.raw("app")
+    for reset in (query("RESET ALL"), ask("RESET ALL") + SYNC):
+        for end, tenant in (("ROLLBACK", "std_2"), ("COMMIT", "std_1")):
+            for text in (S2, "BEGIN", WHO):
+                client.checked(client.query(text))
+            client.checked(client.ask(reset))
+            if end == "ROLLBACK":
+                assert sqlstates(client.query(WHO)) == ["25001"]
+            client.query(end)
+            assert tenant_of(client) == tenant
 
 
 def test_the_same_tenant_may_be_named_within_its_transaction(proxy: Proxy) -> None:
