@@ -14,7 +14,7 @@ from proxy.client.placing import follow_registry
 from proxy.errors import ServerRefused, ShuttingDown, TiergateError
 from proxy.model import PinReason, PoolMode
 from proxy.net.transport import deliver
-from proxy.protocol.state import EMPTY, READ_ONLY_PARAMETERS, certain, with_parameter
+from proxy.protocol.state import EMPTY, READ_ONLY_PARAMETERS, certain, status, with_parameter
 from proxy.server.connection import FAILED, IDLE, ServerConnection
 from proxy.wire import encode
 

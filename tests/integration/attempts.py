@@ -11,7 +11,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tests.integration.sealed import KEY
-from tests.rawclient import SYNC, bind, close, copy_data, describe, execute, function_call, parse, query
+from tests.rawclient import (
+    FLUSH,
+    SYNC,
+    bind,
+    close,
+    copy_data,
+    describe,
+    execute,
+    function_call,
+    parse,
+    query,
+)
 
 LEAKS, OWN, NOTHING = "LEAKS", "own rows", "no rows"
 # Whoever attacks: bound to std_1 by its user or its login; or of a list without std_2, of which it has chosen std_1,
@@ -29,6 +40,8 @@ class Attempt:
     steps: tuple[Step, ...]
     plain: str
     sealed: str
+    victim: tuple[Step, ...] = ()  # what it has done before on the server connection, and then left
+    hears: str | None = None  # it hangs up when it has read a frame of this kind; "": at once
 
     @property
     def only_the_seal(self) -> bool:
@@ -39,7 +52,7 @@ READ = "SELECT item FROM {t}"
 NAMED = '42501: parameter "app.tenant_id" cannot be changed'
 COMPUTED = "42501: set_config() with a computed parameter name"
 BLOCK = "42501: a DO block that sets parameters"
-MAY_NOT = '42501: user "service" may not act for tenant'
+MAY_NOT = "may not act for tenant"
 SETTLED = "25001: the tenant cannot be changed within a transaction"
 ROW_LEVEL = "42501: new row violates row-level security policy"
 DENIED = "42501: permission denied"
@@ -276,8 +289,8 @@ RIGHTS = {
         " ON CONFLICT (tenant_id, id) DO UPDATE SET item = 'x'", by=ROW_LEVEL,
     ),
     "rows given to the victim": user("UPDATE {t} SET tenant_id = 'std_2'", by=ROW_LEVEL),
-    "UPDATE of the victim's rows": user("UPDATE {t} SET item = 'x' WHERE tenant_id = 'std_2'", by=OWN),
-    "DELETE of the victim's rows": user("DELETE FROM {t} WHERE tenant_id = 'std_2'", by=OWN),
+    "UPDATE of the victim's rows": user("UPDATE {t} SET item = 'x' WHERE tenant_id = 'std_2'", READ, by=OWN),
+    "DELETE of the victim's rows": user("DELETE FROM {t} WHERE tenant_id = 'std_2'", READ, by=OWN),
     "MERGE": user(
         "MERGE INTO {t} USING (VALUES ('std_2')) AS v (w) ON tenant_id = w WHEN MATCHED THEN DELETE"
         " WHEN NOT MATCHED THEN INSERT VALUES (w, 9999, 'x')", by=ROW_LEVEL,
@@ -368,12 +381,16 @@ UNSEEN = {
         "SELECT convert_from(lo_get(4242), 'UTF8')",
     ),
     "a function, by a service user": stopped(SERVICE, "BEGIN", BECOME),
-    "a function in a block held back": stopped(SERVICE, several("BEGIN", "SET LOCAL app.tenant_id = 'free_1'", BECOME, READ)),
+    "a function in a block held back": stopped(
+        SERVICE, several("BEGIN", "SET LOCAL app.tenant_id = 'free_1'", BECOME, READ)
+    ),
     "a function of one's own in place of version()": stopped(
         UNCHOSEN, "SET search_path = evil, pg_catalog, public",
         lambda t: query("SELECT version()" if t == "plain" else "SELECT current_database()"), by="refused: there is no seal",
     ),
-    "the victim's name and the own seal": stopped(USER, "SELECT become('std_2', current_setting('tiergate.seal', true)); " + READ),
+    "the victim's name and the own seal": stopped(
+        USER, "SELECT become('std_2', current_setting('tiergate.seal', true)); " + READ
+    ),
     "a forged seal": stopped(USER, f"SELECT become('std_2', '{FORGED}'); " + READ),
     "a seal in capitals": stopped(
         USER, "SELECT become('std_2', upper(current_setting('tiergate.seal', true))); " + READ, by="refused: the seal is mal"
@@ -384,7 +401,9 @@ UNSEEN = {
     "a seal of a day too far": stopped(
         USER, f"SELECT become('std_2', '{FORGED.replace('9999999999', '9' * 13)}'); " + READ, by="refused: the seal is mal"
     ),
-    "a seal of another version": stopped(USER, f"SELECT become('std_2', '2{FORGED[1:]}'); " + READ, by="the seal is malformed"),
+    "a seal of another version": stopped(
+        USER, f"SELECT become('std_2', '2{FORGED[1:]}'); " + READ, by="the seal is malformed"
+    ),
     "a seal at the startup": stopped(f"{USER}?tiergate.seal={FORGED}", "BEGIN", BECOME),
 }  # fmt: skip
 
@@ -487,10 +506,47 @@ SERVICES = {
     ),
 }  # fmt: skip
 
+
+def left(*steps: Step, looks: tuple[Step, ...] = (), by: str = OWN) -> Attempt:
+    return Attempt(USER, looks, by, by, steps)
+
+
+def gone(*steps: Step, hears: str) -> Attempt:
+    return Attempt(USER, (), OWN, OWN, steps, hears)
+
+
+COPIED = b"secret of std_2\n"
+LEFT = {
+    "a cursor WITH HOLD": left("DECLARE c CURSOR WITH HOLD FOR " + READ, looks=("FETCH ALL FROM c",), by="34000"),
+    "a temporary table": left("CREATE TEMP TABLE mine AS " + READ, looks=("SELECT * FROM mine",), by="42P01"),
+    "a temporary view": left("CREATE TEMP VIEW seen AS " + READ, looks=("SELECT * FROM seen",), by="42P01"),
+    "a statement prepared in SQL": left("PREPARE p AS " + READ, looks=("EXECUTE p",), by="26000"),
+    "a statement prepared by message": left(
+        x(READ, name="s"), looks=(raw(bind(name="s") + execute() + SYNC),), by="26000"
+    ),
+    "the unnamed statement": left(x(READ), looks=(raw(bind() + execute() + SYNC),), by="26000"),
+    "an open portal": left(
+        "BEGIN", lambda t: parse(f"SELECT item FROM {t}") + bind(portal="p") + execute("p", 1) + SYNC,
+        looks=(raw(execute("p") + SYNC),), by="34000",
+    ),
+    "a parameter": left("SET app.note = 'secret of std_2'", looks=("SELECT current_setting('app.note', true)", READ)),
+    "a parameter set by a bound name": left(
+        x("SELECT set_config('app.note', $1, false)", ["secret of std_2"]),
+        looks=("SELECT current_setting('app.note', true)", READ),
+    ),
+    "a name that it listens to": left("LISTEN c", looks=("SELECT pg_notify('c', 'secret of ' || 'std_2')", READ)),
+    "a transaction": gone("BEGIN", "UPDATE {t} SET item = 'x'", hears="Z"),
+    "a transaction that has failed": gone("BEGIN", "SELECT 1/0", hears="Z"),
+    "a batch without its end": gone(lambda t: parse(f"SELECT item FROM {t}") + bind() + execute() + FLUSH, hears="C"),
+    "a result that is half read": gone("SELECT a.item FROM {t} a, {t} b, {t} c", hears="D"),
+    "half a request": gone(lambda t: query(f"SELECT item FROM {t}")[:-5], hears=""),
+    "a copy that has not ended": gone(lambda t: query("COPY drop_box FROM STDIN") + copy_data(COPIED), hears="G"),
+}  # fmt: skip
+
 CALLS: dict[str, int] = {}  # oids of what is planted, found by the fixture
 
 GROUPS = {
     "spelled": SPELLINGS, "hidden": HIDDEN, "by message": MESSAGES, "by right": RIGHTS, "unseen": UNSEEN,
-    "at the login": STARTUP, "by a service user": SERVICES,
+    "left by the victim": LEFT, "at the login": STARTUP, "by a service user": SERVICES,
 }  # fmt: skip
 ATTEMPTS = {f"{group}: {name}": a for group, table in GROUPS.items() for name, a in table.items()}

@@ -8,41 +8,25 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 
-from tests.integration.attempts import (
-    ATTEMPTS,
-    CALLS,
-    LEAKS,
-    NOTHING,
-    OWN,
-    READ,
-    SERVICE,
-    UNCHOSEN,
-    USER,
-    Attempt,
-    Step,
-)
+from tests.integration.attempts import ATTEMPTS, CALLS, LEAKS, SERVICE, UNCHOSEN, USER, Attempt
+from tests.integration.races import RACES
+from tests.integration.red_side import DATABASE, OWNERS, Side, ends, leaves, made
 from tests.integration.sealed import KEY, SECRET, sealed_database
 from tests.integration.servers import connect
 from tests.integration.tables import with_cluster
 from tests.integration.test_seal_attacks import ATTEMPTS as SEAL_ATTEMPTS
 from tests.integration.test_seal_attacks import PLANTED
-from tests.rawclient import Closed, Frame, RawClient, ServerError, error_fields, query, rows
 
 if TYPE_CHECKING:
     from proxy.cli.embedded import EmbeddedServer
     from tests.conftest import StartProxy
-    from tests.integration.running import Proxy
 
 Tables = dict[str, dict[str, Any]]
-DATABASE = "red_team"
-OWNERS = ("std_1", "std_2", "free_1")
-OTHERS = "another tenant's rows"
-
 # What is planted beside `PLANTED`, of which the proxy cannot see what it does when it is used.
 MORE = """
 CREATE PROCEDURE nothing(text) LANGUAGE sql AS '';
@@ -64,94 +48,6 @@ CREATE FUNCTION evil.version() RETURNS text LANGUAGE plpgsql AS
 CREATE FUNCTION evil.current_database() RETURNS text LANGUAGE plpgsql AS
     'BEGIN PERFORM public.become(''std_2''); RETURN (SELECT string_agg(item, '','') FROM public.sealed); END';
 """
-
-
-def secret(tenant: str) -> bytes:
-    """What stands in every row of the tenant and nowhere else."""
-    return b"secret of " + tenant.encode()
-
-
-class Side(NamedTuple):
-    """A proxy and the table that it is to protect."""
-
-    proxy: Proxy
-    table: str
-    admin: psycopg.Connection[Any]
-    rows: str  # the digest of the victim's
-
-    def enters(self, who: str) -> RawClient:
-        """Raises ServerError."""
-        name, _, said = who.partition("?")
-        parameters = dict(part.split("=", 1) for part in said.split("&")) if said else None
-        client = self.proxy.raw(name, DATABASE, parameters=parameters)
-        if name == UNCHOSEN:
-            return client
-        if name == SERVICE and not said:
-            client.checked(client.query("SET app.tenant_id = 'std_1'"))
-        return client
-
-    def victims(self) -> str:
-        row = self.admin.execute(
-            f"SELECT md5(string_agg(t::text, ';' ORDER BY id)) FROM {self.table} t WHERE tenant_id = 'std_2'".encode()
-        ).fetchone()
-        assert row is not None
-        return str(row[0])
-
-    def damaged(self) -> bool:
-        """Whether the victim's rows are others than they were; they are put right."""
-        if self.victims() == self.rows:
-            return False
-        self.admin.execute(f"TRUNCATE {self.table}; INSERT INTO {self.table} SELECT * FROM original".encode())
-        return True
-
-
-def ends(side: Side, frames: list[Frame]) -> str:
-    said = b"".join(frame.body for frame in frames)
-    if secret("std_2") in said or side.damaged():
-        return LEAKS
-    errors = [error_fields(frame.body) for frame in frames if frame.kind == "E"]
-    if errors:
-        return "; ".join(
-            f"{e['C']}: {e['M']}: {e['D']}" if "D" in e else f"{e['C']}: {e['M']}" for e in errors
-        )
-    return OTHERS if secret("free_1") in said else OWN if secret("std_1") in said else NOTHING
-
-
-def awaited(data: bytes) -> int:
-    """How many ReadyForQuery answer these messages."""
-    count = at = 0
-    while at < len(data):
-        count += data[at] in b"QSF"
-        at += 1 + int.from_bytes(data[at + 1 : at + 5], "big")
-    return count
-
-
-def made(side: Side, steps: tuple[Step, ...], who: str) -> list[Frame]:
-    """All that the attacker gets to see."""
-    found: list[Frame] = []
-    try:
-        client = side.enters(who)
-    except ServerError as refused:
-        return refused.frames
-    if not any("{t}" in step if isinstance(step, str) else b"{t}" in step("{t}") for step in steps):
-        steps += (READ,)
-    try:
-        for step in steps:
-            data = query(step.replace("{t}", side.table)) if isinstance(step, str) else step(side.table)
-            found += client.ask(data, awaited(data))
-    except Closed as closed:
-        found += closed.frames
-    finally:
-        client.close()
-    return found
-
-
-def untouched(side: Side) -> None:
-    """On the same server connection others see what is theirs, and all of it."""
-    for user, tenant in (("app@std_2", "std_2"), (USER, "std_1"), ("app@free_1", "free_1")):
-        with side.proxy.raw(user, DATABASE) as client:
-            read = f"SELECT min(tenant_id), max(tenant_id), count(*) FROM {side.table}"
-            assert rows(client.checked(client.query(read))) == [[tenant, tenant, "100"]]
 
 
 @pytest.fixture(scope="module")
@@ -185,20 +81,45 @@ def side(
     request: pytest.FixtureRequest,
     start_module_proxy: StartProxy,
     all_tiers: Tables,
+    shared: EmbeddedServer,
     field: psycopg.Connection[Any],
 ) -> Side:
     sealed = request.param == "with the seal"
     keys = {"seal_keys": [f"{KEY}:{SECRET}"]} if sealed else {}
-    found = Side(
-        start_module_proxy(configured(all_tiers, **keys)), "sealed" if sealed else "plain", field, ""
-    )
+    proxy = start_module_proxy(configured(all_tiers, **keys))
+    honest = {tenant: proxy.raw(f"app@{tenant}", DATABASE) for tenant in OWNERS}
+    found = Side(shared, proxy, "sealed" if sealed else "plain", field, "", honest)
     return found._replace(rows=found.victims())
 
 
 @pytest.mark.parametrize("name", ATTEMPTS)
 def test_attempt(side: Side, name: str) -> None:
     attempt: Attempt = ATTEMPTS[name]
+    if attempt.victim:
+        leaves(side, attempt.victim, attempt.hears)
     end = ends(side, made(side, attempt.steps, attempt.who))
     wanted = attempt.plain if side.table == "plain" else attempt.sealed
     assert wanted in end, end
-    untouched(side)
+    side.untouched()
+
+
+@pytest.mark.parametrize("name", RACES)
+def test_race(side: Side, name: str) -> None:
+    RACES[name](side)
+    assert not side.damaged()
+    side.untouched()
+
+
+def test_what_only_the_seal_stops() -> None:
+    """The two runs side by side, and what README says of them."""
+    stopped = sorted(name for name, attempt in ATTEMPTS.items() if attempt.only_the_seal)
+    assert len(ATTEMPTS) + len(RACES) >= 60
+    assert not any(attempt.sealed == LEAKS for attempt in ATTEMPTS.values())
+    assert all(name.startswith("unseen: ") for name in stopped), stopped
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    said = re.search(r"makes (\d+) attempts .*?, each without the seal and with it: (\d+) are stopped by the\s+seal alone",
+                     readme, re.DOTALL)  # fmt: skip
+    assert said is not None
+    older = [attempt.plain == LEAKS for attempt in SEAL_ATTEMPTS.values()]
+    assert int(said[1]) == len(ATTEMPTS) + len(RACES) + len(older)
+    assert int(said[2]) == len(stopped) + sum(older)

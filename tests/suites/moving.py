@@ -17,8 +17,8 @@ from pathlib import Path
 import uvloop
 
 from proxy import log, settings
+from proxy.protocol.state import State
 from proxy.server.connection import ServerConnection
-from proxy.server.link import Link
 from proxy.server.pool import Pool
 from proxy.worker import Worker
 from tests.integration.running import configuration
@@ -26,12 +26,10 @@ from tests.integration.running import configuration
 
 def move() -> None:
     """From now on a pool of this process lends what has been idle longest, so that a client alone comes round all
-    connections; only who needs the connection that it had last gets that."""
-    pick = Pool._pick
+    connections."""
 
-    def longest_idle(pool: Pool, waiter: Link, now: float) -> ServerConnection | None:
-        own = pick(pool, waiter, now) if pool.sequences else None
-        return own if own is not None and own.lent_to is waiter else pool.idle[0]
+    def longest_idle(pool: Pool, needs: State, now: float) -> ServerConnection | None:
+        return pool.idle[0]
 
     Pool._pick = longest_idle  # type: ignore[method-assign]
 
