@@ -297,14 +297,20 @@ class Choice:
         """Of a text that touches the tenant's parameter."""
         opening = self._session.plane.openings.of(text)
         step = opening.sole if opening is not None else None
-        if step is None or step.verb is not Verb.NAME or step.cast:
+        later = step is not None and (step.value_from or step.local_from)  # what it is bound to will show
+        if (
+            step is None
+            or step.verb is not Verb.NAME
+            or step.cast
+            or (later and not self._session.maps_statements)
+        ):
             guc = self._session.plane.options.tenant_guc
             return TenantChangeRefused(
                 f'parameter "{guc}" cannot be changed in this way: it names the tenant of this session',
                 hint=f"SET {guc}, or SELECT set_config('{guc}', ...), by itself.",
             )
-        if step.value_from or step.local_from:
-            return None  # what it is bound to will show
+        if later:
+            return None
         return self._naming(step.value, step.local)
 
     def _naming(self, value: str | None, local: bool) -> TiergateError | None:

@@ -506,6 +506,23 @@ def test_who_may_choose(start_proxy: StartProxy, all_tiers: Tables) -> None:
     assert sqlstates(anyone.query("SET app.tenant_id = 'nowhere'")) == ["3D000"]
 
 
+def test_where_statements_are_the_servers_no_value_is_bound(
+    start_proxy: StartProxy, all_tiers: Tables
+) -> None:
+    """What a statement of the client's name is bound to cannot be seen."""
+    proxy = start_proxy(service(all_tiers), default_tenant="std_1", max_prepared_statements=0)
+    for ahead in ("SELECT 1", "BEGIN; SELECT 1"):
+        client = proxy.raw("app")
+        client.checked(client.query(ahead))
+        assert sqlstates(client.ask(parse(CONFIG, "s") + SYNC)) == ["42501"]
+        found = client.ask(bind(["free_1"], name="s") + execute() + SYNC)
+        assert sqlstates(found)[0] in ("26000", "25P02")
+        client.query("ROLLBACK")
+        assert tenant_of(client) == "std_1"
+    client.checked(client.ask(x(CONFIG, ["std_2"])))  # unnamed
+    assert tenant_of(client) == "std_2"
+
+
 def test_not_where_sessions_may_not(start_proxy: StartProxy, all_tiers: Tables) -> None:
     proxy = start_proxy(service(all_tiers), identify=["startup", "user"], default_tenant="std_1")
     client = proxy.raw("app")
