@@ -316,7 +316,10 @@ class Choice:
     def _naming(self, value: str | None, local: bool) -> TiergateError | None:
         tenancy = self.tenancy
         now = self._session.tenant
-        if value is not None and value == now.name and (local or tenancy.own is now is tenancy.lasting):
+        same = (
+            value == now.name and now.name.isascii()
+        )  # which others are the same depends on the client encoding
+        if same and (local or tenancy.own is now is tenancy.lasting):
             return None
         return TenantChangeInTransaction(
             "the tenant cannot be changed within a transaction",

@@ -117,15 +117,29 @@ def in_order(changes: Mapping[str, str | None], has: State, needs: State) -> lis
 
 def set_config(changes: Sequence[Change], statement: bytes, portal: bytes = b"") -> bytes:
     """Parse, Bind, Execute for at most a few dozen changes, by a statement and portal of these names; no Sync."""
-    calls = ", ".join(
-        f"pg_catalog.set_config(${2 * i + 1}, ${2 * i + 2}, false)" for i in range(len(changes))
-    )
+    calls: list[str] = []
     values: list[bytes | None] = []
     for name, value in changes:
+        taken, raw = _argument(value)
+        calls.append(f"pg_catalog.set_config(${len(values) + 1}, {taken % (len(values) + 2)}, false)")
         values.append(name.encode("utf-8", "surrogateescape"))
-        values.append(None if value is None else value.encode("utf-8", "surrogateescape"))
-    parse = encode.parse(statement, b"SELECT " + calls.encode())
+        values.append(raw)
+    parse = encode.parse(statement, b"SELECT " + ", ".join(calls).encode())
     return parse + encode.bind(portal, statement, values) + encode.execute(portal)
+
+
+def _argument(value: str | None) -> tuple[str, bytes | None]:
+    """How a value is written and bound. The connection may still have the client encoding of whoever had it before,
+    in which the bytes of a tenant's name would be another's; what is no UTF-8 is in the client's own."""
+    if value is None or value.isascii():
+        return "$%d", None if value is None else value.encode()
+    try:
+        return (
+            "pg_catalog.convert_from($%d::pg_catalog.bytea, 'UTF8')",
+            b"\\x" + value.encode().hex().encode(),
+        )
+    except UnicodeEncodeError:
+        return "$%d", value.encode("utf-8", "surrogateescape")
 
 
 def set_first(pipeline: Pipeline, changes: Sequence[Change]) -> bytes:

@@ -103,6 +103,28 @@ def test_attempt(side: Side, name: str) -> None:
     side.untouched()
 
 
+def test_a_name_is_the_same_in_every_client_encoding(
+    start_proxy: StartProxy, all_tiers: Tables, field: object
+) -> None:
+    """As the bytes of LATIN1, the name of one of these tenants in UTF-8 is that of the other."""
+    tables = configured(all_tiers) | {
+        'tenant."\\u00e9"': {"tier": "standard"},
+        'tenant."\\u00c3\\u00a9"': {"tier": "standard"},
+    }
+    proxy = start_proxy(tables)
+    read = "SELECT encode(convert_to(current_setting('app.tenant_id'), 'UTF8'), 'hex')"
+    clients = {
+        name: proxy.raw("app", DATABASE, parameters={"app.tenant_id": name}) for name in ("é", "Ã©", "std_1")
+    }
+    for encodings in (("LATIN1", "UTF8"), ("LATIN1", "LATIN1"), ("UTF8", "LATIN1")):
+        clients["std_1"].checked(clients["std_1"].query(f"SET client_encoding = '{encodings[0]}'"))
+        for name in ("é", "Ã©"):
+            clients[name].checked(clients[name].query(f"SET client_encoding = '{encodings[1]}'"))
+            for _ in range(2):
+                assert clients["std_1"].value(read) == b"std_1".hex()
+                assert clients[name].value(read) == name.encode().hex()
+
+
 @pytest.mark.parametrize("name", RACES)
 def test_race(side: Side, name: str) -> None:
     RACES[name](side)

@@ -105,3 +105,18 @@ def test_values_are_bound_and_never_part_of_the_text() -> None:
     bind = scanner.data[scanner.start : scanner.stop]
     assert hostile.encode() in bind
     assert b"\0\0\0\x08work_mem\xff\xff\xff\xff" in bind
+
+
+def test_a_value_does_not_depend_on_the_client_encoding() -> None:
+    scanner = Scanner(FROM_CLIENT)
+    scanner.feed(set_config([("app.tenant_id", "\u00e9"), ("application_name", "\udce9"), ("x", None)], b"s"))
+    scanner.next()
+    text = decode.parse(scanner.data[scanner.start + 5 : scanner.stop]).text
+    assert text == (
+        b"SELECT pg_catalog.set_config($1, pg_catalog.convert_from($2::pg_catalog.bytea, 'UTF8'), false), "
+        b"pg_catalog.set_config($3, $4, false), pg_catalog.set_config($5, $6, false)"
+    )
+    scanner.next()
+    _, _, at = decode.bind_names(scanner.data[scanner.start + 5 : scanner.stop])
+    values, _, _ = decode.bind_values(scanner.data[scanner.start + 5 : scanner.stop], at)
+    assert values == [b"app.tenant_id", b"\\xc3a9", b"application_name", b"\xe9", b"x", None]
