@@ -472,7 +472,8 @@ class Jdbc:
         self._uses: dict[str, int] = {}
         self._names: dict[str, str] = {}
         self._in_block = False
-        client.checked(client.ask(parse("SET application_name = 'JDBC'") + bind() + execute(rows=1) + SYNC))
+        for text in ("SET extra_float_digits = 3", "SET application_name = 'PostgreSQL JDBC Driver'"):
+            client.checked(client.ask(parse(text) + bind() + execute(rows=1) + SYNC))
 
     def _statement(
         self, text: str, values: list[str], *, described: bool, oids: tuple[int, ...] = ()
