@@ -9,6 +9,7 @@ from proxy.admission.accounts import Account, Counter, give_all
 from proxy.client.doubts import Doubts
 from proxy.client.plane import Plane
 from proxy.client.waits import Owing
+from proxy.errors import ServerRefused, TiergateError
 from proxy.model import PinReason, PoolMode, Tenant, User
 from proxy.net.transport import Transport, deliver
 from proxy.protocol.inquiry import Inquiry
@@ -20,12 +21,14 @@ from proxy.server.link import Link
 from proxy.sql.policy import Rules
 from proxy.sql.verdict import Verdict
 from proxy.sql.watch import Dropped, Watch
+from proxy.wire import encode
 from proxy.wire.frames import FROM_CLIENT, Scanner
 
 if TYPE_CHECKING:
     from proxy.client.login import Login
     from proxy.server.pool import Pool
 
+PARKED_MAX = 65_536  # bytes read ahead of a wait; beyond, the client's socket is left alone
 NO_PINS: frozenset[PinReason] = frozenset()
 
 
@@ -151,3 +154,38 @@ class Conversation(Link):
     def write(self, data: bytes) -> None:
         if not self.gone:
             deliver(self.transport, data)
+
+    def _park(self, data: bytes) -> None:
+        self.parked.append(data)
+        self.parked_size += len(data)
+        if self.parked_size > PARKED_MAX:
+            self.transport.pause_reading()
+
+    def refuse(self, error: TiergateError) -> None:
+        """The next request of the client gets the error; the session goes on."""
+        self.account.stats.error(error.sqlstate)
+        if self.chooser is not None:
+            self.chooser.failed()
+        if isinstance(error, ServerRefused):
+            self.answer = encode.with_severity(error.frame, "ERROR")
+        else:
+            self.answer = encode.error(error.message, error.sqlstate, hint=error.hint, detail=error.detail)
+
+    def block_ended(self, committed: bool) -> None:
+        if self.chooser is not None:
+            self.chooser.block_ended(committed)
+
+    def rename_statement(self, error: bytes) -> bytes:
+        for name, statement in self.statements.items():
+            if statement.name in error:
+                renamed = error[5:].replace(b'"' + statement.name + b'"', b'"' + name + b'"')
+                return encode.frame(b"E", renamed)
+        return error
+
+    def pause_client(self) -> None:
+        if not self.gone:
+            self.transport.pause_reading()
+
+    def resume_client(self) -> None:
+        if not self.gone:
+            self.transport.resume_reading()

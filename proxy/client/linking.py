@@ -9,32 +9,25 @@ from collections.abc import Mapping
 from time import monotonic
 
 from proxy.client import effects, remains
-from proxy.client.conversation import NO_PINS, Conversation
+from proxy.client.conversation import NO_PINS, PARKED_MAX, Conversation
 from proxy.client.placing import follow_registry
-from proxy.errors import ServerRefused, ShuttingDown, TiergateError
+from proxy.errors import ShuttingDown, TiergateError
 from proxy.model import PinReason, PoolMode
 from proxy.net.transport import deliver
 from proxy.protocol.state import EMPTY, READ_ONLY_PARAMETERS, certain, status, with_parameter
 from proxy.server.connection import FAILED, IDLE, ServerConnection
 from proxy.wire import encode
 
-_PARKED_MAX = 65_536  # bytes read ahead of a wait; beyond, the client's socket is left alone
 _SESSION_MODE = PoolMode.SESSION
 
 
 class Linking(Conversation):
     __slots__ = ()
 
-    def _park(self, data: bytes) -> None:
-        self.parked.append(data)
-        self.parked_size += len(data)
-        if self.parked_size > _PARKED_MAX:
-            self.transport.pause_reading()
-
     def resume(self) -> None:
         data = b"".join(self.parked)
         self.parked.clear()
-        if self.parked_size > _PARKED_MAX and not self.gone:
+        if self.parked_size > PARKED_MAX and not self.gone:
             self.transport.resume_reading()
         self.parked_size = 0
         if data:
@@ -186,16 +179,6 @@ class Linking(Conversation):
         self.step("refuse")
         self.refuse(error)
         self.resume()
-
-    def refuse(self, error: TiergateError) -> None:
-        """The next request of the client gets the error; the session goes on."""
-        self.account.stats.error(error.sqlstate)
-        if self.chooser is not None:
-            self.chooser.failed()
-        if isinstance(error, ServerRefused):
-            self.answer = encode.with_severity(error.frame, "ERROR")
-        else:
-            self.answer = encode.error(error.message, error.sqlstate, hint=error.hint, detail=error.detail)
 
     def reroute(self) -> bool:
         """Follows a change of the registry before the next transaction. False: the session has ended."""
@@ -399,28 +382,9 @@ class Linking(Conversation):
                 self.pins = NO_PINS
                 self.step("unpin")
 
-    def block_ended(self, committed: bool) -> None:
-        if self.chooser is not None:
-            self.chooser.block_ended(committed)
-
-    def rename_statement(self, error: bytes) -> bytes:
-        for name, statement in self.statements.items():
-            if statement.name in error:
-                renamed = error[5:].replace(b'"' + statement.name + b'"', b'"' + name + b'"')
-                return encode.frame(b"E", renamed)
-        return error
-
     def server_lost(self, error: TiergateError, said: bytes) -> None:
         self.server = None
         if not said:
             self.account.stats.error(error.sqlstate)
             self.write(encode.error(error.message, error.sqlstate, severity="FATAL"))
         self._close()
-
-    def pause_client(self) -> None:
-        if not self.gone:
-            self.transport.pause_reading()
-
-    def resume_client(self) -> None:
-        if not self.gone:
-            self.transport.resume_reading()

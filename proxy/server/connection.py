@@ -58,8 +58,7 @@ class ServerConnection:
         generation: int,
     ) -> None:
         self.owner, self.stats = owner, owner.stats
-        self.endpoint, self.generation = endpoint, generation
-        self.pid, self.key = pid, key
+        self.endpoint, self.generation, self.pid, self.key = endpoint, generation, pid, key
         states.display_names.update({name.lower(): name for name in parameters})
         self.login_parameters = {name.lower(): value for name, value in parameters.items()}
         self.reported: State = intern(self.login_parameters)  # all that the server has reported
@@ -68,18 +67,15 @@ class ServerConnection:
         self.seal_due = NEVER  # when the tenant among `values` must be sealed anew
         self.prepared = Prepared(max_prepared)
         self.unnamed: Statement | None = None
-        self.unnamed_as: Description | None = None  # what that describes as, if it is known
+        self.unnamed_as: Description | None = None  # if it is known
         self.named_in = self.unnamed_in = -1  # the batch in which a statement was last parsed or closed
         self.to_close: list[bytes] = []
         self.pipeline = Pipeline()
         self.scanner = Scanner(FROM_SERVER)
-        self.state = ServerState.LOGIN
-        self.status = IDLE
-        self.copy_in = False
+        self.state, self.status = ServerState.LOGIN, IDLE
+        self.copy_in = self.closing = self.write_paused = False
         self.dirty = False  # holds something that only a reset clears
         self.cancels = 0  # cancel requests under way
-        self.closing = False
-        self.write_paused = False
         self.link: Link | None = None
         self.account: Account | None = None
         self.permits: tuple[Counter, ...] = ()

@@ -34,16 +34,12 @@ _SESSION_FUNCTIONS = {
     "setseed": PinReason.SET,
 }  # fmt: skip
 # They run a text that need not stand in the statement.
-_TEXT_RUNNERS = frozenset((
-    "query_to_xml", "query_to_xmlschema", "query_to_xml_and_xmlschema", "ts_stat", "ts_rewrite",
-))  # fmt: skip
+_TEXT_RUNNERS = frozenset(
+    {"query_to_xml", "query_to_xmlschema", "query_to_xml_and_xmlschema", "ts_stat", "ts_rewrite"}
+)
 # Where a name in pg_temp does not make a new object.
-_USES_ONLY = constants.RUNS_AT_ONCE - {
-    "ExplainStmt",
-    "DeclareCursorStmt",
-    "CreateTableAsStmt",
-    "ExecuteStmt",
-} | {"DropStmt"}
+_MAKES = {"ExplainStmt", "DeclareCursorStmt", "CreateTableAsStmt", "ExecuteStmt"}
+_USES_ONLY = constants.RUNS_AT_ONCE - _MAKES | {"DropStmt"}
 
 
 class Unreadable(Exception):
@@ -65,11 +61,9 @@ class Findings:
         self.changed: set[str] = set()
         self.bound_names: dict[int, None] = {}
         self.hides: Hidden | None = None  # why names of parameters that it sets cannot be told
-        self.resets_all = False
+        self.resets_all = self.deallocates_all = self.unlistens = False
         self.deallocates: dict[str, None] = {}
-        self.deallocates_all = False
         self.discards: set[str] = set()
-        self.unlistens = False
         self.drops_databases: dict[str, None] = {}
         self.statements = 0
         self.stores = False  # what is being walked runs later
