@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from proxy.errors import FeatureNotSupported, TenantChangeRefused, TiergateError
-from proxy.model import ClusterKind, PoolMode
+from proxy.model import PoolMode
 from proxy.sql.verdict import PLAIN, Verdict, begins
 from proxy.sql.watch import DROPPED, Watch
 from proxy.wire import encode
@@ -43,7 +43,7 @@ def _tenant_change(session: Conversation, text: bytes, verdict: Verdict) -> Tier
     guc = session.plane.options.tenant_guc
     if chooser is not None and verdict.touches_tenant(guc):
         return chooser.naming(text)
-    if session.pool.cluster.kind is ClusterKind.DEDICATED:
+    if session.registry.lives_alone(session.pool.cluster):
         return None
     if verdict.touches_tenant(guc):
         return TenantChangeRefused(
@@ -67,7 +67,7 @@ def watch(session: Conversation, head: bytes, size: int) -> TiergateError | None
     if refused is not None:
         session.watch = DROPPED
         return refused
-    if session.pool.cluster.kind is ClusterKind.DEDICATED:
+    if session.registry.lives_alone(session.pool.cluster):
         return None
     session.watch = Watch(session.plane.options.tenant_guc)
     look(session, head)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from proxy.client.doubts import Doubts
 from proxy.errors import ProtocolViolation
-from proxy.model import ClusterKind, PinReason
+from proxy.model import PinReason
 from proxy.protocol.inquiry import ENDING, Inquiry
 from proxy.protocol.seal import PARAMETER
 from proxy.protocol.state import ROLE, with_changes
@@ -69,7 +69,7 @@ def bound_names(verdict: Verdict, bound: bytes) -> list[str] | None:
 
 def staying(session: Conversation) -> frozenset[str]:
     """Parameters that do not follow the session by what it has set: its tenant follows in another way."""
-    if session.chooser is None and session.pool.cluster.kind is ClusterKind.DEDICATED:
+    if session.chooser is None and session.registry.lives_alone(session.pool.cluster):
         return STAYING
     return STAYING | {session.plane.options.tenant_guc.lower()}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Literal
 
@@ -33,6 +34,7 @@ class Registry:
     def _take(self, directory: Directory, client_options: ClientOptions) -> None:
         self._directory = directory
         self._base = client_options.limits.over(UNLIMITED)
+        self._lives = Counter(tenant.cluster for tenant in directory.tenants.values())
         self._by_id = {tenant.id: tenant for tenant in directory.tenants.values() if tenant.id}
         self._limits: dict[tuple[str, str], Limits] = {}
         self._rules: dict[tuple[str, str], Rules | None] = {}
@@ -65,6 +67,10 @@ class Registry:
         order = (ClusterKind.SHARED, ClusterKind.VIP, ClusterKind.DEDICATED)
         able = [c for c in clusters if c.name not in self._disabled["cluster"]]
         return min(able, key=lambda cluster: order.index(cluster.kind)).name if able else ""
+
+    def lives_alone(self, cluster: Cluster) -> bool:
+        """Whoever is served there has all of it: it is a dedicated one, and not more than one tenant's."""
+        return cluster.kind is ClusterKind.DEDICATED and self._lives[cluster.name] <= 1
 
     def user(self, name: str) -> User | None:
         return self._directory.users.get(name)

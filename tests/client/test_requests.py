@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from proxy.model import Tenant
 from proxy.wire import encode
-from tests.client.stage import Stage, settings_taken
+from tests.client.stage import DIRECTORY, Stage, settings_taken
+from tests.rawclient import sqlstates
 
 HUGE = 2_000_000  # beyond what is held until it is whole
 SMUGGLED = encode.query(b"SET app.tenant_id = 'beta'")
@@ -357,3 +361,22 @@ def test_what_is_taken_back_is_not_what_came_after_it(stage: Stage) -> None:
     client.says(use())
     assert server.take() == use(), "of SELECT 2"
     stage.leave()
+
+
+def test_a_dedicated_cluster_of_two_tenants_is_guarded_as_a_shared_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    change = encode.query(b"SET app.tenant_id = 'other'")
+    alone = Stage(monkeypatch)
+    client, server = alone.linked("big")
+    client.says(change)
+    assert server.take() == change, "nobody else is there"
+    alone.leave()
+    tenants = {**DIRECTORY.tenants, "other": Tenant("other", "enterprise", "own")}
+    together = Stage(monkeypatch, directory=replace(DIRECTORY, tenants=tenants))
+    client, server = together.linked("big")
+    client.says(change)
+    assert b"other" not in server.take()
+    server.say(ERROR, READY)
+    assert sqlstates(client.reads()) == ["42501"]
+    together.leave()
