@@ -312,7 +312,7 @@ class Linking(Conversation):
         behind the requests before it: their answers must come although their batch has not ended."""
         self.holding = self.held_back = self.answers_first = True
         self._park(self.scanner.rewind())
-        return encode.FLUSH if self.unsynced else b""
+        return encode.FLUSH if self.unsynced or not server.pipeline.ends_so else b""
 
     def _go_on(self, server: ServerConnection) -> None:
         """All that was asked has been answered."""

@@ -193,6 +193,11 @@ class Pipeline:
         return any(entry.kind >= _ENDS for entry in self.entries)
 
     @property
+    def ends_so(self) -> bool:
+        """It is the last that is owed, so that the server keeps back nothing."""
+        return bool(self.entries) and self.entries[-1].kind >= _ENDS
+
+    @property
     def ready_for_query_owed(self) -> int:
         """How many ReadyForQuery the client waits for."""
         return sum(entry.kind in (SYNC, QUERY) and entry.action == FORWARD for entry in self.entries)

@@ -77,6 +77,20 @@ def test_state_and_block_go_out_together_and_the_statement_behind_them(stage: St
     stage.leave()
 
 
+def test_a_request_that_waits_for_its_block_has_the_answers_flushed(stage: Stage) -> None:
+    """A RESET among other statements waits until all before it is answered, and a BEGIN without a Sync is not."""
+    client = stage.chooser("acme", TimeZone="UTC")
+    client.says(encode.query(b"BEGIN; RESET TimeZone; SELECT 1"))
+    stage.pools.step()
+    server = stage.server()
+    server.take()
+    server.say(settings_taken())
+    assert server.take().endswith(encode.FLUSH)
+    server.say(BEGUN)
+    assert b"RESET TimeZone" in server.take()
+    stage.leave()
+
+
 def test_its_counts_are_those_of_the_tenant_that_it_speaks_for(stage: Stage) -> None:
     client, server = begun(stage)
     server.say(settings_taken() + BEGUN)
