@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from proxy.client.choosing import Choice, bound
+from proxy.client.refusals import error_frame
 from proxy.errors import (
     DuplicateStatement,
     FailedTransaction,
@@ -48,22 +49,19 @@ class Chooser(Choice):
         try:
             if not whole:
                 return self._pass(None)
-            match kind:
-                case _ if kind == _QUERY:
-                    return self._query(decode.query(body))
-                case _ if kind == _PARSE:
-                    return self._parse(*parse_fields(body))
-                case _ if kind == _BIND:
-                    return self._bind(body)
-                case _ if kind == _DESCRIBE:
-                    return self._describe(*decode.target(body))
-                case _ if kind == _EXECUTE:
-                    return self._execute(*decode.execute(body))
-                case _ if kind == _CLOSE:
-                    return self._close(*decode.target(body))
-                case _ if kind == _CALL:
-                    return self._pass(None)
-            return PASS
+            if kind == _QUERY:
+                return self._query(decode.query(body))
+            if kind == _PARSE:
+                return self._parse(*parse_fields(body))
+            if kind == _BIND:
+                return self._bind(body)
+            if kind == _DESCRIBE:
+                return self._describe(*decode.target(body))
+            if kind == _EXECUTE:
+                return self._execute(*decode.execute(body))
+            if kind == _CLOSE:
+                return self._close(*decode.target(body))
+            return self._pass(None) if kind == _CALL else PASS
         except ProtocolViolation as error:
             if self._session.tenant.name or self.tenancy.value.name:
                 return PASS  # the server says what is wrong with it
@@ -103,9 +101,7 @@ class Chooser(Choice):
         session = self._session
         session.account.stats.error(error.sqlstate)
         self.failed()
-        session.write(
-            said + encode.error(error.message, error.sqlstate, hint=error.hint, detail=error.detail)
-        )
+        session.write(said + error_frame(error))
 
     def _query(self, text: bytes) -> int:
         session, tenancy = self._session, self.tenancy
@@ -156,29 +152,33 @@ class Chooser(Choice):
             shown = tenant.name
             if local and tenancy.block is Block.NONE and (alone or not simple) and not step.column:
                 warning = set_local_outside()
-            if not alone or tenancy.block is not Block.NONE:
+            at_once = alone and tenancy.block is Block.NONE
+            if not (at_once and local):
                 tenancy.begin()
                 tenancy.name(tenant, local=local)
-            elif not local:
-                tenancy.begin()
-                tenancy.name(tenant, local=False)
+            if at_once:
                 tenancy.end(True)
         row = encode.data_row([shown]) if step.column else b""
         return warning + row + encode.command_complete(step.tag)
 
+    def _statement(self, name: bytes) -> Statement | None:
+        return self._session.statements.get(name) if name else self._session.unnamed
+
+    def _pass_use_of(self, name: bytes) -> int:
+        """A statement of that name is for a server."""
+        statement = self._statement(name)
+        return self._pass(None if statement is None else statement.text)
+
     def _known(self, name: bytes) -> tuple[Statement, Step] | None:
-        session = self._session
-        statement = session.statements.get(name) if name else session.unnamed
-        if statement is None or (name and not session.maps_statements):
+        statement = self._statement(name)
+        if statement is None or (name and not self._session.maps_statements):
             return None
-        opening = session.plane.openings.of(statement.text)
-        step = opening.sole if opening is not None else None
+        step = self.step(statement.text)
         return None if step is None or not self.can(step) else (statement, step)
 
     def _parse(self, name: bytes, text: bytes, oids: bytes) -> int:
         session = self._session
-        opening = session.plane.openings.of(text)
-        step = opening.sole if opening is not None else None
+        step = self.step(text)
         if step is None or not self.can(step) or (name and not session.maps_statements):
             return self._pass(text)
 
@@ -210,9 +210,7 @@ class Chooser(Choice):
         portal, name, at = bind_names(body)
         found = self._known(name)
         if found is None:
-            session = self._session
-            statement = session.statements.get(name) if name else session.unnamed
-            return self._pass(None if statement is None else statement.text)
+            return self._pass_use_of(name)
 
         def bind() -> bytes:
             self.tenancy.check(found[1])
@@ -229,8 +227,7 @@ class Chooser(Choice):
             return self._answer(lambda: self._described(portal.step, portal.binary))
         found = self._known(name)
         if found is None:
-            statement = self._session.statements.get(name) if name else self._session.unnamed
-            return self._pass(None if statement is None else statement.text)
+            return self._pass_use_of(name)
         statement, step = found
         return self._answer(lambda: _parameters(step, statement.oids) + self._described(step, False))
 

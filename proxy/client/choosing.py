@@ -172,9 +172,10 @@ class Choice:
         statement. If that fails the server skips what follows, for no Sync stands between."""
         self._error_before = server.last_error
         self._served = True
-        self.working = bool(self.tenancy.begins)
+        begins = self.tenancy.begins
+        self.working = bool(begins)
         out = b""
-        for text in self.tenancy.begins:
+        for text in begins:
             statement = self._session.plane.pools.catalog.statement(text, b"\0\0", PLAIN)
             if not server.prepared.use(statement):
                 out += server.make_room(statement) + encode.parse(statement.name, text)
@@ -293,10 +294,14 @@ class Choice:
             )
         return None
 
+    def step(self, text: bytes) -> Step | None:
+        """What the text is, if that is one step and no more."""
+        opening = self._session.plane.openings.of(text)
+        return opening.sole if opening is not None else None
+
     def naming(self, text: bytes) -> TiergateError | None:
         """Of a text that touches the tenant's parameter."""
-        opening = self._session.plane.openings.of(text)
-        step = opening.sole if opening is not None else None
+        step = self.step(text)
         later = step is not None and (step.value_from or step.local_from)  # what it is bound to will show
         if (
             step is None
@@ -340,8 +345,7 @@ class Choice:
                 self._ends.add(portal)
         if not statement.verdict.touches_tenant(session.plane.options.tenant_guc):
             return None
-        opening = session.plane.openings.of(statement.text)
-        step = opening.sole if opening is not None else None
+        step = self.step(statement.text)
         if step is None or step.cast or not whole:
             return self.naming(b"")
         if step.value_from and statement.oids[2:6] not in _TEXT_OIDS:

@@ -64,6 +64,7 @@ class Opening(NamedTuple):
         return self.steps[0] if self.statements == 1 and len(self.steps) == 1 else None
 
 
+_Located = tuple[str, Node, int, int]
 _WORD = (
     rb"(?:begin|start|set|savepoint|release|rollback|abort|commit|end|reset|show)\b"
     rb"|select\s+(?:pg_catalog\s*\.\s*)?(?:set_config|current_setting)\b|/\*|--|select\s*/\*|select\s*--|\("
@@ -82,13 +83,8 @@ _OF_BLOCKS = {
 
 def opening(text: bytes, guc: str) -> Opening | None:
     """None where the text begins with something else. `guc` is the tenant's parameter, in lower case."""
-    if len(text) > _LONGEST or not may_open(text):
-        return None
-    try:
-        statements = tree.located(text)
-    except tree.Unreadable:
-        return None
-    if escapes.reread(text) is not text or escapes.doubtful(text):
+    statements = _in_one_reading(text) if len(text) <= _LONGEST and may_open(text) else None
+    if statements is None:
         return None
     steps: list[Step] = []
     rest = len(text)
@@ -99,6 +95,22 @@ def opening(text: bytes, guc: str) -> Opening | None:
             break
         steps.append(step._replace(text=text[start:stop], start=start))
     return Opening(tuple(steps), rest, len(statements)) if steps else None
+
+
+def _in_one_reading(text: bytes) -> list[_Located] | None:
+    """The statements; None where no parser takes the text, or where its meaning depends on the session."""
+    try:
+        statements = tree.located(text)
+    except tree.Unreadable:
+        return None
+    return None if escapes.reread(text) is not text or escapes.doubtful(text) else statements
+
+
+def _in_both_readings(text: bytes) -> list[_Located]:
+    """The statements, with and without escapes in strings. Raises Unreadable."""
+    statements = tree.located(text)
+    other = escapes.reread(text)
+    return statements if other is text else statements + tree.located(other)
 
 
 def ends_block(text: bytes) -> bool:
@@ -116,10 +128,7 @@ def goes_back_to(text: bytes) -> frozenset[str] | None:
     if not _ENDS(text):
         return frozenset()
     try:
-        statements = tree.located(text)
-        other = escapes.reread(text)
-        if other is not text:
-            statements += tree.located(other)
+        statements = _in_both_readings(text)
     except tree.Unreadable:
         return None
     return frozenset(
@@ -133,10 +142,7 @@ def _enders(text: bytes) -> int:
     if not _ENDS(text):
         return 0
     try:
-        statements = tree.located(text)
-        other = escapes.reread(text)
-        if other is not text:
-            statements += tree.located(other)
+        statements = _in_both_readings(text)
     except tree.Unreadable:
         return 2
     found = 0
@@ -318,15 +324,8 @@ def concerns_session_only(text: bytes) -> bool:
     """Every statement shows, sets or clears something of the session, and reads no data of anybody."""
     if not text.strip(b" \t\r\n;"):
         return True
-    if len(text) > _LONGEST or not _HARMLESS_WORDS(text):
-        return False
-    try:
-        statements = tree.located(text)
-    except tree.Unreadable:
-        return False
-    if escapes.reread(text) is not text or escapes.doubtful(text):
-        return False
-    return all(_of_session(kind, fields) for kind, fields, _, _ in statements)
+    statements = _in_one_reading(text) if len(text) <= _LONGEST and _HARMLESS_WORDS(text) else None
+    return statements is not None and all(_of_session(kind, fields) for kind, fields, _, _ in statements)
 
 
 def _of_session(kind: str, fields: Node) -> bool:
