@@ -151,17 +151,19 @@ def test_nothing_can_be_changed_afterwards() -> None:
         directory.tenants["x"] = directory.tenants["acme"]  # type: ignore[index]
 
 
-def test_ten_thousand_tenants_take_less_than_a_second() -> None:
-    rows = [
-        f'[tenant.t{i}]\ntier = "standard"\nid = "{i:08x}-0000-0000-0000-000000000000"\nlimits = {{ max_qps = 5 }}\n'
-        for i in range(10_000)
-    ]
-    text = SHARED + "".join(rows)
-    # The processor's time, at its best: what else runs on the machine is not our cost.
-    taken = []
-    for _ in range(3):
+def test_a_tenant_costs_the_same_among_six_thousand_as_among_five_hundred() -> None:
+    def seconds_a_tenant(count: int) -> float:
+        text = SHARED + "".join(
+            f'[tenant.t{i}]\ntier = "standard"\nid = "{i:08x}-0000-0000-0000-000000000000"\nlimits = {{ max_qps = 5 }}\n'
+            for i in range(count)
+        )
         before = time.process_time()
         settings = good(text)
-        taken.append(time.process_time() - before)
-        assert len(settings.directory.tenants) == 10_000
-    assert min(taken) < 1.0
+        taken = time.process_time() - before
+        assert len(settings.directory.tenants) == count
+        return taken / count
+
+    # At its best: what else runs on the machine is not our cost.
+    few = min(seconds_a_tenant(500) for _ in range(5))
+    many = min(seconds_a_tenant(6_000) for _ in range(3))
+    assert many < 2.5 * few
