@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from proxy.client.choosing import Choice, bound
-from proxy.client.refusals import error_frame
+from proxy.client.preparing import wanted
 from proxy.errors import (
     DuplicateStatement,
     FailedTransaction,
@@ -101,7 +101,7 @@ class Chooser(Choice):
         session = self._session
         session.account.stats.error(error.sqlstate)
         self.failed()
-        session.write(said + error_frame(error))
+        session.write(said + encode.refusal(error))
 
     def _query(self, text: bytes) -> int:
         session, tenancy = self._session, self.tenancy
@@ -187,7 +187,7 @@ class Chooser(Choice):
             verdict = session.judge.judge(text)
             if not name:
                 session.unnamed, session.unnamed_by = Statement(b"", text, oids, verdict), None
-            elif name in session.statements:
+            elif wanted(session, name) is not None:
                 raise DuplicateStatement(
                     f'prepared statement "{name.decode("utf-8", "replace")}" already exists'
                 )
@@ -261,8 +261,11 @@ class Chooser(Choice):
                 return self._pass(b"")
             if not name:
                 session.unnamed = session.unnamed_by = None
-            elif session.statements.pop(name, None) is not None and session.described:
-                session.described.pop(name, None)
+            elif session.statements.pop(name, None) is not None:
+                if session.described:
+                    session.described.pop(name, None)
+            elif session.by_sql:
+                session.by_sql.pop(name, None)
         elif self._portals.pop(name, None) is None:
             return self._pass(b"")
         return self._answer(lambda: encode.CLOSE_COMPLETE)

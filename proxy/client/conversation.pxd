@@ -16,19 +16,19 @@ cdef class Conversation(Link):
     cdef public object cancel_wanted, checked, chooser, doubts, evicting, inquiry, key, login, mode, owing, pid, rules
     cdef public object pins, state, tenant, transport, unnamed_by, user, watch
     cdef public bint _wanted, acquiring, answers_first, discarded, entering, evicted, gone, held_back, holding, leaving, maps_statements, opening, skipping, strict, temp_first, unsynced, write_paused
-    cdef public bytes answer
+    cdef public bytes amiss, answer
     cdef public double connected_at, idle_since
-    cdef public list parked
+    cdef public list parked, undescribed
     cdef public Plane plane
     cdef public Pool pool
     cdef public Registry registry
     cdef public long epoch
     cdef public Judge judge
-    cdef public Py_ssize_t parked_size
+    cdef public Py_ssize_t lasting_in, parked_size
     cdef public Scanner scanner
     cdef public ServerConnection server
     cdef public State startup, told
-    cdef public dict described, lasting, statements
+    cdef public dict by_sql, described, lasting, statements
     cdef public Statement unnamed
 
     cpdef object step(self, str event)

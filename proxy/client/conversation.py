@@ -15,7 +15,7 @@ from proxy.net.transport import Transport, deliver
 from proxy.protocol.inquiry import Inquiry
 from proxy.protocol.lifecycle import SessionState, session_step
 from proxy.protocol.state import EMPTY, State, status
-from proxy.protocol.statements import Description, Preparation, Statement
+from proxy.protocol.statements import Description, Preparation, SqlStatement, Statement
 from proxy.server.connection import IDLE, ServerConnection
 from proxy.server.link import Link
 from proxy.sql.policy import Rules
@@ -36,13 +36,13 @@ class Conversation(Link):
     """The fields of a session, and the small steps that need nothing else."""
 
     __slots__ = (
-        "_counted_by", "_permits", "_wanted", "acquiring", "answer", "answers_first", "cancel_wanted",
-        "checked", "chooser", "connected_at", "described", "discarded", "doubts", "entering", "epoch",
-        "evicted", "evicting", "gone", "held_back", "holding", "idle_since", "inquiry", "judge", "key",
-        "lasting", "leaving", "login", "maps_statements", "mode", "opening", "owing", "parked",
-        "parked_size", "pid", "pins", "plane", "pool", "registry", "rules", "scanner", "server",
-        "skipping", "startup", "state", "statements", "strict", "temp_first", "tenant", "told",
-        "transport", "unnamed", "unnamed_by", "unsynced", "user", "watch", "write_paused",
+        "_counted_by", "_permits", "_wanted", "acquiring", "amiss", "answer", "answers_first", "by_sql",
+        "cancel_wanted", "checked", "chooser", "connected_at", "described", "discarded", "doubts", "entering",
+        "epoch", "evicted", "evicting", "gone", "held_back", "holding", "idle_since", "inquiry", "judge",
+        "key", "lasting", "lasting_in", "leaving", "login", "maps_statements", "mode", "opening", "owing",
+        "parked", "parked_size", "pid", "pins", "plane", "pool", "registry", "rules", "scanner", "server",
+        "skipping", "startup", "state", "statements", "strict", "temp_first", "tenant", "told", "transport",
+        "undescribed", "unnamed", "unnamed_by", "unsynced", "user", "watch", "write_paused",
     )  # fmt: skip
 
     def __init__(
@@ -78,6 +78,10 @@ class Conversation(Link):
         self.checked: Preparation | Statement | None = None  # what has just been described for it
         # What takes away from the session when it is executed, by b"P" and portal or b"S" and statement.
         self.lasting: dict[bytes, Verdict] | None = None
+        self.lasting_in = -1  # the batch in which that was last changed
+        self.by_sql: dict[bytes, SqlStatement] | None = None  # what the client has prepared in SQL
+        self.undescribed: list[tuple[bytes, SqlStatement]] = []  # what of it has just been prepared
+        self.amiss = b""  # the error of what has been sent ahead of the request that waits
         self.unsynced = False  # within an extended batch whose Sync has not been sent
         self.pins: frozenset[PinReason] = NO_PINS
         self.doubts: Doubts | None = None  # what its transactions may have changed
@@ -169,7 +173,7 @@ class Conversation(Link):
         if isinstance(error, ServerRefused):
             self.answer = encode.with_severity(error.frame, "ERROR")
         else:
-            self.answer = encode.error(error.message, error.sqlstate, hint=error.hint, detail=error.detail)
+            self.answer = encode.refusal(error)
 
     def block_ended(self, committed: bool) -> None:
         if self.chooser is not None:

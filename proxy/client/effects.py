@@ -1,24 +1,26 @@
 """What statements do to their session: pins where something stays on the connection, parameters that are to be asked
-for, RESETs that go back to
-what the session began with, and statements that are deallocated under the client's names."""
+for, and RESETs that go back to what the session began with."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from proxy.client import remains
+from proxy.client import remains, sql_prepared
 from proxy.client.waits import wait_for_answers
 from proxy.model import PinReason, PoolMode
-from proxy.protocol.pipeline import CLOSE, DROP, EXECUTE, PARSE, Expect
+from proxy.protocol.pipeline import EXECUTE, Expect
 from proxy.protocol.state import ROLE
 from proxy.protocol.statements import PREFIX, Statement
-from proxy.server.connection import FAILED, ServerConnection
+from proxy.server.connection import ServerConnection
 from proxy.sql.verdict import PLAIN, Verdict
 from proxy.wire import encode
 
 if TYPE_CHECKING:
     from proxy.client.conversation import Conversation
+
+# A statement and a portal that do not exist.
+NOWHERE = PREFIX + b"refused"
 
 
 def pin(session: Conversation, reason: PinReason) -> None:
@@ -47,6 +49,8 @@ def obey(session: Conversation, verdict: Verdict, bound: bytes = b"") -> None:
         return  # its tenant again
     for reason in verdict.pins:
         pin(session, reason)
+    if verdict.prepares and (not session.maps_statements or sql_prepared.exceeds(session, verdict)):
+        pin(session, PinReason.SQL_PREPARE)
     if not (verdict.sets or verdict.bound_names or verdict.resets or verdict.resets_all):
         return
     names = remains.bound_names(verdict, bound)
@@ -90,13 +94,14 @@ def remember(
     session: Conversation, kind: bytes, name: bytes, verdict: Verdict
 ) -> Callable[[bool], None] | None:
     """Remembers what the execution of the portal (kind b"P") or of portals of the statement (b"S") of this name
-    takes away. Returns what takes that back when the server has ignored the request."""
+    takes away, or does to statements that SQL knows by name. Returns what takes that back when the
+    server has ignored the request."""
     key = kind + name
     before = session.lasting.get(key, PLAIN) if session.lasting else PLAIN
     takes = verdict.resets or verdict.resets_all or verdict.discards_all
     if not session.maps_statements:  # else the statement itself knows what it sets
         takes = takes or bool(verdict.sets or verdict.bound_names)
-    if not (takes or verdict.deallocates or verdict.deallocates_all):
+    if not (takes or verdict.by_name or verdict.deallocates_all):
         verdict = PLAIN
     if verdict is before:
         return None
@@ -115,7 +120,15 @@ def remember(
         put(PLAIN if failed and not name else before)
 
     put(verdict)
+    if session.server is not None:
+        session.lasting_in = session.server.pipeline.asked
     return undo
+
+
+def settle(session: Conversation, server: ServerConnection) -> None:
+    """Waits until it is sure what an earlier batch has done to what is remembered."""
+    if server.pipeline.answered <= session.lasting_in < server.pipeline.asked:
+        wait_for_answers(server)
 
 
 def forget_portals(session: Conversation) -> None:
@@ -130,58 +143,21 @@ def execute(session: Conversation, server: ServerConnection, frame: bytes) -> by
     portal = frame[5 : frame.find(b"\0", 5)]
     verdict = session.lasting.get(b"P" + portal, PLAIN) if session.lasting else PLAIN
     parameters = restored(session, verdict)
-    ahead = behind = b""
-    undo = None
-    if verdict.deallocates and session.maps_statements:
-        ahead, undo = _stand_in(session, server, verdict)
-    server.expect(Expect(EXECUTE, restores=parameters or None, undo=undo))
+    ahead = behind = error = b""
+    changes = None
+    if verdict.by_name and session.maps_statements:
+        ahead, error = sql_prepared.ready(session, server, verdict)
+        if error:
+            frame = encode.execute(NOWHERE)
+        elif verdict.prepares or verdict.deallocates:
+            changes = sql_prepared.Changes(session, server, verdict)
+            session.answers_first = True
+    server.expect(Expect(EXECUTE, error=error, restores=parameters or None, learn=changes))
     if verdict.deallocates_all or verdict.discards_all:
         session.answers_first = True
     if parameters:
         behind = server.set_again(parameters, within=True)
-    return ahead + frame + behind if ahead or behind else None
-
-
-def _deallocated(session: Conversation, verdict: Verdict) -> tuple[bytes, Statement | None]:
-    name = verdict.deallocates[0].encode("utf-8", "surrogateescape")
-    return name, session.statements.get(name) if verdict.statements == 1 else None
-
-
-def deallocate(session: Conversation, server: ServerConnection, verdict: Verdict) -> bytes | None:
-    """`DEALLOCATE name` of a statement that was prepared by message: the server knows it by another name."""
-    name, statement = _deallocated(session, verdict)
-    if statement is None or server.status == FAILED:
-        return None
-    out = server.prepare(statement)
-    server.prepared.remove(statement)
-    del session.statements[name]
-    return out + encode.query(b'DEALLOCATE "' + statement.name + b'"')
-
-
-def _stand_in(
-    session: Conversation, server: ServerConnection, verdict: Verdict
-) -> tuple[bytes, Callable[[bool], None] | None]:
-    """The same for one that is prepared itself: it finds an empty statement of the client's name."""
-    if server.pipeline.answered <= server.named_in < server.pipeline.asked:
-        wait_for_answers(server)
-    name, statement = _deallocated(session, verdict)
-    if statement is None or name.startswith(PREFIX):
-        return b"", None
-    server.named_in = server.pipeline.asked
-    del session.statements[name]
-    server.expect(Expect(CLOSE, DROP))
-    server.expect(Expect(PARSE, DROP, statement=statement))
-    return encode.close(b"S", name) + encode.parse(name, b""), _Taken(session, name, statement)
-
-
-class _Taken:
-    """Gives back a name that was not taken."""
-
-    def __init__(self, session: Conversation, name: bytes, statement: Statement) -> None:
-        self._session, self._name, self._statement = session, name, statement
-
-    def __call__(self, failed: bool) -> None:
-        self._session.statements.setdefault(self._name, self._statement)
+    return ahead + frame + behind if ahead or behind or error else None
 
 
 def forget(session: Conversation, name: bytes, statement: Statement) -> None:

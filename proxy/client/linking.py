@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from time import monotonic
 
-from proxy.client import effects, remains
+from proxy.client import effects, remains, sql_prepared
 from proxy.client.conversation import NO_PINS, PARKED_MAX, Conversation
 from proxy.client.placing import follow_registry
+from proxy.client.preparing import describe_new
 from proxy.errors import ShuttingDown, TiergateError
 from proxy.model import PinReason, PoolMode
 from proxy.net.transport import deliver
@@ -109,6 +110,8 @@ class Linking(Conversation):
         yet or that it may refuse by now, and on a connection whose timeouts could cut the change short.
         """
         needs = self.state_needed
+        if server.prepared.own:
+            sql_prepared.close_others(self, server)
         opener = None
         if self.chooser is not None:
             self.entering = True
@@ -317,6 +320,10 @@ class Linking(Conversation):
     def _go_on(self, server: ServerConnection) -> None:
         """All that was asked has been answered."""
         self.answers_first = False
+        if self.undescribed:
+            asking = describe_new(self, server)
+            if asking:
+                server.send(asking)
         owing, self.owing = self.owing, None
         if owing is not None:
             again = owing.parameters
@@ -372,7 +379,7 @@ class Linking(Conversation):
 
     def reset_by_client(self, *, everything: bool, unpin: bool) -> None:
         self.statements.clear()
-        self.described = None
+        self.by_sql = self.described = None
         if everything:
             if self.chooser is not None:
                 self.chooser.discarded()
@@ -386,5 +393,5 @@ class Linking(Conversation):
         self.server = None
         if not said:
             self.account.stats.error(error.sqlstate)
-            self.write(encode.error(error.message, error.sqlstate, severity="FATAL"))
+            self.write(encode.refusal(error, "FATAL"))
         self._close()

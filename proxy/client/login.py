@@ -162,9 +162,5 @@ async def fail(stream: LoginStream, error: TiergateError) -> None:
     if isinstance(error, ServerRefused):
         stream.write(error.frame)
     else:
-        stream.write(
-            encode.error(
-                error.message, error.sqlstate, severity="FATAL", hint=error.hint, detail=error.detail
-            )
-        )
+        stream.write(encode.refusal(error, "FATAL"))
     await stream.close()

@@ -10,9 +10,9 @@ or closed waits for the answers.
 
 from __future__ import annotations
 
-from proxy.client import effects, remains
+from proxy.client import effects, remains, sql_prepared
 from proxy.client.conversation import Conversation
-from proxy.client.refusals import error_frame, frame_size, refusal, watch
+from proxy.client.refusals import frame_size, refusal, watch
 from proxy.client.told import (
     CHANGED,
     CHANGED_ERROR,
@@ -37,7 +37,7 @@ from proxy.wire.frames import HEAD, HEADER_SIZE
 _PORTAL = ord("P")
 _SESSION_MODE = PoolMode.SESSION
 # What is sent in place of a Parse that is refused: it fails, and leaves the unnamed statement.
-_MISSING = encode.bind(b"", PREFIX + b"refused", [])
+_MISSING = encode.bind(b"", effects.NOWHERE, [])
 _BIND_REPLY = owed.BIND
 
 
@@ -62,7 +62,7 @@ def on_parse(
         before = data.find(b"\0", start + 5) + 1 - (start + 5)
         refused = watch(session, data[start + 5 : stop], frame_size(data, start) - before - 3)
         if refused is not None:
-            server.expect(Expect(owed.PARSE, error=error_frame(refused)))
+            server.expect(Expect(owed.PARSE, error=encode.refusal(refused)))
             return _MISSING
         server.expect(FORWARD_PARSE)
         effects.pin(session, PinReason.UNINSPECTED)
@@ -72,19 +72,30 @@ def on_parse(
     verdict = session.judge.judge(text)
     refused = refusal(session, text, verdict)
     if refused is not None:
-        server.expect(Expect(owed.PARSE, error=error_frame(refused)))
+        server.expect(Expect(owed.PARSE, error=encode.refusal(refused)))
         return _MISSING
     evict(session, verdict)
     if _is_the_clients(session, name):
+        effects.settle(session, server)
         undo = effects.remember(session, b"S", name, verdict)
         server.expect(expect_of(owed.PARSE, None, undo))
         if name:
             effects.pin(session, PinReason.SQL_PREPARE)
         effects.obey(session, verdict)
         return None
+    if verdict.executes:
+        error = sql_prepared.ready_to_name(session, server, verdict)
+        if error:
+            server.expect(Expect(owed.PARSE, error=error))
+            return _MISSING
     if not name:
         _parse_unnamed(session, server, Statement(b"", text, oids, verdict))
         return None
+    if session.by_sql:
+        ahead = sql_prepared.taken(session, server, name)
+        if ahead is not None:
+            server.expect(FORWARD_PARSE)
+            return ahead + data[start:stop]
     return _parse_named(session, server, name, text, oids, verdict)
 
 
@@ -172,6 +183,8 @@ def _parse_named(
 
 def _taken(server: ServerConnection, known: Statement, again: bytes) -> bytes:
     """A Parse of a name that the client has already: the server says so, or what else is wrong with it."""
+    if known not in server.prepared and server.prepared.own.pop(known.name, None) is not None:
+        server.to_close.append(known.name)
     out = server.close_stale()
     if known not in server.prepared:
         # An empty text can be prepared always, in a failed transaction too.
@@ -187,6 +200,18 @@ def _foreign(name: bytes) -> bytes:
     return b"?" + name if name.startswith(PREFIX) else name
 
 
+def _is_amiss(session: Conversation, server: ServerConnection, statement: Statement) -> bool:
+    """What the statement executes cannot be what the client knows it as."""
+    return bool(sql_prepared.ready_to_name(session, server, statement.verdict))
+
+
+def _prepared_in_sql(
+    session: Conversation, server: ServerConnection, name: bytes
+) -> tuple[bytes, bytes, Statement | None]:
+    ahead, statement, error = sql_prepared.named(session, server, name)
+    return (b"", CHANGED.name, CHANGED) if error else (ahead, name, statement)
+
+
 def _statement_for_use(
     session: Conversation, server: ServerConnection, name: bytes
 ) -> tuple[bytes, bytes, Statement | None]:
@@ -197,7 +222,15 @@ def _statement_for_use(
             wait_for_answers(server)
         statement = session.statements.get(name)
         if statement is None:
+            if session.by_sql and name in session.by_sql:
+                return _prepared_in_sql(session, server, name)
             return b"", _foreign(name), None
+        if (
+            statement.verdict is not PLAIN
+            and statement.verdict.executes
+            and _is_amiss(session, server, statement)
+        ):
+            return b"", CHANGED.name, CHANGED
         if session.described:
             told = session.described.get(name)
             if told is not None and server.prepared.described(statement) is not told:
@@ -208,6 +241,13 @@ def _statement_for_use(
     if pipeline.answered <= server.unnamed_in < pipeline.asked and session.unnamed_by is not None:
         wait_for_answers(server)
     statement = session.unnamed
+    if (
+        statement is not None
+        and statement.verdict is not PLAIN
+        and statement.verdict.executes
+        and _is_amiss(session, server, statement)
+    ):
+        return b"", CHANGED.name, CHANGED
     if statement is not None and statement.told is not None:
         told = statement.told
         if statement is not server.unnamed or server.unnamed_as is not told:
@@ -239,7 +279,7 @@ def _refused_since(session: Conversation, server: ServerConnection, name: bytes)
     refused = session.plane.answers.refusal(rules, statement.text, statement.verdict)
     if refused is None:
         return False
-    server.expect(Expect(owed.BIND, error=error_frame(refused)))
+    server.expect(Expect(owed.BIND, error=encode.refusal(refused)))
     return True
 
 
@@ -248,12 +288,14 @@ def on_bind(
 ) -> bytes | None:
     session.unsynced = True
     portal, name, rest = bind_names(data[start + 5 : stop])
+    if session.lasting_in >= 0:
+        effects.settle(session, server)
     if session.chooser is not None:
         known = session.statements.get(name) if name else session.unnamed
         if known is not None:
             refused = session.chooser.binding(known, name, data[start:stop], told != HEAD)
             if refused is not None:
-                server.expect(Expect(owed.BIND, error=error_frame(refused)))
+                server.expect(Expect(owed.BIND, error=encode.refusal(refused)))
                 return _MISSING
     if session.rules is not None and _refused_since(session, server, name):
         if told == HEAD:
@@ -316,6 +358,7 @@ def on_close(
     session.unsynced = True
     kind, name = decode.target(data[start + 5 : stop])
     if kind == b"P" or _is_the_clients(session, name):
+        effects.settle(session, server)
         undo_lasting = effects.remember(session, kind, name, PLAIN) if session.lasting else None
         server.expect(expect_of(owed.CLOSE, None, undo_lasting))
         return None
@@ -326,6 +369,10 @@ def on_close(
         wait_for_answers(server)
     statement = session.statements.get(name)
     if statement is None:
+        closed = sql_prepared.close(session, server, name)
+        if closed is not None:
+            server.expect(closed)
+            return None
         server.expect(owed.FORWARD_CLOSE)
         foreign = _foreign(name)
         return None if foreign == name else encode.close(kind, foreign)
@@ -335,5 +382,14 @@ def on_close(
 
     server.named_in = server.pipeline.asked
     del session.statements[name]
-    server.expect(Expect(owed.CLOSE, INJECT, says=encode.CLOSE_COMPLETE, undo=undo))
-    return b""
+    held = server.prepared.own.pop(name, None) if server.prepared.own else None
+    if held is None:
+        server.expect(Expect(owed.CLOSE, INJECT, says=encode.CLOSE_COMPLETE, undo=undo))
+        return b""
+
+    def undo_both(_: bool) -> None:
+        undo(_)
+        server.prepared.own.setdefault(name, held)
+
+    server.expect(Expect(owed.CLOSE, undo=undo_both))
+    return None

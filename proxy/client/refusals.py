@@ -9,7 +9,6 @@ from proxy.errors import FeatureNotSupported, TenantChangeRefused, TiergateError
 from proxy.model import PoolMode
 from proxy.sql.verdict import PLAIN, Verdict, begins
 from proxy.sql.watch import DROPPED, Watch
-from proxy.wire import encode
 
 if TYPE_CHECKING:
     from proxy.client.choosing import Choice
@@ -89,7 +88,3 @@ def look(session: Conversation, piece: bytes) -> bool:
 def frame_size(data: bytes, start: int) -> int:
     """How long the body of the message is that begins at `start`, of which not all may be there."""
     return int.from_bytes(data[start + 1 : start + 5], "big") - 4
-
-
-def error_frame(error: TiergateError) -> bytes:
-    return encode.error(error.message, error.sqlstate, hint=error.hint, detail=error.detail)

@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from proxy.client import effects, remains
+from proxy.client import effects, remains, sql_prepared
 from proxy.client.prepared import UnnamedIs, evict, on_bind, on_close, on_describe, on_parse
-from proxy.client.refusals import REFUSED, TooLong, error_frame, frame_size, refusal, watch
+from proxy.client.preparing import SAID
+from proxy.client.refusals import REFUSED, TooLong, frame_size, refusal, watch
 from proxy.client.waits import Owing, wait_for_answers
 from proxy.errors import ProtocolViolation
 from proxy.model import PinReason
@@ -45,9 +46,15 @@ def on_query(
     session: Conversation, server: ServerConnection, data: bytes, start: int, stop: int, told: int
 ) -> bytes | None:
     if told == HEAD:
+        if session.by_sql and session.maps_statements:
+            error = sql_prepared.ready(session, server, sql_prepared.UNSEEN, query=True)[1]
+            if error is SAID:
+                raise TooLong(
+                    "a statement that is too long to inspect may use what cannot be prepared any more"
+                )
         refused = watch(session, data[start + 5 : stop], frame_size(data, start) - 1)
         if refused is not None:
-            server.expect(_begun(session, server, Expect(owed.QUERY, error=error_frame(refused))))
+            server.expect(_begun(session, server, Expect(owed.QUERY, error=encode.refusal(refused))))
             return encode.query(REFUSED)
         server.expect(_begun(session, server, owed.FORWARD_QUERY))
         effects.pin(session, PinReason.UNINSPECTED)
@@ -61,7 +68,7 @@ def on_query(
     if verdict is not PLAIN or session.strict:
         refused = refusal(session, text, verdict)
         if refused is not None:
-            server.expect(_begun(session, server, Expect(owed.QUERY, error=error_frame(refused))))
+            server.expect(_begun(session, server, Expect(owed.QUERY, error=encode.refusal(refused))))
             return encode.query(REFUSED)
     if session.pins:
         remains.look(session, text)
@@ -75,16 +82,23 @@ def on_query(
         return None
     restored = effects.restored(session, verdict)
     several = verdict.statements != 1
-    if (restored and several) or verdict.deallocates:
+    changing = bool(verdict.prepares or verdict.deallocates)
+    if restored and several:
         wait_for_answers(server)
     evict(session, verdict)
-    instead = None
-    if verdict.deallocates and session.maps_statements:
-        instead = effects.deallocate(session, server, verdict)
+    instead = changes = None
+    if (verdict.by_name or session.by_sql) and session.maps_statements:
+        ahead, error = sql_prepared.ready(session, server, verdict, query=True)
+        if error:
+            return _failed_ahead(session, server, error)
+        if ahead:
+            instead = ahead + data[start:stop]
+        if changing:
+            changes = sql_prepared.Changes(session, server, verdict)
     lost = session.startup.parameters if verdict.discards_all else restored
-    server.expect(_begun(session, server, Expect(owed.QUERY, restores=lost or None)))
+    server.expect(_begun(session, server, Expect(owed.QUERY, restores=lost or None, learn=changes)))
     effects.obey(session, verdict)
-    if verdict.deallocates_all or verdict.discards_all:
+    if verdict.deallocates_all or verdict.discards_all or changing:
         session.answers_first = True
     if not restored:
         return instead
@@ -94,6 +108,16 @@ def on_query(
         session.owing = Owing(restored, server.last_error)
         return instead
     return (instead or data[start:stop]) + server.set_again(restored)
+
+
+def _failed_ahead(session: Conversation, server: ServerConnection, error: bytes) -> bytes:
+    """The Query cannot run: what it needs could not be brought to its connection."""
+    if error is not SAID:
+        server.expect(_begun(session, server, Expect(owed.QUERY, error=error)))
+        return encode.query(REFUSED)
+    _end_batch(session, server)
+    session.unnamed = session.unnamed_by = None
+    return b""
 
 
 def _end_batch(session: Conversation, server: ServerConnection) -> None:
@@ -111,7 +135,7 @@ def _begun(session: Conversation, server: ServerConnection, entry: Expect) -> Ex
         return entry
     _end_batch(session, server)
     undo = UnnamedIs(session, server, None, False)
-    return Expect(owed.QUERY, error=entry.error, restores=entry.restores, undo=undo)
+    return Expect(owed.QUERY, error=entry.error, restores=entry.restores, undo=undo, learn=entry.learn)
 
 
 def on_execute(
@@ -157,7 +181,7 @@ def on_function_call(
     if refused is not None:
         if told == HEAD:
             raise TooLong("a function call that is too long to inspect", hint="Call it in a query.")
-        server.expect(Expect(owed.QUERY, error=error_frame(refused)))
+        server.expect(Expect(owed.QUERY, error=encode.refusal(refused)))
         return encode.query(REFUSED)
     server.expect(owed.FORWARD_QUERY)
     for reason in session.pins:

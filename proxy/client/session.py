@@ -310,11 +310,7 @@ class Session(Linking):
         if self.state is _CLOSED:
             return
         self.account.stats.error(error.sqlstate)
-        self.write(
-            encode.error(
-                error.message, error.sqlstate, severity="FATAL", hint=error.hint, detail=error.detail
-            )
-        )
+        self.write(encode.refusal(error, "FATAL"))
         _log.log(
             error.level, "session ended", user=self.user.name, tenant=self.tenant.name, error=error.message
         )

@@ -86,8 +86,8 @@ class Expect:
     to say in place of the server's own. tolerant: of a DROP, that an error is no reason to distrust the server.
     crucial: of a DROP within the client's batch, that nothing of it makes sense after an error.
     restores: parameters (lower case) that are set again right behind this request, so that what it makes of
-    them is not told. learn(kind, body, whole): wants to know the answer of a Describe. interest: which replies
-    must be told while this is the head.
+    them is not told. learn(kind, body, whole): wants to know the answer of a Describe, and which PREPAREs and
+    DEALLOCATEs are done. interest: which replies must be told while this is the head.
     """
 
     __slots__ = (
@@ -184,8 +184,10 @@ class Pipeline:
 
     @property
     def settling(self) -> bool:
-        """A batch of our own is under way."""
-        return any(entry.kind >= _ENDS and entry.action == DROP for entry in self.entries)
+        """A batch of our own is under way whose failure would be no client's."""
+        return any(
+            entry.kind >= _ENDS and entry.action == DROP and entry.statement is None for entry in self.entries
+        )
 
     @property
     def ends(self) -> bool:

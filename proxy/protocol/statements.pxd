@@ -6,6 +6,7 @@ cdef class Statement:
 cdef class Prepared:
     cdef Py_ssize_t _limit
     cdef object _names
+    cdef public dict own
 
     cpdef bint use(self, Statement statement) except -1
     cpdef object remove(self, Statement statement)

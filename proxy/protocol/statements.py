@@ -84,7 +84,16 @@ class Statement:
         self.text = text
         self.oids = oids
         self.verdict = verdict
-        self.told: Description | None = None  # of an unnamed one, which is one client's own
+        self.told: Description | None = None  # of one without a name, which is one client's own
+
+
+class SqlStatement(Statement):
+    """One that a client has prepared in SQL, where it gave the name: `text` is the whole PREPARE."""
+
+    __slots__ = ()
+
+    def __init__(self, text: bytes, verdict: Verdict) -> None:
+        super().__init__(b"", text, b"\0\0", verdict)
 
 
 # The unnamed statement of a server that has one which nobody knows.
@@ -94,10 +103,11 @@ STRANGE = Statement(b"", b"", b"\0\0", PLAIN)
 class Catalog:
     """All statements of the process that somebody still holds."""
 
-    __slots__ = ("_by_content", "_numbers", "_schemas")
+    __slots__ = ("_by_content", "_in_sql", "_numbers", "_schemas")
 
     def __init__(self) -> None:
         self._by_content: WeakValueDictionary[tuple[bytes, bytes, Meaning], Statement] = WeakValueDictionary()
+        self._in_sql: WeakValueDictionary[tuple[bytes, bool, object], SqlStatement] = WeakValueDictionary()
         self._schemas: WeakValueDictionary[tuple[str, str], Schema] = WeakValueDictionary()
         self._numbers = count(1)
 
@@ -115,7 +125,17 @@ class Catalog:
         if known is None:
             name = b"%s%d" % (PREFIX, next(self._numbers))
             known = Statement(name, text, oids, verdict, meaning)
-            self._by_content[text, oids, meaning] = known
+            if not verdict.executes:  # what that is, is each client's own affair
+                self._by_content[text, oids, meaning] = known
+        return known
+
+    def in_sql(self, text: bytes, verdict: Verdict, state: object) -> SqlStatement:
+        """What `text` prepares. Clients share it that have done that in the same state, so that one finds it where
+        the other has left it."""
+        key = text, verdict.looks, state
+        known = self._in_sql.get(key)
+        if known is None:
+            known = self._in_sql[key] = SqlStatement(text, verdict)
         return known
 
     def retire(self, statement: Statement) -> None:
@@ -128,11 +148,12 @@ class Catalog:
 class Prepared:
     """What one server connection has prepared, least recently used first."""
 
-    __slots__ = ("_limit", "_names")
+    __slots__ = ("_limit", "_names", "own")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._names: OrderedDict[Statement, Preparation] = OrderedDict()
+        self.own: dict[bytes, Statement] = {}  # what it has under the names of the client that used it last
 
     def __contains__(self, statement: Statement) -> bool:
         return statement in self._names
@@ -159,6 +180,8 @@ class Prepared:
         """Adds it and returns those that must be closed for it."""
         self._names[statement] = Preparation()
         evicted = []
+        if self.own and self.own.pop(statement.name, None) is not None:
+            evicted.append(statement)
         while len(self._names) > self._limit:
             evicted.append(self._names.popitem(last=False)[0])
         return evicted
@@ -166,5 +189,19 @@ class Prepared:
     def remove(self, statement: Statement) -> None:
         self._names.pop(statement, None)
 
+    def named(self, name: bytes) -> Statement | None:
+        """The one of this global name."""
+        for statement in self._names:
+            if statement.name == name:
+                return statement
+        return None
+
+    def take_all(self) -> list[bytes]:
+        """Forgets all but `own`, and returns their names."""
+        names = [statement.name for statement in self._names]
+        self._names.clear()
+        return names
+
     def clear(self) -> None:
         self._names.clear()
+        self.own.clear()

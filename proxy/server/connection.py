@@ -34,6 +34,7 @@ _READY, _ERROR, _STATUS, _COMPLETE, _COPY_IN, _COPY_BOTH = b"ZESCGW"
 _ENDS_OF_BLOCKS = frozenset({b"COMMIT\0", b"ROLLBACK\0", b"PREPARE TRANSACTION\0"})
 _TOLD_TAGS = b"ACDPR"  # what the tags begin with of which more is made
 _ALTERED = (b"ALTER ", b"CREATE ", b"DROP ")
+_CLOSED = "server closed the connection unexpectedly"
 _NONSENSE = "the server sent something that is not the protocol"
 
 
@@ -58,7 +59,8 @@ class ServerConnection:
         generation: int,
     ) -> None:
         self.owner, self.stats = owner, owner.stats
-        self.endpoint, self.generation, self.pid, self.key = endpoint, generation, pid, key
+        self.endpoint, self.address = endpoint, str(endpoint)
+        self.generation, self.pid, self.key = generation, pid, key
         states.display_names.update({name.lower(): name for name in parameters})
         self.login_parameters = {name.lower(): value for name, value in parameters.items()}
         self.reported: State = intern(self.login_parameters)  # all that the server has reported
@@ -75,19 +77,17 @@ class ServerConnection:
         self.state, self.status = ServerState.LOGIN, IDLE
         self.copy_in = self.closing = self.write_paused = False
         self.dirty = False  # holds something that only a reset clears
-        self.cancels = 0  # cancel requests under way
+        self.cancels = self.uses = 0  # cancel requests under way, and clients it was lent to
         self.link: Link | None = None
         self.account: Account | None = None
         self.permits: tuple[Counter, ...] = ()
         self.struck = ""  # the limit for which the running query was cancelled
         self.state_error = self.last_error = b""  # of the last also the tag of a ROLLBACK
-        self.uses = 0
         self.opened_at = self.idle_since = monotonic()
         self.query_since = self.xact_since = self.struck_at = 0.0
         self._done: Callable[[bool], None] | None = None
         self._job_failed = self._undone = False
         self.transport: Transport
-        self.address = str(endpoint)
 
     # --- asyncio ------------------------------------------------------------------------------------
 
@@ -110,8 +110,7 @@ class ServerConnection:
     def connection_lost(self, exc: Exception | None) -> None:
         self.state = ServerState.GONE
         self.owner.lost(self)
-        internal = f"{self.address}: {exc}"
-        self._tell_lost(ServerLost("server closed the connection unexpectedly", internal=internal))
+        self._tell_lost(ServerLost(_CLOSED, internal=f"{self.address}: {exc}"))
 
     def data_received(self, data: bytes) -> None:
         if self.closing:
@@ -139,7 +138,7 @@ class ServerConnection:
                 elif kind == _COMPLETE:
                     self.copy_in = False
                     if stop - start > HEADER_SIZE and data[start + 5] in _TOLD_TAGS:
-                        self._completed(data[start + 5 : stop])
+                        self._completed(data[start + 5 : stop], head)
                 elif kind == _ERROR:
                     frame = data[start:stop]
                     action, replacement = self._error(frame, head, action, whole=told != HEAD)
@@ -223,11 +222,12 @@ class ServerConnection:
         error, self.state_error = self.state_error, b""
         link.state_ready(error)
 
-    def _completed(self, tag: bytes) -> None:
+    def _completed(self, tag: bytes, head: Expect | None) -> None:
+        if head is not None and head.learn is not None:
+            head.learn(_COMPLETE, tag, True)
         if tag == b"DISCARD ALL\0":
-            entries = self.pipeline.entries
-            alone = not any(entry.action == FORWARD and entry.kind == owed.BIND for entry in entries)
-            alone = alone and sum(entry.kind == owed.QUERY for entry in entries) <= 1
+            batch = [entry.kind for entry in self.pipeline.entries if entry.action == FORWARD]
+            alone = owed.BIND not in batch and batch.count(owed.QUERY) <= 1
             self.prepared.clear()
             self.values = EMPTY
             self.dirty = self.dirty and not alone

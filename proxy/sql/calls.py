@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from proxy.model import PinReason
-from proxy.sql import tree
 from proxy.sql.constants import guc, says_true
+from proxy.sql.findings import Findings
 from proxy.sql.hidden import Hidden
 from proxy.sql.verdict import PLAIN, Verdict
 
@@ -37,7 +37,7 @@ def judge_call(oid: int, arguments: Sequence[bytes | None]) -> Verdict:
     local = arguments[2]
     if local is not None and (local == b"\1" or says_true(local.decode("latin-1"))):
         return Verdict(touched=frozenset({name}), changed=frozenset({name}))
-    found = tree.Findings()
+    found = Findings()
     found.set(name)
     if name == "search_path" and b"pg_temp" in (arguments[1] or b""):
         found.pins.add(PinReason.TEMP_TABLE)

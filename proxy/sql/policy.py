@@ -13,8 +13,8 @@ from collections import OrderedDict
 from proxy.errors import ParameterLocked, StatementRefused, TiergateError
 from proxy.model import NO_POLICY, SqlPolicy, Tenant, Tier
 from proxy.sql.constants import guc, says_true
+from proxy.sql.findings import ALL
 from proxy.sql.measure import READ_ONLY, Measure, Measures, joins_at_most, measure
-from proxy.sql.tree import ALL
 from proxy.sql.verdict import MAX_KEPT, MAX_KEPT_BYTES, MAX_PARSE, PLAIN, Verdict
 from proxy.sql.vocabulary import finder, has_body, search_for, words_of
 from proxy.sql.words import body_sets

@@ -14,16 +14,15 @@ from typing import Any
 from pglast.parser import ParseError, parse_sql_json
 
 from proxy.model import PinReason
-from proxy.sql import constants, escapes, lookups, words
-from proxy.sql.constants import TRANSACTION_ONLY, Node, guc, is_true, string, text_of
+from proxy.sql import constants, escapes, lookups, preparing, words
+from proxy.sql.constants import Node, guc, is_true, string, text_of
+from proxy.sql.findings import ALL, Findings
 from proxy.sql.hidden import Hidden
 
 # A tree above this size (as JSON) is not walked: it would hold up every other session for too long.
 MAX_TREE = 524_288
 
 _CURSOR_HOLD = 0x20  # CURSOR_OPT_HOLD of parsenodes.h
-
-ALL = "*"  # every parameter there is
 
 _SESSION_FUNCTIONS = {
     **dict.fromkeys((
@@ -48,42 +47,6 @@ class Unreadable(Exception):
 
 class TooLarge(Unreadable):
     """It may take it, but nobody is to wait for that."""
-
-
-class Findings:
-    """What has been seen so far; the fields of a Verdict."""
-
-    def __init__(self) -> None:
-        self.pins: set[PinReason] = set()
-        self.sets: dict[str, None] = {}
-        self.resets: dict[str, None] = {}
-        self.touched: set[str] = set()
-        self.changed: set[str] = set()
-        self.bound_names: dict[int, None] = {}
-        self.hides: Hidden | None = None  # why names of parameters that it sets cannot be told
-        self.resets_all = self.deallocates_all = self.unlistens = False
-        self.deallocates: dict[str, None] = {}
-        self.discards: set[str] = set()
-        self.drops_databases: dict[str, None] = {}
-        self.statements = 0
-        self.stores = False  # what is being walked runs later
-
-    def touch(self, name: str) -> None:
-        self.touched.add(name)
-        self.changed.add(name)
-
-    def set(self, name: str) -> None:
-        self.touch(name)
-        if name in TRANSACTION_ONLY:
-            return
-        self.sets[name] = None
-        if name == "session_authorization":
-            self.pins.add(PinReason.ROLE)
-
-    def reset(self, name: str) -> None:
-        self.touched.add(name)
-        if name not in TRANSACTION_ONLY:
-            self.resets[name] = None
 
 
 def parse(text: bytes) -> list[tuple[str, Node]]:
@@ -113,7 +76,9 @@ def _parse(source: str, hook: Callable[[Node], Node] | None) -> list[tuple[str, 
         raise TooLarge from error
     except (ParseError, ValueError) as error:
         raise Unreadable from error
-    return [next(iter(item["stmt"].items())) for item in _statements(tree)]
+    statements = list(_statements(tree))
+    preparing.cut(source, statements, hook is not None)
+    return [next(iter(item["stmt"].items())) for item in statements]
 
 
 def _statements(tree: Node) -> Iterator[Node]:
@@ -143,22 +108,30 @@ def read(text: bytes) -> Findings:
     findings = Findings()
     statements = parse(text)
     findings.statements = len(statements)
-    _note_all(findings, statements)
+    if b'&"' in text:  # U&"..." can spell any name
+        findings.looks = "pg_prepared_statement" in json.dumps(statements, default=repr)
+    _note_all(findings, statements, text)
     other = escapes.reread(text)
     if other is not text:
         # If no parser takes this reading, no server that reads it so does.
         with suppress(Unreadable):
-            _note_all(findings, parse(other))
+            _note_all(findings, parse(other), other)
+        if findings.prepares or findings.deallocates:
+            findings.pins.add(PinReason.SQL_PREPARE)  # in which order what is done cannot be told
+    if PinReason.SQL_PREPARE in findings.pins:
+        findings.prepares.clear()
     if escapes.doubtful(text):
         findings.hides = Hidden.QUOTING
         findings.pins.add(PinReason.UNINSPECTED)
     return findings
 
 
-def _note_all(findings: Findings, statements: list[tuple[str, Node]]) -> None:
+def _note_all(findings: Findings, statements: list[tuple[str, Node]], text: bytes) -> None:
     for kind, fields in statements:
         if kind == "VariableSetStmt":
             _set_statement(findings, fields)
+        elif kind == "PrepareStmt":
+            _prepare(findings, fields, fields.get("text", text))
         else:
             if kind == "SelectStmt":
                 lookups.name_told(fields)
@@ -334,6 +307,18 @@ def _do(findings: Findings, fields: Node) -> None:
         findings.pins.add(PinReason.UNINSPECTED)
 
 
+def _prepare(findings: Findings, fields: Node, text: bytes) -> None:
+    kind, statement = next(iter(fields["query"].items()))
+    alone = Findings()
+    _walk(alone, kind, statement)
+    if vars(alone) == vars(Findings()):
+        findings.prepares.append((fields["name"], text))
+    else:
+        findings.pins.add(PinReason.SQL_PREPARE)
+        findings.stores = True
+        _walk(findings, kind, statement)
+
+
 def _declare(findings: Findings, fields: Node) -> None:
     if fields.get("options", 0) & _CURSOR_HOLD:
         findings.pins.add(PinReason.HOLD_CURSOR)
@@ -341,7 +326,7 @@ def _declare(findings: Findings, fields: Node) -> None:
 
 def _deallocate(findings: Findings, fields: Node) -> None:
     if "name" in fields:
-        findings.deallocates[fields["name"]] = None
+        findings.deallocates.append(fields["name"])
     else:
         findings.deallocates_all = True
 
@@ -387,7 +372,7 @@ _NOTES: dict[str, Callable[[Findings, Node], None]] = {
     "UpdateStmt": _update,
     "DoStmt": _do,
     "DeclareCursorStmt": _declare,
-    "PrepareStmt": _pins(PinReason.SQL_PREPARE),
+    "ExecuteStmt": lambda findings, fields: findings.executes.setdefault(fields["name"]),
     "ListenStmt": _pins(PinReason.LISTEN),
     "LoadStmt": _pins(PinReason.LOAD),
     "UnlistenStmt": _unlisten,

@@ -36,6 +36,10 @@ class Verdict:
         databases.
     changed: the same without what the session itself resets; "*" stands for all.
     hides: it may set parameters whose names cannot be told, and why.
+    prepares: name and text of each PREPARE, if executing it has no effect of its own beyond its transaction (if it
+        may have one, the PREPARE pins).
+    executes: names of statements that it executes. deallocates: by name, each DEALLOCATE.
+    looks: it may look at which statements are prepared.
     drops_databases: databases that must have no idle connection when the text runs.
     statements: how many there are; 0 if nobody has counted.
     unread: the lowercased text, if the parser did not take it.
@@ -49,6 +53,9 @@ class Verdict:
     touched: frozenset[str] = frozenset()
     changed: frozenset[str] = frozenset()
     hides: Hidden | None = None
+    prepares: tuple[tuple[str, bytes], ...] = ()
+    executes: tuple[str, ...] = ()
+    looks: bool = False
     deallocates: tuple[str, ...] = ()
     deallocates_all: bool = False
     discards_all: bool = False
@@ -58,6 +65,11 @@ class Verdict:
     drops_databases: tuple[str, ...] = ()
     statements: int = 0
     unread: bytes = b""
+
+    @property
+    def by_name(self) -> bool:
+        """It has to do with statements that are known by their name in SQL."""
+        return bool(self.prepares or self.executes or self.looks or self.deallocates)
 
     def touches_tenant(self, guc: str) -> bool:
         """It sets or resets the parameter by name, in whatever way.
@@ -76,7 +88,12 @@ PLAIN = Verdict()
 def inspect(text: bytes) -> Verdict:
     """The verdict by the parse tree alone."""
     if len(text) > MAX_PARSE:
-        return _unread(text)
+        executed = words.executed(text)
+        return (
+            Verdict(executes=(executed[:63].decode(),), looks=words.looks(text.lower()))
+            if executed
+            else _unread(text)
+        )
     try:
         found = tree.read(text)
     except tree.Unreadable:
@@ -90,6 +107,9 @@ def inspect(text: bytes) -> Verdict:
         touched=frozenset(found.touched),
         changed=frozenset(found.changed),
         hides=found.hides,
+        prepares=tuple(found.prepares),
+        executes=tuple(found.executes),
+        looks=found.looks or words.looks(text.lower()),
         deallocates=tuple(found.deallocates),
         deallocates_all=found.deallocates_all,
         discards_all="all" in found.discards,
@@ -106,6 +126,7 @@ def _unread(text: bytes) -> Verdict:
     return Verdict(
         pins=frozenset({PinReason.UNINSPECTED}),
         hides=Hidden.UNREADABLE if words.hides_sets(low) else None,
+        looks=words.looks(low),
         unread=low,
     )
 

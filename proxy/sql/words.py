@@ -18,12 +18,10 @@ from __future__ import annotations
 
 import re
 
-_VERBS = (
-    rb"(?:set|reset|listen|unlisten|prepare|load|discard|deallocate|declare|create|alter|drop|do|explain)\b"
-)
+_VERBS = rb"(?:set|reset|listen|unlisten|prepare|execute|load|discard|deallocate|declare|create|alter|drop|do|explain)\b"
 _NAMES = (
     rb"f(?<=set_conf)ig|v(?<=adv)isory_lock|&(?<=u&)\"|m(?<=\btem)p(?:orary)?\b|m(?<=pg_tem)p"
-    rb"|g(?<=pg)_(?:settings|backup_start|start_backup)|x(?<=query_to_x)ml|w(?<=ts_rew)rite"
+    rb"|g(?<=pg)_(?:settings|backup_start|start_backup|prepared_statement)|x(?<=query_to_x)ml|w(?<=ts_rew)rite"
     rb"|k(?<=dblink)_connect|_(?<=ts_)stat|d(?<=setseed)"
 )
 
@@ -31,6 +29,8 @@ _first = re.compile(rb"\s*" + _VERBS).match
 # Stops at a line comment too: what it may hide is for `_behind_comments`.
 _anywhere = re.compile(rb";\s*%s|/(?<=\*/)\s*%s|-(?<=--)|%s" % (_VERBS, _VERBS, _NAMES)).search
 _behind_comments = re.compile(rb"[;/]\s*%s|[\r\n][ \t\f\v]*%s|%s" % (_VERBS, _VERBS, _NAMES)).search
+
+_execute = re.compile(rb"\s*execute\s+([a-z_][a-z0-9_]*)\s*\(", re.IGNORECASE).match
 
 _BEGIN = rb"(?:begin|start)\b"
 _begin_first = re.compile(rb"\s*" + _BEGIN).match
@@ -56,7 +56,7 @@ _COMPILED = not __file__.endswith(".py")
 _VERB_STARTS = frozenset(
     int.from_bytes(start, "big")
     for start in (
-        b"set", b"res", b"lis", b"unl", b"pre", b"loa", b"dis", b"dea", b"dec", b"cre", b"alt", b"dro", b"exp",
+        b"set", b"res", b"lis", b"unl", b"pre", b"loa", b"dis", b"dea", b"dec", b"cre", b"alt", b"dro", b"exp", b"exe",
     )
 )  # fmt: skip
 _DO = int.from_bytes(b"do", "big")
@@ -145,6 +145,17 @@ def may_begin(text: bytes) -> bool:
 def may_release(text: bytes) -> bool:
     """The text may take away what a session has left on its connection."""
     return bool(_releasing(text.lower()))
+
+
+def looks(low: bytes) -> bool:
+    """The lowercased text may name the view of prepared statements, or its function (as it stands, not by `U&"`)."""
+    return b"pg_prepared_statement" in low
+
+
+def executed(text: bytes) -> bytes:
+    """The name in a text that is an EXECUTE and nothing else that could matter, whatever its arguments; b"" for others."""
+    found = _execute(text)
+    return found[1].lower() if found and plain(text[found.end() :]) else b""
 
 
 def hides_sets(low: bytes) -> bool:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 
+from proxy.errors import TiergateError
+
 _LENGTH = struct.Struct("!I")
 _SHORT = struct.Struct("!H")
 
@@ -130,6 +132,13 @@ def error(
         fields.append(("H", hint))
     body = b"".join(code.encode() + _utf8(text.replace("\0", "")) + b"\0" for code, text in fields)
     return frame(kind, body + b"\0")
+
+
+def refusal(refused: TiergateError, severity: str = "ERROR") -> bytes:
+    """The ErrorResponse that tells it."""
+    return error(
+        refused.message, refused.sqlstate, severity=severity, hint=refused.hint, detail=refused.detail
+    )
 
 
 def with_severity(error_response: bytes, severity: str) -> bytes:

@@ -13,6 +13,8 @@ from typing import Any
 from proxy.wire import encode
 
 _SETTING = re.compile(r"SET (\w+) = '(\w*)'")
+_PREPARE = re.compile(r"PREPARE (\w+) AS (.*)")
+LOOK = "SELECT * FROM pg_prepared_statements"
 _REPORTED = {"timezone": "TimeZone", "application_name": "application_name"}
 # The last two are no parameters: whether work_mem has been set in the session, and what is listened to.
 _DEFAULTS = {
@@ -37,6 +39,7 @@ class SimulatedServer:
         self.values = dict(self.defaults)
         self.told = {name: self.values[name] for name in _REPORTED}
         self.statements: dict[bytes, str] = {}
+        self.sources: dict[bytes, str] = {}  # of those that were prepared in SQL
         self.portals: dict[bytes, tuple[str, list[str | None]]] = {}
         self.status = "I"
         self.over = False
@@ -150,6 +153,8 @@ class SimulatedServer:
         if kind == b"D":
             text = self._statement(body[1:-1])
             self._allowed(text)
+            if text.startswith("EXECUTE "):
+                text = self.statements.get(text[8:].encode(), "")
             rows = (
                 encode.row_description([("answer", 25, 0)]) if text.startswith("SELECT") else encode.NO_DATA
             )
@@ -178,6 +183,7 @@ class SimulatedServer:
         if name and name in self.statements:
             raise _Failure("42P05", f'prepared statement "{name.decode()}" already exists')
         self.statements[name] = text
+        self.sources.pop(name, None)
 
     def _statement(self, name: bytes) -> str:
         if name not in self.statements:
@@ -222,6 +228,13 @@ class SimulatedServer:
             return encode.data_row(["work_mem"]) if self.values["source"] else b"", "SELECT 1"
         if text.startswith("SELECT EXISTS (SELECT FROM pg_catalog.pg_listening_channels"):
             return encode.data_row(["t" if self.values["channel"] else "f"]), "SELECT 1"
+        if text == LOOK:
+            seen = [
+                f"{name.decode()}: {self.sources.get(name, said)}"
+                for name, said in self.statements.items()
+                if name
+            ]
+            return encode.data_row(sorted(seen)), "SELECT 1"
         if text.startswith("SELECT "):
             return encode.data_row(["|".join([text, *(self.values[name] for name in _SEEN)])]), "SELECT 1"
         if found := _SETTING.fullmatch(text):
@@ -241,6 +254,15 @@ class SimulatedServer:
             self.portals.clear()
             self._deallocate_all()
             return b"", "DISCARD ALL"
+        if found := _PREPARE.fullmatch(text):
+            self._parse(found[1].encode(), found[2])
+            self.sources[found[1].encode()] = text
+            return b"", "PREPARE"
+        if text.startswith("EXECUTE "):
+            prepared = self._statement(text[8:].encode())
+            if not prepared.startswith("SELECT "):  # what else a client can prepare by message
+                raise _Failure("26000")
+            return self._run(prepared, [])
         if text == "DEALLOCATE ALL":
             self._deallocate_all()
             return b"", "DEALLOCATE ALL"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from proxy.protocol.statements import SqlStatement
+from proxy.sql.verdict import PLAIN
 from proxy.wire import encode
 from tests.client.stage import Client, Stage
 from tests.rawclient import Frame, error_fields, kinds
@@ -137,4 +139,16 @@ def test_positions_of_errors_stay_those_of_the_whole_text(stage: Stage) -> None:
     assert rest.strip() == b"; SELECT nosuch" or rest.strip() == b"SELECT nosuch"
     assert rest.decode().index("SELECT") == text.decode().index("SELECT")
     assert rest.count(b"\n") == 1
+    stage.leave()
+
+
+def test_what_was_prepared_in_sql_has_its_name(stage: Stage) -> None:
+    client = stage.chooser("acme")
+    client.session.by_sql = {b"p": SqlStatement(b"PREPARE p AS SELECT 1", PLAIN)}
+    again = encode.parse(b"p", b"SET app.tenant_id = 'beta'") + SYNC
+    frames = says(client, again)
+    assert kinds(frames) == "EZ"
+    assert error_fields(frames[0].body)["C"] == "42P05"
+    assert kinds(says(client, encode.close(b"S", b"p") + again)) == "31Z"
+    assert not client.session.by_sql
     stage.leave()

@@ -10,7 +10,7 @@ from proxy.protocol.lifecycle import SessionState
 from proxy.sql.verdict import PLAIN, Judge, Verdict
 from proxy.wire import encode
 from tests.client.simulated import SimulatedServer
-from tests.client.stage import Client, Stage, done, settings_again
+from tests.client.stage import Client, Stage, settings_again
 from tests.rawclient import errors, kinds
 from tests.transports import Transport
 
@@ -28,7 +28,7 @@ def asked(client: Client, server: Transport, text: bytes) -> bytes:
 
 PINS = {
     b"LISTEN x": PinReason.LISTEN,
-    b"PREPARE p AS SELECT 1": PinReason.SQL_PREPARE,
+    b"PREPARE p AS SELECT pg_advisory_lock(1)": PinReason.SQL_PREPARE,
     b"CREATE TEMP TABLE t (a int)": PinReason.TEMP_TABLE,
     b"SELECT pg_advisory_lock(1)": PinReason.ADVISORY_LOCK,
     b"DECLARE c CURSOR WITH HOLD FOR SELECT 1": PinReason.HOLD_CURSOR,
@@ -250,22 +250,20 @@ def test_what_was_skipped_changes_nothing_of_that(monkeypatch: pytest.MonkeyPatc
     stage.leave()
 
 
+def test_what_an_earlier_batch_has_not_bound_does_not_hide_what_a_later_one_has(stage: Stage) -> None:
+    client, server = stage.unlinked(application_name="mine")
+    bound = encode.parse(b"", b"RESET application_name") + encode.bind(b"", b"", [])
+    client.says(encode.bind(b"", b"missing", []) + bound + encode.SYNC + bound)
+    server.take()
+    server.say(encode.error("no", "26000"), encode.ready_for_query(), encode.PARSE_COMPLETE)
+    client.says(encode.execute() + encode.SYNC)
+    assert server.take().count(b"mine") == 1
+    stage.leave()
+
+
 def test_in_session_mode_nothing_pins(monkeypatch: pytest.MonkeyPatch) -> None:
     stage = Stage(monkeypatch, options=ServerOptions(pool_mode=PoolMode.SESSION))
     client = stage.client()
     effects.obey(client.session, Verdict(pins=frozenset({PinReason.LISTEN}), sets=("work_mem",)))
     effects.obey(client.session, PLAIN)
     assert client.session.pins == set()
-
-
-def test_deallocate_of_a_statement_prepared_by_message_names_ours(stage: Stage) -> None:
-    client, server = stage.unlinked()
-    client.says(encode.parse(b"s", b"SELECT 1") + encode.SYNC)
-    sent = server.take()
-    name = sent[5 : sent.index(b"\0", 5)]
-    server.say(encode.PARSE_COMPLETE, encode.ready_for_query())
-    assert asked(client, server, b"DEALLOCATE s") == encode.query(b'DEALLOCATE "' + name + b'"')
-    server.say(done("DEALLOCATE"))
-    client.says(encode.bind(b"", b"s", []) + encode.SYNC)
-    assert server.take() == encode.bind(b"", b"s", []) + encode.SYNC, "the server says that there is none"
-    stage.leave()

@@ -15,7 +15,7 @@ from proxy import log
 from proxy.model import ServerOptions
 from proxy.protocol.lifecycle import SessionState
 from proxy.wire import decode, encode
-from tests.client.simulated import SimulatedServer
+from tests.client.simulated import LOOK, SimulatedServer
 from tests.client.stage import Client, Stage, frames
 from tests.rawclient import Frame
 from tests.transports import Transport
@@ -72,6 +72,32 @@ _copy = st.tuples(
     ),
 ).map(b"".join)
 _cycle = st.one_of(_simple, _batch, _batch, _copy)
+
+IN_SQL = (
+    "PREPARE a AS SELECT 1", "PREPARE b AS SELECT 2", "PREPARE a AS SELECT 3", "PREPARE b AS " + LOOK, "PREPARE c AS SELEC",
+    "PREPARE tiergate_1 AS SELECT 4", "EXECUTE a", "EXECUTE a", "EXECUTE b", "EXECUTE b", "EXECUTE tiergate_1",
+    "EXECUTE tiergate_2", "DEALLOCATE a", "DEALLOCATE b", "DEALLOCATE tiergate_1", LOOK, "DEALLOCATE ALL", "DISCARD ALL",
+    "BEGIN", "COMMIT", "FAIL",
+)  # fmt: skip
+SEVERAL = (
+    "PREPARE a AS SELECT 1; EXECUTE a; DEALLOCATE a", "DEALLOCATE a; PREPARE a AS SELECT 5; CLOSE fails",
+    "EXECUTE a; EXECUTE b", "PREPARE b AS SELECT 6; PREPARE a AS SELECT 7",
+    "DEALLOCATE ALL; PREPARE a AS SELECT 8", "DEALLOCATE b; " + LOOK,
+)  # fmt: skip
+_sql_text = st.sampled_from(IN_SQL).map(str.encode)
+_sql_step = st.one_of(
+    _step,
+    st.builds(encode.parse, _name, _sql_text),
+    st.builds(
+        lambda name, text: encode.parse(name, text) + encode.bind(b"", name, []) + encode.execute(),
+        _name,
+        _sql_text,
+    ),
+    st.builds(lambda text: encode.parse(b"", text) + encode.bind(b"", b"", []) + encode.execute(), _sql_text),
+)
+_sql_batch = st.lists(_sql_step, min_size=1, max_size=5).map(lambda steps: b"".join(steps) + encode.SYNC)
+_sql_simple = st.sampled_from(IN_SQL + SEVERAL).map(lambda text: encode.query(text.encode()))
+_sql_cycle = st.one_of(_sql_simple, _sql_simple, _sql_batch, _simple)
 
 
 @dataclass
@@ -225,6 +251,14 @@ def test_clients_that_do_not(
     script: list[Any], turns: list[tuple[int, int]], servers: int, statements: int
 ) -> None:
     check(script, turns, servers, statements, waits=False)
+
+
+@settings(max_examples=300, deadline=None)
+@given(scripts(_sql_cycle), _turns, st.integers(1, 2), st.sampled_from([1, 2, 200]), st.booleans())
+def test_clients_that_prepare_in_sql(
+    script: list[Any], turns: list[tuple[int, int]], servers: int, statements: int, waits: bool
+) -> None:
+    check(script, turns, servers, statements, waits=waits)
 
 
 RESET_A = encode.parse(b"a", b"RESET ALL") + encode.bind(b"", b"a", []) + encode.execute()

@@ -142,6 +142,7 @@ def test_nothing_is_left(proxy: Proxy, trace: str, extended: bool) -> None:
         "time zone",
         "characteristics",
         "names",
+        "SQL PREPARE",
     ],
 )
 def test_nothing_is_seen_meanwhile_and_the_own_stays(
@@ -173,6 +174,26 @@ def test_statements_by_message(pooled: Proxy) -> None:
     for n in range(3):
         assert rows(first.ask(bind(name="s") + execute() + SYNC)) == [["first"]]
         assert rows(second.ask(bind([str(n)], name="s") + execute() + SYNC)) == [["second", str(n)]]
+
+
+def test_statements_in_sql(pooled: Proxy) -> None:
+    """The same for those that are prepared in SQL, and none is seen that is another's."""
+    first, second = pooled.raw(), pooled.raw("app@std_2")
+    first.checked(first.query("PREPARE s AS SELECT 'first', current_setting('app.tenant_id')"))
+    first.checked(first.ask(parse("SELECT 'a secret'", "m") + SYNC))
+    assert sqlstates(second.query("EXECUTE s")) == ["26000"]
+    assert sqlstates(second.ask(bind(name="s") + SYNC)) == ["26000"]
+    assert second.rows("SELECT * FROM pg_prepared_statements") == []
+    second.checked(second.query("PREPARE s (int) AS SELECT 'second', current_setting('app.tenant_id'), $1"))
+    assert first.value(PID) == second.value(PID)
+    for n in range(3):
+        assert first.rows("EXECUTE s") == [["first", "std_1"]]
+        assert second.rows(f"EXECUTE s({n})") == [["second", "std_2", str(n)]]
+    assert first.rows("SELECT name FROM pg_prepared_statements ORDER BY name") == [["m"], ["s"]]
+    assert second.rows("SELECT name FROM pg_prepared_statements") == [["s"]]
+    second.checked(second.query("DEALLOCATE s"))
+    assert first.rows("EXECUTE s") == [["first", "std_1"]]
+    assert sqlstates(second.query("EXECUTE s(1)")) == ["26000"]
 
 
 def test_the_unnamed_statement(pooled: Proxy) -> None:

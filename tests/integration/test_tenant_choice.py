@@ -153,6 +153,15 @@ SCRIPTS = {
         "COMMIT", WHO),
     "a syntax error": q("BEGIN", "SET LOCAL work_mem", "ROLLBACK", "BEGIN ISOLATION LEVEL NONE", "SELEC",
         "BEGIN; SELEC", WHO),
+    "prepared in SQL": q(
+        "PREPARE w (int) AS " + WHO, "EXECUTE w(1)", S2, "EXECUTE w(1)", "BEGIN", L1, "EXECUTE w(1)", "EXECUTE w(2)",
+        "COMMIT", "EXECUTE w(1)", "BEGIN", L1, "EXECUTE nothing", "ROLLBACK", "BEGIN", "DEALLOCATE w", "ROLLBACK",
+        "EXECUTE w(1)", "BEGIN", "SELECT name FROM pg_prepared_statements", "COMMIT",
+    ),
+    "prepared in SQL, extended": [
+        x("PREPARE w AS " + WHO), x(S2), x("BEGIN"), x("EXECUTE w"), x("COMMIT"), x(S1),
+        x("BEGIN"), x(L2), x("EXECUTE w"), x("ROLLBACK"), x("DEALLOCATE w"), x("EXECUTE w"),
+    ],
     "reset all": q(S2, "RESET ALL", WHO),
     "reset all in a block": q(S2, "BEGIN", L2, "RESET app.tenant_id", WHO, "COMMIT", WHO),
     "reset all that is rolled back": q(S2, "BEGIN", "RESET ALL", "ROLLBACK", WHO),

@@ -51,7 +51,6 @@ PLAIN_TEXTS = [
     "NOTIFY ch, 'x'",
     "FETCH 10 FROM c",
     "CLOSE ALL",
-    "EXECUTE p(1)",
     "COPY t FROM STDIN",
     "SHOW search_path",
     "VALUES (1), (2)",
@@ -72,6 +71,23 @@ def test_plain_texts_cost_no_parser(sql, monkeypatch):
 @pytest.mark.parametrize("sql", PLAIN_TEXTS)
 def test_plain_texts_are_plain_to_the_parser_too(sql):
     assert replace(inspect(sql.encode()), statements=0) == PLAIN
+
+
+@pytest.mark.parametrize(
+    ("text", "verdict"),
+    [
+        ("EXECUTE p('{}')", Verdict(executes=("p",))),
+        (" execute\tInsert_1 ( '{}', 2 )", Verdict(executes=("insert_1",))),
+        ("EXECUTE p('{}'); EXECUTE q('x')", None),
+        ("EXECUTE p('{}', set_config('x', '1', false))", None),
+        ("EXECUTE \"P\"('{}')", None),
+        ("EXECUTE/**/p('{}')", None),
+    ],
+)
+def test_an_execute_with_large_values_needs_no_parser(text, verdict):
+    long = text.format("x" * MAX_PARSE).encode()
+    found = inspect(long)
+    assert found == verdict if verdict else found.pins == {P.UNINSPECTED}
 
 
 PG_DUMP = (
@@ -245,11 +261,41 @@ TABLE = [
     ),
     ("CREATE PROCEDURE p() LANGUAGE plpgsql AS $$begin execute 'listen x'; end$$", expect()),
     # prepared statements
-    ("PREPARE p AS SELECT 1", expect(P.SQL_PREPARE)),
+    ("PREPARE p AS SELECT 1", expect(prepares=(("p", b"PREPARE p AS SELECT 1"),))),
+    (
+        ' PREPARE "P" (int) AS INSERT INTO t VALUES ($1);; /* x */ prepare q as values (1) -- y',
+        expect(
+            prepares=(
+                ("P", b'PREPARE "P" (int) AS INSERT INTO t VALUES ($1)'),
+                ("q", b"prepare q as values (1) -- y"),
+            ),
+            statements=2,
+        ),
+    ),
+    (
+        "PREPARE é AS SELECT 'ü'; SELECT 1",
+        expect(prepares=(("é", "PREPARE é AS SELECT 'ü'".encode()),), statements=2),
+    ),
+    ("PREPARE p AS SELECT pg_advisory_lock(1)", expect(P.SQL_PREPARE, P.ADVISORY_LOCK)),
+    ("PREPARE p AS SELECT 1; PREPARE q AS SELECT setseed(1)", expect(P.SQL_PREPARE, P.SET, statements=2)),
+    ("PREPARE p AS SELECT 'a\\''; SELECT 1 --'", expect(P.SQL_PREPARE)),
+    (
+        "PREPARE p AS SELECT * FROM pg_temp.t",
+        expect(prepares=(("p", b"PREPARE p AS SELECT * FROM pg_temp.t"),)),
+    ),
+    ("EXECUTE p(1)", expect(executes=("p",))),
+    ("EXPLAIN (ANALYZE) EXECUTE p (set_config('x', '1', false))", expect(sets=("x",), executes=("p",))),
+    (
+        "CREATE TEMP TABLE t AS EXECUTE p; EXECUTE q; EXECUTE p",
+        expect(P.TEMP_TABLE, executes=("p", "q"), statements=3),
+    ),
+    ("TABLE PG_Prepared_Statements", expect(looks=True)),
+    ("SELECT count(*) FROM pg_catalog.pg_prepared_statement()", expect(looks=True)),
+    ('SELECT * FROM U&"pg\\005fprepared_statements"', expect(looks=True)),
     ("PREPARE p AS SELECT set_config('x', $1, true)", expect(P.SQL_PREPARE, touched=("x",))),
     ("PREPARE TRANSACTION 'gid'", expect()),
     ("DEALLOCATE p", expect(deallocates=("p",))),
-    ('DEALLOCATE PREPARE "P"; DEALLOCATE q', expect(deallocates=("P", "q"), statements=2)),
+    ('DEALLOCATE PREPARE "P"; DEALLOCATE q; DEALLOCATE q', expect(deallocates=("P", "q", "q"), statements=3)),
     ("DEALLOCATE ALL", expect(deallocates_all=True)),
     ("DISCARD ALL", expect(discards_all=True)),
     ("discard plans", expect(discards_plans=True)),

@@ -94,7 +94,7 @@ class Console(asyncio.Protocol):
                 self._waiting.append((scanner.kind, scanner.data[scanner.start + 5 : scanner.stop]))
                 self._waiting_size += scanner.stop - scanner.start
         except ProtocolViolation as error:
-            self._write(encode.error(error.message, error.sqlstate, severity="FATAL"))
+            self._write(encode.refusal(error, "FATAL"))
             self.close()
             return
         if self._waiting_size > _MAX_WAITING:
@@ -115,7 +115,7 @@ class Console(asyncio.Protocol):
         """Ends it with a FATAL of ours, at once: one that does not read gets no more."""
         if not self._may_write.is_set():
             self._transport.abort()
-        self._write(encode.error(error.message, error.sqlstate, severity="FATAL"))
+        self._write(encode.refusal(error, "FATAL"))
         self.close()
 
     def close(self) -> None:
@@ -273,7 +273,7 @@ class Console(asyncio.Protocol):
         if not isinstance(error, TiergateError):
             _log.exception("console command broke", error)
             error = TiergateError()
-        self._write(encode.error(error.message, error.sqlstate, hint=error.hint))
+        self._write(encode.refusal(error))
 
 
 def _check_number(names: Collection[bytes], name: bytes) -> None:

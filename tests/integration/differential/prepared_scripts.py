@@ -235,8 +235,6 @@ SCRIPTS = (
             step(query("EXECUTE s")),
             step(query("SELECT name FROM pg_prepared_statements")),
         ),
-        session_only=True,
-        why="a statement has another name on a server that is shared by transactions",
     ),
     Script(
         "cached_plan_changes",

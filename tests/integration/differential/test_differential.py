@@ -14,6 +14,7 @@ from tests.integration.differential import (
     prepared_scripts,
     session_scripts,
     simple_scripts,
+    sql_prepared_scripts,
 )
 from tests.integration.differential.script import (
     RandomCut,
@@ -40,6 +41,7 @@ SCRIPTS = (
     *simple_scripts.SCRIPTS,
     *extended_scripts.SCRIPTS,
     *prepared_scripts.SCRIPTS,
+    *sql_prepared_scripts.SCRIPTS,
     *session_scripts.SCRIPTS,
     *carried_scripts.SCRIPTS,
 )
@@ -226,7 +228,8 @@ class Disturbers:
             })
             for n in range(2)
         ]  # fmt: skip
-        names = ("s", "a", "b", "n", "t", "x", "plan", "double", *(f"s{n}" for n in range(20)))
+        names = ("s", "a", "b", "n", "t", "x", "double", *(f"s{n}" for n in range(20)))
+        spoken = ("p", "q", "r", "plan", "S", "tiergate_1")
         for number, session in enumerate(self._sessions):
             session.checked(
                 session.ask(
@@ -235,12 +238,19 @@ class Disturbers:
                     + SYNC
                 )
             )
+            for name in spoken:
+                session.checked(session.query(f"PREPARE \"{name}\" AS SELECT 'disturber {number}'"))
         self._sessions[1].checked(self._sessions[1].query("BEGIN"))
 
     def __call__(self) -> None:
         this, other = self._sessions if self._turn % 2 == 0 else reversed(self._sessions)
         self._turn += 1
         assert this.rows("BEGIN; SHOW search_path") == [["pg_catalog"]]
+        assert (
+            this.rows("EXECUTE p")
+            == this.rows('EXECUTE "tiergate_1"')
+            == [[f"disturber {self._sessions.index(this)}"]]
+        )
         other.checked(other.query("COMMIT"))
 
 
