@@ -37,6 +37,10 @@ Database = Annotated[
     ),
 ]
 
+Registry = Annotated[
+    bool, typer.Option("--registry", help="The tenant registry's tables, in the database of --dsn.")
+]
+
 
 def _version(asked: bool) -> None:
     if asked:
@@ -113,11 +117,12 @@ def install_sql(
     dsn: Dsn = "",
     user: ServerUser = "",
     database: Database = "",
+    registry: Registry = False,
 ) -> None:
     """Bring the kit and the configured keys to a database; the password is PGPASSWORD's. Safe to repeat."""
     from proxy.cli.sql import Where, run_install
 
-    raise typer.Exit(run_install(Where(config, cluster, dsn, user, database)))
+    raise typer.Exit(run_install(Where(config, cluster, dsn, user, database, registry)))
 
 
 @sql.command("upgrade")
@@ -127,11 +132,12 @@ def upgrade_sql(
     dsn: Dsn = "",
     user: ServerUser = "",
     database: Database = "",
+    registry: Registry = False,
 ) -> None:
     """The same where a kit is there already."""
     from proxy.cli.sql import Where, run_upgrade
 
-    raise typer.Exit(run_upgrade(Where(config, cluster, dsn, user, database)))
+    raise typer.Exit(run_upgrade(Where(config, cluster, dsn, user, database, registry)))
 
 
 @sql.command("status")
@@ -141,11 +147,12 @@ def sql_status(
     dsn: Dsn = "",
     user: ServerUser = "",
     database: Database = "",
+    registry: Registry = False,
 ) -> None:
     """Which version is there, with which keys, and which policies use it or should."""
     from proxy.cli.sql import Where, run_status
 
-    raise typer.Exit(run_status(Where(config, cluster, dsn, user, database)))
+    raise typer.Exit(run_status(Where(config, cluster, dsn, user, database, registry)))
 
 
 @sql.command("rotate-key")

@@ -22,6 +22,7 @@ from urllib.parse import unquote, urlsplit
 import typer
 
 from proxy import settings
+from proxy.cli import registry_sql
 from proxy.cli.problems import complain
 from proxy.errors import ConfigError, TiergateError
 from proxy.model import Cluster, Endpoint, Role, SealKey, ServerOptions, TlsOptions
@@ -64,6 +65,7 @@ class Where:
     dsn: str = ""
     user: str = ""
     database: str = ""
+    registry: bool = False  # the tenant registry, not the kit
 
 
 @dataclass(frozen=True)
@@ -96,25 +98,36 @@ class Target:
 Work = Callable[[LoginStream, Target], Coroutine[Any, Any, list[str]]]
 
 
-def scripts() -> dict[int, str]:
-    """The kit's files by version."""
+def scripts(kit: str = "kit") -> dict[int, str]:
+    """The kit's files by version; those of the registry are `registry_kit`."""
     found = {}
-    for file in files("proxy.cli").joinpath("kit").iterdir():
+    for file in files("proxy.cli").joinpath(kit).iterdir():
         if match := re.fullmatch(r"(\d+)_\w+\.sql", file.name):
             found[int(match[1])] = file.read_text()
     return dict(sorted(found.items()))
 
 
 def run_install(where: Where) -> int:
-    return _everywhere(where, _install, named=True)
+    return _everywhere(where, _on_registry(registry_sql.install) if where.registry else _install, named=True)
 
 
 def run_upgrade(where: Where) -> int:
-    return _everywhere(where, _upgrade)
+    return _everywhere(
+        where, _on_registry(registry_sql.upgrade) if where.registry else _upgrade, named=where.registry
+    )
 
 
 def run_status(where: Where) -> int:
-    return _everywhere(where, _status)
+    return _everywhere(
+        where, _on_registry(registry_sql.status) if where.registry else _status, named=where.registry
+    )
+
+
+def _on_registry(work: Callable[[LoginStream, dict[int, str]], Coroutine[Any, Any, list[str]]]) -> Work:
+    async def on(stream: LoginStream, _: Target) -> list[str]:
+        return await work(stream, scripts("registry_kit"))
+
+    return on
 
 
 def run_rotate(where: Where, *, at_once: bool) -> int:
@@ -162,7 +175,8 @@ def _everywhere(where: Where, work: Work, *, named: bool = False) -> int:
     try:
         target = _target(where)
         if named and not target.database:
-            raise ConfigError("say --database: the kit is installed in each database of its own")
+            what = "the registry's" if where.registry else "the kit is installed in each database of its own"
+            raise ConfigError(f"say --database: {what}")
         return _on_all(target, work)
     except ConfigError as error:
         complain(error)
@@ -228,20 +242,25 @@ async def _connected(endpoint: Endpoint, target: Target, database: str) -> Async
 def _target(where: Where) -> Target:
     """Raises ConfigError."""
     options, tls, cluster, guc = ServerOptions(), TlsOptions("prefer"), None, "app.tenant_id"
+    dsn = where.dsn
     if where.config is not None:
         loaded = settings.load(str(where.config))
         options, tls, guc = loaded.server, loaded.tls.side("server"), loaded.client.tenant_guc
         cluster = loaded.directory.clusters.get(where.cluster)
-        if cluster is None:
+        if where.registry:
+            dsn = dsn or loaded.process.registry_dsn
+            if not dsn:
+                raise ConfigError(f"{where.config}: there is no registry_dsn; say --dsn")
+        elif cluster is None:
             raise ConfigError(f'{where.config}: no cluster is called "{where.cluster}"')
-    elif not where.dsn:
+    elif not dsn:
         raise ConfigError("say --config FILE and --cluster NAME, or --dsn")
     endpoints = cluster.with_role(Role.PRIMARY, Role.COORDINATOR) if cluster is not None else ()
     user = where.user or os.environ.get("PGUSER", "postgres")
     password = os.environ.get("PGPASSWORD", "")
     database = where.database or (cluster.dbname if cluster is not None else "")
-    if where.dsn:
-        host, user, password, database = _dsn(where.dsn, user, password, database)
+    if dsn:
+        host, user, password, database = _dsn(dsn, user, password, database)
         endpoints = (Endpoint(*host, Role.PRIMARY),)
     return Target(endpoints, user, password, database, server_tls(tls), options, cluster, guc)
 
@@ -254,7 +273,7 @@ def _dsn(text: str, user: str, password: str, database: str) -> tuple[tuple[str,
             raise ValueError
         host = (unquote(found.hostname or "127.0.0.1"), found.port or addresses.DEFAULT_PORT)
     except ValueError:
-        raise ConfigError("--dsn must be postgresql://user:password@host:port/database") from None
+        raise ConfigError("the DSN must be postgresql://user:password@host:port/database") from None
     return (
         host,
         unquote(found.username or user),

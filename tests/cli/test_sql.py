@@ -171,7 +171,7 @@ def test_what_cannot_be_done(command: Command, dedicated: EmbeddedServer) -> Non
     for arguments, said in {
         ("install",): "say --database",
         ("rotate-key",): "has neither seal_keys nor seal_keys_file",
-        ("install", "--dsn", "host=x"): "--dsn must be postgresql://",
+        ("install", "--dsn", "host=x"): "the DSN must be postgresql://",
         ("install", "--database", "no such one"): 'database "no such one" does not exist',
         ("install", "--dsn", "postgresql://app:wrong@127.0.0.1:1/x"): "cannot be reached",
     }.items():

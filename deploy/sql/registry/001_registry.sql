@@ -1,0 +1,1 @@
+../../../proxy/cli/registry_kit/001_registry.sql
