@@ -9,6 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from proxy.admission.ledger import Ledger
 from tests.admission.fleet import NAMES, Fleet, SimWorker
+from tests.examples import examples
 
 
 class Sharing(RuleBasedStateMachine):
@@ -146,7 +147,7 @@ class Sharing(RuleBasedStateMachine):
         assert fleet.ledger.names() == []
 
 
-Sharing.TestCase.settings = settings(max_examples=300, stateful_step_count=60, deadline=None)
+Sharing.TestCase.settings = settings(max_examples=examples(80), stateful_step_count=60, deadline=None)
 TestSharing = Sharing.TestCase
 
 

@@ -20,6 +20,7 @@ from proxy.auth.sasl import Sasl
 from proxy.auth.to_server import ToServer
 from proxy.errors import InvalidPassword, NotAuthorized, ProtocolViolation
 from proxy.wire import encode
+from tests.examples import examples
 
 PASSWORD = "pêncil"
 MD5 = "md5" + hashlib.md5((PASSWORD + "app").encode()).hexdigest()
@@ -177,7 +178,7 @@ def test_channel_binding_is_offered_where_it_can_be_checked() -> None:
     assert with_binding == b"SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0"
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     st.sampled_from(["plain", "md5", "scram-sha-256"]),
     st.sampled_from(["", PASSWORD, MD5, SCRAM, "SCRAM-SHA-256$broken"]),

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from proxy.auth import scram
 from proxy.auth.scram import BadExchange, ClientExchange, ServerExchange
+from tests.examples import examples
 
 CLIENT_NONCE = "rOprNGfwEbeRWgbNEkqO"
 SERVER_NONCE = "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0"
@@ -48,7 +49,7 @@ def converse(client: ClientExchange, server: ServerExchange) -> None:
     client.verify(server.final(client.final(server.first(client.first()))))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(st.text(min_size=1, max_size=20), st.binary(min_size=1, max_size=20), st.integers(1, 20))
 def test_both_sides_agree_on_any_password(password: str, salt: bytes, iterations: int) -> None:
     with contextlib.suppress(UnicodeEncodeError):  # a lone surrogate is no text
@@ -56,7 +57,7 @@ def test_both_sides_agree_on_any_password(password: str, salt: bytes, iterations
         converse(ClientExchange(password), ServerExchange(scram.make_verifier(password, salt, iterations)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(st.text(max_size=12), st.text(max_size=12))
 def test_another_password_does_not_fit(right: str, wrong: str) -> None:
     if scram.make_verifier(right, SALT, FEW) == scram.make_verifier(wrong, SALT, FEW):
@@ -124,7 +125,7 @@ def test_a_first_message_that_is_not_scram_is_refused(message: bytes) -> None:
         ServerExchange(PENCIL).first(message)
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(100))
 @given(st.binary(max_size=60), st.binary(max_size=60), st.booleans())
 def test_nothing_but_bad_exchange_escapes_from_garbage(first: bytes, final: bytes, plus: bool) -> None:
     server = ServerExchange(PENCIL, channel_binding=BINDING, offered_binding=True)

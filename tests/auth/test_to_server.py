@@ -22,6 +22,7 @@ from proxy.auth.to_server import (
     ToServer,
 )
 from proxy.errors import ServerProtocolError
+from tests.examples import examples
 
 MD5_HASH = "md5" + hashlib.md5(b"secretapp").hexdigest()
 VERIFIER = scram.make_verifier("secret", b"salt and pepper!", 32)
@@ -112,7 +113,7 @@ def test_only_a_new_derivation_is_slow() -> None:
     assert not auth.slow(SASL_CONTINUE, b"nonsense")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     st.lists(
         st.tuples(

@@ -17,6 +17,7 @@ from proxy.protocol.lifecycle import SessionState
 from proxy.wire import decode, encode
 from tests.client.simulated import LOOK, SimulatedServer
 from tests.client.stage import Client, Stage, frames
+from tests.examples import examples
 from tests.rawclient import Frame
 from tests.transports import Transport
 
@@ -237,7 +238,7 @@ def check(
         play.stage.leave()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(scripts(_cycle), _turns, st.integers(1, 2), st.sampled_from([1, 2, 200]))
 def test_clients_that_wait_for_their_answers(
     script: list[Any], turns: list[tuple[int, int]], servers: int, statements: int
@@ -245,7 +246,7 @@ def test_clients_that_wait_for_their_answers(
     check(script, turns, servers, statements, waits=True)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(scripts(_cycle), _turns, st.integers(1, 2), st.sampled_from([1, 2, 200]))
 def test_clients_that_do_not(
     script: list[Any], turns: list[tuple[int, int]], servers: int, statements: int
@@ -253,7 +254,7 @@ def test_clients_that_do_not(
     check(script, turns, servers, statements, waits=False)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(scripts(_sql_cycle), _turns, st.integers(1, 2), st.sampled_from([1, 2, 200]), st.booleans())
 def test_clients_that_prepare_in_sql(
     script: list[Any], turns: list[tuple[int, int]], servers: int, statements: int, waits: bool

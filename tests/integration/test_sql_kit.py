@@ -14,6 +14,7 @@ from hypothesis import settings as hypothesis
 from hypothesis import strategies as st
 
 from proxy.cli.sql import scripts
+from tests.examples import examples
 from tests.integration.sealed import (
     KEY,
     OTHER_KEY,
@@ -72,7 +73,9 @@ def rows(connection: Connection, statement: str = ROWS) -> list[Any]:
 # --- the HMAC ---------------------------------------------------------------------------------------
 
 
-@hypothesis(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@hypothesis(
+    max_examples=examples(30), suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+)
 @given(
     secret=st.text(
         st.characters(exclude_characters="\0", exclude_categories=("Cs",)), min_size=32, max_size=150

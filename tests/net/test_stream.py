@@ -19,6 +19,7 @@ from proxy.model import TlsOptions
 from proxy.net import stream as streams
 from proxy.net.stream import LoginStream, PeerGone
 from proxy.net.tls import client_tls
+from tests.examples import examples
 from tests.server.fakes import run
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class Owner(asyncio.Protocol):
         self.lost += 1
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 255), st.binary(max_size=40)), max_size=6),
     st.lists(st.integers(1, 60), min_size=1),

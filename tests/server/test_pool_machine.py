@@ -14,6 +14,7 @@ from proxy.protocol.lifecycle import ServerState
 from proxy.protocol.state import EMPTY, State, intern
 from proxy.server.connection import ServerConnection
 from proxy.wire import encode
+from tests.examples import examples
 from tests.server.keeping import Clock, Keeper, cluster, wire
 from tests.server.recording import Waiter, account
 
@@ -312,5 +313,5 @@ class PoolMachine(RuleBasedStateMachine):
             self._patch.undo()
 
 
-PoolMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+PoolMachine.TestCase.settings = settings(max_examples=examples(60), stateful_step_count=40, deadline=None)
 test_a_pool_under_any_order_of_events = PoolMachine.TestCase

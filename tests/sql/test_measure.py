@@ -9,6 +9,7 @@ from proxy.sql import measure as measure_module
 from proxy.sql import tree
 from proxy.sql.measure import Measure, Measures, joins_at_most, measure
 from proxy.sql.verdict import MAX_KEPT, MAX_PARSE
+from tests.examples import examples
 
 JOINS = [
     ("SELECT 1", 0),
@@ -249,7 +250,7 @@ _PIECES = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(st.lists(_PIECES, max_size=9), st.booleans())
 @example(["UPDATE t SET x = 1", "FROM a"], False)
 @example(["DELETE FROM t", " USING i, j"], True)

@@ -15,6 +15,7 @@ from proxy.sql.opening import (
     goes_back_to,
     opening,
 )
+from tests.examples import examples
 
 GUC = "app.tenant_id"
 
@@ -171,7 +172,7 @@ _WORDS = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(100))
 @given(st.lists(_SPACES, max_size=4).map("".join), _WORDS)
 @example("", "SELECT\n--x\nset_config('app.tenant_id','x',true)")
 def test_no_step_is_overlooked(space: str, word: str) -> None:

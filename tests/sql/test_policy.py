@@ -15,6 +15,7 @@ from proxy.sql.measure import Measures, measure
 from proxy.sql.policy import Answers, Rules
 from proxy.sql.verdict import MAX_KEPT, MAX_PARSE, PLAIN, Judge
 from proxy.sql.vocabulary import STATEMENTS
+from tests.examples import examples
 from tests.sql.test_measure import JOINS, READS
 from tests.sql.test_vocabulary import EXAMPLES
 
@@ -427,7 +428,7 @@ def _texts(draw: st.DrawFn) -> bytes:
     return draw(st.sampled_from([str.upper, str.lower, str.title, str]))(text).encode()
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(_texts(), st.sets(st.sampled_from(sorted(STATEMENTS)), max_size=4))
 @example(b"SELECT 1INTO t", {"select into"})
 def test_a_text_that_no_search_suspects_breaks_no_rule(text: bytes, names: set[str]) -> None:

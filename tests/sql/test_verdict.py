@@ -11,6 +11,7 @@ from proxy.sql import verdict as verdict_module
 from proxy.sql import words
 from proxy.sql.hidden import Hidden
 from proxy.sql.verdict import MAX_KEPT, MAX_PARSE, PLAIN, Judge, Verdict, begins, inspect
+from tests.examples import examples
 
 P, H = PinReason, Hidden
 
@@ -602,7 +603,7 @@ def _statements(draw: st.DrawFn) -> str:
     return "".join(out)
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.one_of(_LOOSE, _statements()))
 @example("SELECT U&\"\\0073et_config\"('x', $1, false)")
 @example("select 1;--\rset x=1")
@@ -624,7 +625,7 @@ def test_the_search_finds_what_the_tree_objects_to():
             assert not words.plain(sql.encode()), sql
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(st.binary(max_size=60).map(lambda b: b.replace(b"\0", b"")), st.sampled_from([b"", b"SET ", b"DO "]))
 def test_any_bytes_give_a_verdict(data, prefix):
     found = Judge(4).judge(prefix + data)
