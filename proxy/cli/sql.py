@@ -28,9 +28,10 @@ from proxy.errors import ConfigError, TiergateError
 from proxy.model import Cluster, Endpoint, Role, SealKey, ServerOptions, TlsOptions
 from proxy.net.stream import LoginStream
 from proxy.net.tls import ServerTls, server_tls
+from proxy.routing import addresses
 from proxy.server.asking import Row, ask, run
 from proxy.server.login import connect
-from proxy.settings import addresses, seals
+from proxy.settings import seals
 
 _PARAMETERS = {
     "application_name": "tiergate sql", "client_encoding": "UTF8", "search_path": "pg_catalog, pg_temp",

@@ -13,7 +13,8 @@ from typing import Any
 
 from proxy.errors import ConfigError
 from proxy.model import UNLIMITED, ClientOptions, Limits, ServerOptions
-from proxy.settings import addresses, directory
+from proxy.routing import addresses
+from proxy.settings import directory
 from proxy.settings.keys import PEER, PROXY, PROXY_TABLE, TABLES, Home
 from proxy.settings.options import ProcessSettings, Settings, TlsSettings
 from proxy.settings.reader import Reader, dotted, suggestion

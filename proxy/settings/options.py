@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from proxy.model import ClientOptions, Directory, ServerOptions, TlsOptions
-from proxy.settings import addresses
+from proxy.routing import addresses
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Any
 
-from proxy.settings import addresses
+from proxy.routing import addresses
 
 Read = Callable[[object], Any]
 

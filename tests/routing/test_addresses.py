@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.model import Endpoint, Role
-from proxy.settings.addresses import parse
+from proxy.routing.addresses import parse
 
 LABELS = st.from_regex(r"[a-z0-9_]([a-z0-9_-]{0,10}[a-z0-9_])?", fullmatch=True)
 HOSTS = st.one_of(
