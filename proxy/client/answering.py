@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from proxy.client.choosing import Choice, bound
+from proxy.client.choosing import Choice
 from proxy.client.preparing import wanted
+from proxy.client.settled import bound
 from proxy.errors import (
     DuplicateStatement,
     FailedTransaction,

@@ -6,7 +6,8 @@ the first statement that needs a server takes the session to its tenant's pool, 
 ahead of it.
 
 Within a transaction that a server has, the tenant is settled: naming another is 25001. Batches of such a session
-are not sent before those ahead of them have been answered, since each may be for another tenant.
+are not sent before those ahead of them have been answered, since each may be for another tenant. What a server
+may be asked is for `settled.py` to say.
 """
 
 from __future__ import annotations
@@ -14,25 +15,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from proxy.client.placing import become
+from proxy.client.settled import Portal, Settled
 from proxy.errors import (
     FeatureNotSupported,
     NotAuthorized,
-    ProtocolViolation,
     QueryCanceled,
-    TenantChangeInTransaction,
     TenantChangeRefused,
     TiergateError,
     UnknownTenant,
 )
 from proxy.model import PoolMode, Tenant
 from proxy.protocol.pipeline import DROP, DROP_BIND, DROP_QUERY, EXECUTE, PARSE, Expect
-from proxy.protocol.statements import Statement
-from proxy.protocol.tenancy import Block, Tenancy, nobody
-from proxy.sql import constants
-from proxy.sql.opening import Step, Verb, concerns_session_only, ends_block, ends_block_early, goes_back_to
+from proxy.protocol.tenancy import Block, nobody
+from proxy.sql.opening import (
+    Step,
+    Verb,
+)
 from proxy.sql.verdict import PLAIN
-from proxy.wire import decode, encode
-from proxy.wire.decode import bind_names
+from proxy.wire import encode
 
 if TYPE_CHECKING:
     from proxy.client.linking import Linking
@@ -41,49 +41,26 @@ if TYPE_CHECKING:
 
 _CRUCIAL_PARSE = Expect(PARSE, DROP, crucial=True)
 _CRUCIAL_EXECUTE = Expect(EXECUTE, DROP, crucial=True)
-# Of the value's parameter, where it is said: other types may take a text for another. (Its number is 1.)
-_TEXT_OIDS = frozenset(oid.to_bytes(4, "big") for oid in (0, 25, 1043)) | {b""}
 
 
-class Portal:
-    """A step that is bound; `spent` once it has been executed."""
-
-    __slots__ = ("binary", "local", "spent", "step", "value")
-
-    def __init__(self, step: Step, value: str | None, local: bool, binary: bool) -> None:
-        self.step, self.value, self.local, self.binary = step, value, local, binary
-        self.spent = False
-
-
-class Choice:
-    """`tenancy` says for whom the session speaks. `refusal` and its kin are asked about what a server is to get."""
+class Choice(Settled):
+    """`tenancy` says for whom the session speaks; `turn` takes it to where that tenant is served."""
 
     __slots__ = (
         "_cancelled",
-        "_ends",
         "_error_before",
-        "_over",
         "_portals",
-        "_reset",
         "_served",
-        "_session",
         "_stale",
         "batch",
         "calm",
-        "tenancy",
-        "working",
     )
 
     def __init__(self, session: Linking, home: Tenant) -> None:
-        self._session = session
-        self.tenancy = Tenancy(home)
+        super().__init__(session, home)
         self.calm = False
         self.batch = False  # part of the batch at hand has been answered here
-        self.working = False  # what a server has of the transaction is more than statements prepared
         self._portals: dict[bytes, Portal] = {}
-        self._ends: set[bytes] = set()  # portals on the server that end the transaction
-        self._over = False  # one of them has been executed
-        self._reset = False  # a RESET ALL has gone to the server, to whom the tenant is still another
         self._error_before = b""
         self._stale = False  # the registry has changed
         self._served = False  # a server has what was asked since the last transaction
@@ -230,7 +207,7 @@ class Choice:
         if not self._served:
             return
         tenancy = self.tenancy
-        self._served = self._over = self._reset = False
+        self._served = self._reset = False
         self._ends.clear()
         # A block that is held back by now is not what has ended: the end of a COPY that failed came before it.
         if tenancy.open and tenancy.block not in (Block.HELD, Block.FAILED):
@@ -249,132 +226,16 @@ class Choice:
         self._attend()
 
     def discarded(self) -> None:
-        """A DISCARD ALL is done."""
+        """A DISCARD ALL is done; what follows in its batch would still be another tenant's."""
+        session = self._session
         self.tenancy.go_home_now()
         self._portals.clear()
         self.calm = False
+        if session.unsynced and session.tenant is not self.tenancy.home:
+            self.over = self._served = True
+            session.look_at_texts(True)
 
     def failed(self) -> None:
         """What was asked has failed before a server had it."""
         self.tenancy.fail()
         self._portals.clear()
-
-    def none_chosen(self) -> TiergateError:
-        guc = self._session.plane.options.tenant_guc
-        return TenantChangeRefused(
-            "no tenant has been chosen", hint=f"Choose one: SET {guc} = 'NAME', or name it when connecting."
-        )
-
-    # --- what a server is asked ----------------------------------------------------------------------
-
-    def refusal(self, text: bytes) -> TiergateError | None:
-        """Of any text, where texts are looked at."""
-        if self._over:
-            return TenantChangeInTransaction(
-                "the transaction of another tenant has ended within this batch", hint="Send a Sync behind it."
-            )
-        if not self._session.tenant.name and not concerns_session_only(text):
-            return self.none_chosen()
-        if self.tenancy.before:
-            back = goes_back_to(text)
-            if back is None or not self.tenancy.before.isdisjoint(back):
-                return TenantChangeInTransaction(
-                    "the tenant of this transaction was chosen behind that savepoint",
-                    hint="Choose it before the first savepoint, or roll back the transaction.",
-                )
-        if self.tenancy.returns and ends_block_early(text):
-            return TenantChangeInTransaction(
-                "the session's tenant changes with the end of this transaction, which must be the last statement",
-                hint="Send what follows by itself.",
-            )
-        if self._reset and not ends_block(text):
-            return TenantChangeInTransaction(
-                "the tenant cannot be changed within a transaction, as RESET ALL would",
-                hint="End the transaction first.",
-            )
-        return None
-
-    def step(self, text: bytes) -> Step | None:
-        """What the text is, if that is one step and no more."""
-        opening = self._session.plane.openings.of(text)
-        return opening.sole if opening is not None else None
-
-    def naming(self, text: bytes) -> TiergateError | None:
-        """Of a text that touches the tenant's parameter."""
-        step = self.step(text)
-        later = step is not None and (step.value_from or step.local_from)  # what it is bound to will show
-        if (
-            step is None
-            or step.verb is not Verb.NAME
-            or step.cast
-            or (later and not self._session.maps_statements)
-        ):
-            guc = self._session.plane.options.tenant_guc
-            return TenantChangeRefused(
-                f'parameter "{guc}" cannot be changed in this way: it names the tenant of this session',
-                hint=f"SET {guc}, or SELECT set_config('{guc}', ...), by itself.",
-            )
-        if later:
-            return None
-        return self._naming(step.value, step.local)
-
-    def _naming(self, value: str | None, local: bool) -> TiergateError | None:
-        tenancy = self.tenancy
-        now = self._session.tenant
-        same = (
-            value == now.name and now.name.isascii()
-        )  # which others are the same depends on the client encoding
-        if same and (local or tenancy.own is now is tenancy.lasting):
-            return None
-        return TenantChangeInTransaction(
-            "the tenant cannot be changed within a transaction",
-            hint="Choose it before the transaction's first statement.",
-        )
-
-    def binding(self, statement: Statement, name: bytes, frame: bytes, whole: bool) -> TiergateError | None:
-        """Of a Bind of a statement."""
-        session = self._session
-        portal, _, at = bind_names(frame[5:])
-        self.working = True
-        self._ends.discard(portal)
-        if session.strict:
-            refused = self.refusal(statement.text)
-            if refused is not None:
-                return refused
-            if self.tenancy.returns and ends_block(statement.text):
-                self._ends.add(portal)
-        if not statement.verdict.touches_tenant(session.plane.options.tenant_guc):
-            return None
-        step = self.step(statement.text)
-        if step is None or step.cast or not whole:
-            return self.naming(b"")
-        if step.value_from and statement.oids[2:6] not in _TEXT_OIDS:
-            return self.naming(b"")
-        try:
-            found = bound(step, name, frame[5:], at)
-        except TiergateError as error:
-            return error
-        return self._naming(found.value, found.local)
-
-    def executing(self, portal: bytes) -> None:
-        self._over = self._over or portal in self._ends
-
-
-def bound(step: Step, name: bytes, body: bytes, at: int) -> Portal:
-    """The portal that a Bind makes. Raises ProtocolViolation and what else PostgreSQL says."""
-    values, formats, results = decode.bind_values(body, at)
-    needs = max(step.value_from, step.local_from)
-    if len(values) != needs:
-        raise ProtocolViolation(
-            f"bind message supplies {len(values)} parameters, but prepared statement "
-            f'"{name.decode("utf-8", "replace")}" requires {needs}'
-        )
-    value, local = step.value, step.local
-    if step.value_from:
-        raw = values[step.value_from - 1]
-        value = None if raw is None else raw.decode("utf-8", "surrogateescape")
-    if step.local_from:
-        flag = values[step.local_from - 1]
-        binary = formats[step.local_from - 1] == 1
-        local = flag == b"\1" if binary else constants.says_true((flag or b"").decode("latin-1"))
-    return Portal(step, value, local, bool(results and results[0] == 1))

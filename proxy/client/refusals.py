@@ -11,8 +11,8 @@ from proxy.sql.verdict import PLAIN, Verdict, begins
 from proxy.sql.watch import DROPPED, Watch
 
 if TYPE_CHECKING:
-    from proxy.client.choosing import Choice
     from proxy.client.conversation import Conversation
+    from proxy.client.settled import Settled
 
 # Sent in place of a statement that a rule refuses: the server fails it in its place in the batch and in
 # the transaction, and its error is replaced by ours.
@@ -22,7 +22,7 @@ _STATEMENT_MODE = PoolMode.STATEMENT
 
 
 def refusal(session: Conversation, text: bytes, verdict: Verdict) -> TiergateError | None:
-    chooser: Choice | None = session.chooser
+    chooser: Settled | None = session.chooser
     if session.strict:
         if session.mode is _STATEMENT_MODE and begins(text):
             return FeatureNotSupported("transaction blocks not allowed in statement pooling mode")
@@ -38,10 +38,14 @@ def refusal(session: Conversation, text: bytes, verdict: Verdict) -> TiergateErr
 
 
 def _tenant_change(session: Conversation, text: bytes, verdict: Verdict) -> TiergateError | None:
-    chooser: Choice | None = session.chooser
+    chooser: Settled | None = session.chooser
     guc = session.plane.options.tenant_guc
     if chooser is not None and verdict.touches_tenant(guc):
         return chooser.naming(text)
+    if chooser is not None and verdict.resets_all and verdict.statements > 1:
+        refused = chooser.resetting(text)
+        if refused is not None:
+            return refused
     if session.registry.lives_alone(session.pool.cluster):
         return None
     if verdict.touches_tenant(guc):

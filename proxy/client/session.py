@@ -142,8 +142,10 @@ class Session(Linking):
                 return
             waits = self.answers_first
             if chooser is not None:
-                # Each batch may be for another tenant.
-                waits = waits or not (self.unsynced or self.entering)
+                if not self.unsynced:
+                    # Each batch may be for another tenant.
+                    chooser.over = False
+                    waits = waits or not self.entering
                 self.entering = False
             if waits and self._must_wait(server, kind):
                 out.append(scanner.data[sent:start])

@@ -138,6 +138,20 @@ def goes_back_to(text: bytes) -> frozenset[str] | None:
     )
 
 
+def resets_early(text: bytes) -> bool:
+    """Behind a RESET ALL stands what does not concern the session only. If in doubt it does."""
+    try:
+        statements = _in_both_readings(text)
+    except tree.Unreadable:
+        return True
+    reset = False
+    for kind, fields, _, _ in statements:
+        if reset and not _of_session(kind, fields):
+            return True
+        reset = reset or fields.get("kind") == "VAR_RESET_ALL"
+    return False
+
+
 def _enders(text: bytes) -> int:
     if not _ENDS(text):
         return 0

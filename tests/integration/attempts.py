@@ -494,6 +494,12 @@ SERVICES = {
         by="25001: the tenant cannot be changed within a transaction, as RESET ALL",
     ),
     "RESET ALL": refused(SERVICE, "RESET ALL", by="42501: no tenant has been chosen"),
+    "RESET ALL ahead in the text": refused(
+        SERVICE, "SET app.tenant_id = 'free_1'", "RESET ALL; " + READ, by="42501: no tenant has been chosen"
+    ),
+    "DISCARD ALL ahead in a batch": refused(
+        SERVICE, "SET app.tenant_id = 'free_1'", batch("DISCARD ALL", READ), by="25001: the transaction of another tenant"
+    ),
     "DISCARD ALL": refused(SERVICE, "DISCARD ALL", by="42501: no tenant has been chosen"),
     "a text that is not parsed": refused(SERVICE, padded(SET, LONG), by="42501: parameter"),
     "a text that is not held": refused(SERVICE, padded(SET, HUGE), by=TOO_LONG),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,6 +26,7 @@ from tests.rawclient import (
     rows,
     sqlstates,
 )
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from proxy.cli.embedded import EmbeddedServer
@@ -316,6 +318,40 @@ def test_nothing_runs_behind_a_reset_of_the_tenant_within_its_transaction(proxy:
                 assert sqlstates(client.query(WHO)) == ["25001"]
             client.query(end)
             assert tenant_of(client) == tenant
+
+
+@pytest.mark.parametrize("home", ["std_1", ""])
+def test_what_follows_a_reset_in_one_text_or_batch_is_not_run_for_the_tenant_before(
+    start_proxy: StartProxy, all_tiers: Tables, home: str
+) -> None:
+    client = start_proxy(service(all_tiers), default_tenant=home).raw("app")
+    told = "25001" if home else "42501"
+    for text in (f"RESET ALL; {WHO}", f"{WHO}; RESET ALL; {WHO}", f"RESET ALL; COMMIT; {WHO}"):
+        client.checked(client.query(S2))
+        assert sqlstates(client.query(text)) == [told]
+        assert tenant_of(client) == "std_2"
+    client.checked(client.query("BEGIN"))
+    assert tenant_of(client) == "std_2"
+    assert sqlstates(client.query(f"RESET ALL; {WHO}")) == [told]
+    client.query("ROLLBACK")
+    assert tenant_of(client) == "std_2"
+    client.checked(client.query("RESET ALL; SET DateStyle = 'German'; SELECT pg_advisory_unlock_all()"))
+    assert client.value("SHOW DateStyle") == "German, DMY"
+    client.checked(client.query(S2))
+    frames = client.ask(ask("DISCARD ALL") + ask(WHO) + SYNC)
+    assert (kinds(frames).count("C"), sqlstates(frames)) == (1, ["25001"])
+    assert sqlstates(client.query(WHO)) == ([] if home else ["42501"])
+
+
+def test_a_session_goes_on_behind_a_batch_that_failed_ahead_of_its_end(proxy: Proxy) -> None:
+    client = proxy.raw("app")
+    client.checked(client.query(S2))
+    batch = b"".join(ask(text) for text in ("BEGIN", L1, WHO, "SELECT 1/0", "COMMIT"))
+    assert sqlstates(client.ask(batch + SYNC)) == ["22012"]
+    for step in (ask(WHO) + SYNC, query(WHO)):
+        assert sqlstates(client.ask(step)) == ["25P02"]
+    client.checked(client.query("ROLLBACK"))
+    assert tenant_of(client) == "std_2"
 
 
 def test_the_same_tenant_may_be_named_within_its_transaction(proxy: Proxy) -> None:
@@ -679,3 +715,26 @@ def test_what_it_has_set_follows_it_to_its_tenants_and_nobody_else(proxy: Proxy)
         client.send(b"".join(q("SET work_mem = '5MB'", S2, values, "SET lock_timeout = '2s'", enterprise)))
         client.close()
         assert other.rows(values) == [before]
+
+
+def test_in_session_mode_a_tenant_is_chosen_during_a_pause(
+    start_proxy: StartProxy, all_tiers: Tables
+) -> None:
+    """PAUSE waits for who has a connection to leave; so long these work."""
+    proxy = start_proxy(service(all_tiers, "session", 2), default_tenant="std_1")
+    client = proxy.raw("app")
+    assert tenant_of(client) == "std_1"
+    pause = threading.Thread(target=proxy.console, args=("PAUSE",))
+    pause.start()
+    wait_until(lambda: any(row["paused"] == "1" for row in proxy.console("SHOW DATABASES")))
+    for name, tenant in ((S2, "std_2"), (S1, "std_1")):
+        client.checked(client.query(name))
+        assert tenant_of(client) == tenant
+    assert pause.is_alive()
+    client.close()
+    pause.join(10)
+    assert not pause.is_alive()
+    proxy.console("RESUME")
+    client = proxy.raw("app")
+    client.checked(client.query(S2))
+    assert tenant_of(client) == "std_2"

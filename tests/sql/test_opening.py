@@ -14,6 +14,7 @@ from proxy.sql.opening import (
     ends_block_early,
     goes_back_to,
     opening,
+    resets_early,
 )
 from tests.examples import examples
 
@@ -206,6 +207,23 @@ def test_no_step_is_overlooked(space: str, word: str) -> None:
 )
 def test_ends_of_blocks(text: str, ends: bool, early: bool) -> None:
     assert (ends_block(text.encode()), ends_block_early(text.encode())) == (ends, early)
+
+
+@pytest.mark.parametrize(
+    ("text", "early"),
+    [
+        ("RESET ALL", False),
+        ("SELECT * FROM t; RESET ALL;", False),
+        ("RESET ALL; SHOW x; SET y = 1; SELECT pg_advisory_unlock_all()", False),
+        ("RESET ALL; SELECT * FROM t", True),
+        ("SELECT 1; RESET ALL; SELECT 1; SELECT f()", True),
+        ("RESET x; SELECT * FROM t", False),
+        ("RESET ALL; SELECT FROM FROM", True),  # if in doubt
+        ("SELECT 'a\\''; RESET ALL; SELECT f(); --'", True),
+    ],
+)
+def test_what_stands_behind_a_reset(text: str, early: bool) -> None:
+    assert resets_early(text.encode()) is early
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,185 @@
+"""What a session that may choose its tenant may ask of a server, which has its transaction for one tenant only.
+
+Texts are looked at where the tenant may change with the transaction's end, or where none has been chosen.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from proxy.errors import ProtocolViolation, TenantChangeInTransaction, TenantChangeRefused, TiergateError
+from proxy.model import Tenant
+from proxy.protocol.statements import Statement
+from proxy.protocol.tenancy import Tenancy
+from proxy.sql import constants
+from proxy.sql.opening import (
+    Step,
+    Verb,
+    concerns_session_only,
+    ends_block,
+    ends_block_early,
+    goes_back_to,
+    resets_early,
+)
+from proxy.wire import decode
+from proxy.wire.decode import bind_names
+
+if TYPE_CHECKING:
+    from proxy.client.linking import Linking
+
+# Of the value's parameter, where it is said: other types may take a text for another. (Its number is 1.)
+_TEXT_OIDS = frozenset(oid.to_bytes(4, "big") for oid in (0, 25, 1043)) | {b""}
+
+
+class Portal:
+    """A step that is bound; `spent` once it has been executed."""
+
+    __slots__ = ("binary", "local", "spent", "step", "value")
+
+    def __init__(self, step: Step, value: str | None, local: bool, binary: bool) -> None:
+        self.step, self.value, self.local, self.binary = step, value, local, binary
+        self.spent = False
+
+
+class Settled:
+    """`tenancy` says for whom the session speaks."""
+
+    __slots__ = ("_ends", "_reset", "_session", "over", "tenancy", "working")
+
+    def __init__(self, session: Linking, home: Tenant) -> None:
+        self._session = session
+        self.tenancy = Tenancy(home)
+        self.working = False  # what a server has of the transaction is more than statements prepared
+        self._ends: set[bytes] = set()  # portals on the server that end the transaction
+        self.over = False  # one of them has been executed in this batch
+        self._reset = False  # a RESET ALL has gone to the server, to whom the tenant is still another
+
+    def none_chosen(self) -> TiergateError:
+        guc = self._session.plane.options.tenant_guc
+        return TenantChangeRefused(
+            "no tenant has been chosen", hint=f"Choose one: SET {guc} = 'NAME', or name it when connecting."
+        )
+
+    def refusal(self, text: bytes) -> TiergateError | None:
+        """Of any text, where texts are looked at."""
+        if self.over and self._session.unsynced:
+            return TenantChangeInTransaction(
+                "the transaction of another tenant has ended within this batch", hint="Send a Sync behind it."
+            )
+        if not self._session.tenant.name and not concerns_session_only(text):
+            return self.none_chosen()
+        if self.tenancy.before:
+            back = goes_back_to(text)
+            if back is None or not self.tenancy.before.isdisjoint(back):
+                return TenantChangeInTransaction(
+                    "the tenant of this transaction was chosen behind that savepoint",
+                    hint="Choose it before the first savepoint, or roll back the transaction.",
+                )
+        if self.tenancy.returns and ends_block_early(text):
+            return TenantChangeInTransaction(
+                "the session's tenant changes with the end of this transaction, which must be the last statement",
+                hint="Send what follows by itself.",
+            )
+        if self._reset and not ends_block(text):
+            return TenantChangeInTransaction(
+                "the tenant cannot be changed within a transaction, as RESET ALL would",
+                hint="End the transaction first.",
+            )
+        return None
+
+    def step(self, text: bytes) -> Step | None:
+        """What the text is, if that is one step and no more."""
+        opening = self._session.plane.openings.of(text)
+        return opening.sole if opening is not None else None
+
+    def naming(self, text: bytes) -> TiergateError | None:
+        """Of a text that touches the tenant's parameter."""
+        step = self.step(text)
+        later = step is not None and (step.value_from or step.local_from)  # what it is bound to will show
+        if (
+            step is None
+            or step.verb is not Verb.NAME
+            or step.cast
+            or (later and not self._session.maps_statements)
+        ):
+            guc = self._session.plane.options.tenant_guc
+            return TenantChangeRefused(
+                f'parameter "{guc}" cannot be changed in this way: it names the tenant of this session',
+                hint=f"SET {guc}, or SELECT set_config('{guc}', ...), by itself.",
+            )
+        if later:
+            return None
+        return self._naming(step.value, step.local)
+
+    def _naming(self, value: str | None, local: bool) -> TiergateError | None:
+        tenancy = self.tenancy
+        now = self._session.tenant
+        same = (
+            value == now.name and now.name.isascii()
+        )  # which others are the same depends on the client encoding
+        if same and (local or tenancy.own is now is tenancy.lasting):
+            return None
+        return TenantChangeInTransaction(
+            "the tenant cannot be changed within a transaction",
+            hint="Choose it before the transaction's first statement.",
+        )
+
+    def binding(self, statement: Statement, name: bytes, frame: bytes, whole: bool) -> TiergateError | None:
+        """Of a Bind of a statement."""
+        session = self._session
+        portal, _, at = bind_names(frame[5:])
+        self.working = True
+        self._ends.discard(portal)
+        if session.strict:
+            refused = self.refusal(statement.text)
+            if refused is not None:
+                return refused
+            if self.tenancy.returns and ends_block(statement.text):
+                self._ends.add(portal)
+        if not statement.verdict.touches_tenant(session.plane.options.tenant_guc):
+            return None
+        step = self.step(statement.text)
+        if step is None or step.cast or not whole:
+            return self.naming(b"")
+        if step.value_from and statement.oids[2:6] not in _TEXT_OIDS:
+            return self.naming(b"")
+        try:
+            found = bound(step, name, frame[5:], at)
+        except TiergateError as error:
+            return error
+        return self._naming(found.value, found.local)
+
+    def executing(self, portal: bytes) -> None:
+        self.over = self.over or portal in self._ends
+
+    def resetting(self, text: bytes) -> TiergateError | None:
+        """Of a text with a RESET ALL, behind which the session speaks for another tenant."""
+        home = self.tenancy.home
+        if self._session.tenant is home or not resets_early(text):
+            return None
+        if not home.name:
+            return self.none_chosen()
+        return TenantChangeInTransaction(
+            "the tenant cannot be changed within a transaction, as RESET ALL would",
+            hint="Send what follows RESET ALL by itself.",
+        )
+
+
+def bound(step: Step, name: bytes, body: bytes, at: int) -> Portal:
+    """The portal that a Bind makes. Raises ProtocolViolation and what else PostgreSQL says."""
+    values, formats, results = decode.bind_values(body, at)
+    needs = max(step.value_from, step.local_from)
+    if len(values) != needs:
+        raise ProtocolViolation(
+            f"bind message supplies {len(values)} parameters, but prepared statement "
+            f'"{name.decode("utf-8", "replace")}" requires {needs}'
+        )
+    value, local = step.value, step.local
+    if step.value_from:
+        raw = values[step.value_from - 1]
+        value = None if raw is None else raw.decode("utf-8", "surrogateescape")
+    if step.local_from:
+        flag = values[step.local_from - 1]
+        binary = formats[step.local_from - 1] == 1
+        local = flag == b"\1" if binary else constants.says_true((flag or b"").decode("latin-1"))
+    return Portal(step, value, local, bool(results and results[0] == 1))
