@@ -23,6 +23,7 @@ ENV PATH=/opt/tiergate/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     TIERGATE_LISTEN_ADDR=* \
     TIERGATE_HTTP_ADDR=0.0.0.0:9187 \
+    TIERGATE_HTTP_INSECURE=true \
     TIERGATE_LOG_FORMAT=json
 # By number, so that Kubernetes can see that it is not root.
 USER 10001:10001

@@ -131,6 +131,10 @@ class InvalidParameter(ClientError):
     sqlstate = "22023"
 
 
+class NoSuchName(InvalidParameter):
+    """A tenant, cluster, user or client that is not there."""
+
+
 class LoginTimeout(ClientError):
     sqlstate = "08006"
 

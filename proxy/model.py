@@ -223,6 +223,25 @@ class User:
         return bool(tenant.id) and tenant.id in self.tenants
 
 
+class ApiRole(Enum):
+    """What the bearer of an API token is: each of the first three may all that the one before it may."""
+
+    VIEWER = "viewer"
+    OPERATOR = "operator"
+    ADMIN = "admin"
+    TENANT_ADMIN = "tenant-admin"  # of one tenant, whose affairs alone it may see
+
+
+@dataclass(frozen=True, slots=True)
+class ApiToken:
+    """Who may use the HTTP API: what is kept is a hash of the token. `tenant` is a name or an id."""
+
+    name: str
+    hash: str = field(repr=False)
+    role: ApiRole
+    tenant: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class ServerOptions:
     """How server connections are made, kept and reset. Times in seconds; 0 is off."""

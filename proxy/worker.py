@@ -142,9 +142,10 @@ class Worker:
             )  # fmt: skip
             self._listeners.append(listen.Listener(loop, sock, self._acceptor.accept))
         if process.http is not None:
-            from proxy.control.api import Http  # a worker among others has no use for its libraries
+            from proxy.control.api import Desk, Http  # a worker among others has no use for its libraries
 
-            self.http = Http(self.local)
+            desk = Desk(self.local, lambda: self.settings.api_tokens, lambda: self.settings.directory)
+            self.http = Http(desk, process.http_tls_cert_file, process.http_tls_key_file)
             await self.http.start(*process.http)
 
     @property
@@ -221,6 +222,8 @@ class Worker:
 
     def apply(self, fresh: Settings) -> list[str]:
         server_tls, client_tls = certificates(fresh)  # what cannot be used changes nothing
+        if self.http is not None:
+            self.http.reload()
         needing = settings.restart_needed(self.settings, fresh)
         self.settings = fresh
         self.registry.replace(fresh.directory, fresh.client)

@@ -20,6 +20,8 @@ tenants = typer.Typer(help="The tenants of a configuration file.", no_args_is_he
 main.add_typer(tenants, name="tenants")
 sql = typer.Typer(help="The SQL kit that seals tenants, in the databases.", no_args_is_help=True)
 main.add_typer(sql, name="sql")
+token = typer.Typer(help="Tokens for the HTTP API.", no_args_is_help=True)
+main.add_typer(token, name="token")
 
 Config = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="The TOML configuration.")]
 Json = Annotated[bool, typer.Option("--json", help="JSON for programs instead of a table.")]
@@ -172,6 +174,20 @@ def rotate_key(
     from proxy.cli.sql import Where, run_rotate
 
     raise typer.Exit(run_rotate(Where(config, cluster, dsn, user), at_once=now))
+
+
+@token.command("new")
+def new_token(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What the log calls its bearer.")] = "NAME",
+    role: Annotated[
+        str, typer.Option(metavar="ROLE", help="viewer, operator, admin or tenant-admin.")
+    ] = "viewer",
+    tenant: Annotated[str, typer.Option(metavar="TENANT", help="Whose administrator: a name or an id.")] = "",
+) -> None:
+    """Print a new token (standard output) and the table with its hash for the configuration (standard error)."""
+    from proxy.cli.token import run_new
+
+    raise typer.Exit(run_new(name, role, tenant))
 
 
 @main.command()

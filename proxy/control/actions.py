@@ -14,7 +14,7 @@ from proxy.control import views
 from proxy.control.counts import Counts
 from proxy.control.fleet import Result
 from proxy.control.views import View
-from proxy.errors import InvalidParameter, ShuttingDown
+from proxy.errors import InvalidParameter, NoSuchName, ShuttingDown
 from proxy.registry.memory import Kind
 
 Named = tuple[Kind, str]  # what a name has meant
@@ -36,7 +36,7 @@ class Operations(Protocol):
 
 def _known_cluster(plane: Plane, name: str) -> None:
     if plane.registry.cluster(name) is None:
-        raise InvalidParameter(f'cluster "{name}" does not exist')
+        raise NoSuchName(f'cluster "{name}" does not exist')
 
 
 async def pause(plane: Plane, cluster: str) -> None:
@@ -95,7 +95,7 @@ def kill_client(plane: Plane, which: str) -> None:
         if which in (f"{id(relay):#x}", str(id(relay))):
             relay.close()
             return
-    raise InvalidParameter(f"no client {which}")
+    raise NoSuchName(f"no client {which}")
 
 
 def _kind(plane: Plane, name: str, kind: str = "") -> Named:
@@ -104,7 +104,7 @@ def _kind(plane: Plane, name: str, kind: str = "") -> Named:
     if tenant is not None:
         return "tenant", tenant.name
     if kind == "tenant":
-        raise InvalidParameter(f'tenant "{name}" does not exist')
+        raise NoSuchName(f'tenant "{name}" does not exist')
     _known_cluster(plane, name)
     return "cluster", name
 

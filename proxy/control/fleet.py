@@ -15,7 +15,7 @@ from proxy.control import counts as counting
 from proxy.control import merging
 from proxy.control.counts import Counts
 from proxy.control.views import View
-from proxy.errors import InvalidParameter, TiergateError
+from proxy.errors import NoSuchName, TiergateError
 from proxy.net.channel import Channel, ChannelLost, Fields, Handler, NoAnswer
 
 Result = int | list[str] | None
@@ -239,7 +239,7 @@ class Fleet:
         number, which = merging.whose(which)
         members = {n: member for n, member in self._members().items() if number in (0, n)}
         if not members:
-            raise InvalidParameter(f"no client {which}")
+            raise NoSuchName(f"no client {which}")
         await self._all(lambda member: member.act("kill_client", which), of=members)
         return None
 

@@ -13,8 +13,7 @@ from typing import Any
 
 from proxy.errors import ConfigError
 from proxy.model import UNLIMITED, ClientOptions, Limits, ServerOptions
-from proxy.routing import addresses
-from proxy.settings import directory
+from proxy.settings import api, directory
 from proxy.settings.keys import PEER, PROXY, PROXY_TABLE, TABLES, Home
 from proxy.settings.options import ProcessSettings, Settings, TlsSettings
 from proxy.settings.reader import Reader, dotted, suggestion
@@ -72,8 +71,9 @@ def _parse(text: str, path: str, environ: Mapping[str, str], overrides: Mapping[
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: is not TOML: {error}") from None
     reader = Reader(path, environ)
-    for key in sorted(document.keys() - TABLES.keys() - {"proxy", "peers"}):
-        reader.problem(dotted(key), "", "unknown table" + suggestion(key, ["proxy", "peers", *TABLES]))
+    for key in sorted(document.keys() - {"proxy", "peers", api.TABLE, *TABLES}):
+        known = ["proxy", "peers", api.TABLE, *TABLES]
+        reader.problem(dotted(key), "", "unknown table" + suggestion(key, known))
     said = reader.read(document.get("proxy", {}), PROXY_TABLE, "proxy")
     _override(reader, said, environ, overrides)
     tls = TlsSettings(**_of(said, "tls"))
@@ -87,10 +87,12 @@ def _parse(text: str, path: str, environ: Mapping[str, str], overrides: Mapping[
     )
     people = directory.build(reader, document, server, client)
     _check_process(reader, process)
+    process = api.check_http(reader, process)
+    tokens = api.read_tokens(reader, document)
     tls = _check_tls(reader, tls, client.auth_type, [u.auth_type for u in people.users.values()])
     if reader.problems:
         raise ConfigError("\n".join(reader.problems))
-    return Settings(path, server, client, people, process, tls, MappingProxyType(reader.unused))
+    return Settings(path, server, client, people, process, tls, MappingProxyType(reader.unused), tokens)
 
 
 def _override(
@@ -142,12 +144,6 @@ def _check_process(reader: Reader, process: ProcessSettings) -> None:
         reader.problem("proxy", "redis_url", "Redis is not supported yet; leave it empty")
     if process.registry_dsn:
         reader.problem("proxy", "registry_dsn", "a registry database is not supported yet; leave it empty")
-    try:
-        _ = process.http
-    except ValueError:
-        reader.problem(
-            "proxy", "http_addr", f'must be {addresses.EXAMPLE}, or empty for none, not "{process.http_addr}"'
-        )
     if not process.listen_port and not process.unix_socket_dir:
         reader.problem("proxy", "listen_port", "is 0 and unix_socket_dir is empty: nothing would listen")
 

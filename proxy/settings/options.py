@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Literal
 
-from proxy.model import ClientOptions, Directory, ServerOptions, TlsOptions
+from proxy.model import ApiToken, ClientOptions, Directory, ServerOptions, TlsOptions
 from proxy.routing import addresses
 
 
@@ -24,6 +24,9 @@ class ProcessSettings:
     unix_socket_dir: str = ""
     unix_socket_mode: int = 0o777
     http_addr: str = "127.0.0.1:9187"
+    http_tls_cert_file: str = ""
+    http_tls_key_file: str = ""
+    http_insecure: bool = False
     workers: int = 1
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -78,3 +81,4 @@ class Settings:
     process: ProcessSettings
     tls: TlsSettings
     unused: Mapping[str, object]
+    api_tokens: Mapping[str, ApiToken]

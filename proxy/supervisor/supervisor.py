@@ -12,7 +12,7 @@ from typing import Any
 
 from proxy import BUILD, __version__, log, settings
 from proxy.control import fleet, views
-from proxy.control.api import Http, listening
+from proxy.control.api import Desk, Http, listening
 from proxy.control.fleet import Fleet, Result
 from proxy.control.views import View, WorkerRow
 from proxy.errors import ConfigError, InvalidParameter, TiergateError
@@ -104,7 +104,9 @@ class Supervisor:
         elif where is not None:
             self._http_sock = listening(*where)
         if self._http_sock is not None:
-            self.http = Http(self.fleet)
+            process = self.settings.process
+            desk = Desk(self.fleet, lambda: self.settings.api_tokens, lambda: self.settings.directory)
+            self.http = Http(desk, process.http_tls_cert_file, process.http_tls_key_file)
             await self.http.serve(self._http_sock.dup())
 
     async def _take_over(self, before: Heritage) -> None:
@@ -229,6 +231,8 @@ class Supervisor:
     async def _apply(self, text: str, overrides: dict[str, str]) -> list[str]:
         fresh = settings.parse(text, self.settings.path, os.environ, overrides)
         certificates(fresh)
+        if self.http is not None:
+            self.http.reload()
         needing = settings.restart_needed(self.settings, fresh)
         self.settings, self._text, self.overrides = fresh, text, overrides
         log.configure(fresh.process.log_format, fresh.process.log_level)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import uvicorn
 
 from proxy.control.api.app import make_app
-from proxy.control.fleet import Control
+from proxy.control.api.desk import Desk
 from proxy.errors import ConfigError
 
 
@@ -35,8 +35,13 @@ def listening(host: str, port: int) -> socket.socket:
 
 
 class Http:
-    def __init__(self, control: Control) -> None:
-        self._control = control
+    """`certificate` and key are files for TLS, or empty."""
+
+    def __init__(self, desk: Desk, certificate: str = "", key: str = "") -> None:
+        self._desk = desk
+        self._certificate = certificate
+        self._key = key
+        self._config: uvicorn.Config | None = None
         self._server: _Guest | None = None
         self._task: asyncio.Task[None] | None = None
         self.port = 0
@@ -49,13 +54,27 @@ class Http:
         """The same on a socket that listens already, which it closes at its end."""
         self.port = sock.getsockname()[1]
         config = uvicorn.Config(
-            make_app(self._control), log_config=None, access_log=False, lifespan="off", ws="none",
-            timeout_graceful_shutdown=1,
+            make_app(self._desk), log_config=None, access_log=False, lifespan="off", ws="none",
+            timeout_graceful_shutdown=1, ssl_certfile=self._certificate or None, ssl_keyfile=self._key or None,
         )  # fmt: skip
+        try:
+            config.load()
+        except (OSError, ValueError) as error:
+            sock.close()
+            raise ConfigError(f"cannot use {self._certificate} (http_tls_cert_file): {error}") from None
+        self._config = config
         self._server = _Guest(config)
         self._task = asyncio.get_running_loop().create_task(self._server.serve(sockets=[sock]))
         while not self._server.started and not self._task.done():
             await asyncio.sleep(0.005)
+
+    def reload(self) -> None:
+        """A certificate that was renewed is for those who come from now on. Raises ConfigError."""
+        if self._config is not None and self._config.ssl is not None:
+            try:
+                self._config.ssl.load_cert_chain(self._certificate, self._key)
+            except (OSError, ValueError) as error:
+                raise ConfigError(f"cannot use {self._certificate} (http_tls_cert_file): {error}") from None
 
     async def stop(self) -> None:
         if self._server is None or self._task is None:

@@ -7,7 +7,7 @@ from time import monotonic
 
 from proxy.client.plane import Plane
 from proxy.control.views.view import Value, View
-from proxy.errors import InvalidParameter
+from proxy.errors import InvalidParameter, NoSuchName
 from proxy.model import Limits, Role
 from proxy.routing.route import explain
 from proxy.sql.policy import Rules
@@ -134,10 +134,10 @@ def route(plane: Plane, tenant_name: str, user_name: str = "", database: str = "
     registry = plane.registry
     tenant = registry.known(tenant_name)
     if tenant is None:
-        raise InvalidParameter(f'tenant "{tenant_name}" does not exist')
+        raise NoSuchName(f'tenant "{tenant_name}" does not exist')
     user = registry.user(user_name) if user_name else None
     if user_name and user is None:
-        raise InvalidParameter(f'user "{user_name}" does not exist')
+        raise NoSuchName(f'user "{user_name}" does not exist')
     tier, cluster = registry.tier(tenant.tier), registry.cluster(tenant.cluster)
     if tier is None or cluster is None:
         raise InvalidParameter(f'tenant "{tenant_name}" has no tier or no cluster')

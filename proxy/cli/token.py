@@ -1,0 +1,29 @@
+"""`tiergate token new`: a token for the HTTP API, and what the configuration keeps of it."""
+
+from __future__ import annotations
+
+import typer
+
+from proxy.auth import token
+from proxy.cli.problems import complain
+from proxy.errors import ConfigError
+from proxy.model import ApiRole
+from proxy.settings.reader import dotted, shown
+
+
+def run_new(name: str, role: str, tenant: str) -> int:
+    """The token goes to standard output, alone; the table for the file, without it, to standard error."""
+    known = [kind.value for kind in ApiRole]
+    if role not in known:
+        complain(ConfigError(f'--role must be one of {", ".join(known)}, not "{role}"'))
+        return 2
+    if (role == ApiRole.TENANT_ADMIN.value) != bool(tenant):
+        complain(ConfigError("--tenant is for the role tenant-admin, which needs it"))
+        return 2
+    made = token.new()
+    table = [f"[{dotted('api_token', name)}]", f'hash = "{token.hashed(made)}"', f'role = "{role}"']
+    if tenant:
+        table.append(f"tenant = {shown(tenant)}")
+    typer.echo("\n".join(table), err=True)
+    typer.echo(made)
+    return 0

@@ -1,0 +1,25 @@
+"""What the routes work with: all that the process which hosts them gives to its HTTP face."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import cast
+
+from fastapi import Request
+
+from proxy.control.fleet import Control
+from proxy.model import ApiToken, Directory
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """`tokens` and `directory` are asked for anew at every request: a reload changes them."""
+
+    control: Control
+    tokens: Callable[[], Mapping[str, ApiToken]]
+    directory: Callable[[], Directory]
+
+
+def desk(request: Request) -> Desk:
+    return cast(Desk, request.app.state.desk)
