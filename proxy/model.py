@@ -77,7 +77,8 @@ class Limits:
     max_client_connections: int | None = None
     max_queue: int | None = None  # transactions that may wait at once
     max_qps: float | None = None
-    burst: int | None = None
+    burst: int | None = None  # queries at once; 0: what max_qps is in a second
+    rate_wait: float | None = None  # for what is over the rate, before it is refused
     query_timeout: float | None = None
     transaction_timeout: float | None = None
     idle_transaction_timeout: float | None = None
@@ -96,6 +97,7 @@ UNLIMITED = Limits(
     max_queue=0,
     max_qps=0.0,
     burst=0,
+    rate_wait=0.0,
     query_timeout=0.0,
     transaction_timeout=0.0,
     idle_transaction_timeout=0.0,

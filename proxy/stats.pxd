@@ -8,8 +8,8 @@ cdef class Histogram:
     cpdef object add(self, double seconds)
 
 cdef class TenantStats:
-    cdef public long long queries, transactions, waits
-    cdef public double wait_seconds
+    cdef public long long queries, refused_rate, throttled, transactions, waits
+    cdef public double throttled_seconds, wait_seconds
     cdef public Histogram durations
     cdef public dict errors
 

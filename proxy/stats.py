@@ -37,15 +37,23 @@ class Histogram:
 
 
 class TenantStats:
-    """What one tenant has done since the process started. Queries are counted at each ReadyForQuery."""
+    """What one tenant has done since the process started. Queries are counted at each ReadyForQuery.
 
-    __slots__ = ("durations", "errors", "queries", "transactions", "wait_seconds", "waits")
+    `throttled` transactions waited for the tenant's rate, `refused_rate` were refused because of it.
+    """
+
+    __slots__ = (
+        "durations", "errors", "queries", "refused_rate", "throttled", "throttled_seconds", "transactions",
+        "wait_seconds", "waits",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.queries = 0
         self.transactions = 0
         self.waits = 0
         self.wait_seconds = 0.0
+        self.throttled = self.refused_rate = 0
+        self.throttled_seconds = 0.0
         self.durations = Histogram()
         self.errors: dict[str, int] = {}
 

@@ -29,7 +29,8 @@ cdef class UserAccount:
 
 cdef class Account:
     cdef public Counter clients, servers
-    cdef public object limits, tenant
+    cdef public object gate, limits, tenant
+    cdef object _gate
     cdef public TierAccount tier
     cdef public TenantStats stats
     cdef public long waiting

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
+from proxy.admission.gate import Gate, rated
 from proxy.errors import CapReached
 from proxy.model import Limits, Tenant, Tier, User
 from proxy.stats import TenantStats
@@ -199,9 +200,9 @@ class UserAccount:
 
 
 class Account:
-    """A tenant at run time: its limits in force, its permits, its counts."""
+    """A tenant at run time: its limits in force, its permits, its counts. `gate` is None where it has no rates."""
 
-    __slots__ = ("clients", "limits", "servers", "stats", "tenant", "tier", "waiting")
+    __slots__ = ("_gate", "clients", "gate", "limits", "servers", "stats", "tenant", "tier", "waiting")
 
     def __init__(
         self, tenant: Tenant, tier: TierAccount, limits: Limits, lender: Lender | None = None
@@ -209,6 +210,8 @@ class Account:
         self.clients = Counter(f"tenant {tenant.name} max_client_connections", lender=lender)
         self.servers = Counter(f"tenant {tenant.name} max_connections", lender=lender, backed=True)
         self.stats = TenantStats()
+        self.gate: Gate | None = None
+        self._gate: Gate | None = None  # the same, or the one it had
         self.waiting = 0  # transactions in queues
         self.update(tenant, tier, limits)
 
@@ -217,6 +220,9 @@ class Account:
         self.tenant = tenant
         self.tier = tier
         self.limits = limits
+        if self._gate is None and rated(limits):
+            self._gate = Gate(tenant.name, self.stats)
+        self.gate = self._gate if self._gate is not None and self._gate.update(limits) else None
         self.clients.limit = limits.max_client_connections or 0
         self.servers.limit = limits.max_connections or 0
         self.servers.wake()

@@ -14,8 +14,8 @@ cdef class Conversation(Link):
     cdef object __weakref__
     cdef public object _counted_by, _permits
     cdef public object cancel_wanted, checked, chooser, doubts, evicting, inquiry, key, login, mode, owing, pid, rules
-    cdef public object pins, state, tenant, transport, unnamed_by, user, watch
-    cdef public bint _wanted, acquiring, answers_first, discarded, entering, evicted, gone, held_back, holding, leaving, maps_statements, opening, skipping, strict, temp_first, unsynced, write_paused
+    cdef public object pins, state, tenant, throttled, transport, unnamed_by, user, watch
+    cdef public bint _wanted, acquiring, answers_first, discarded, entering, evicted, gone, held_back, holding, leaving, maps_statements, opening, paid, skipping, strict, temp_first, unsynced, write_paused
     cdef public bytes amiss, answer
     cdef public double connected_at, idle_since
     cdef public list parked, undescribed

@@ -6,6 +6,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from proxy.admission.accounts import Account, Counter, give_all
+from proxy.admission.gate import Gate
 from proxy.client.doubts import Doubts
 from proxy.client.plane import Plane
 from proxy.client.waits import Owing
@@ -39,9 +40,9 @@ class Conversation(Link):
         "_counted_by", "_permits", "_wanted", "acquiring", "amiss", "answer", "answers_first", "by_sql",
         "cancel_wanted", "checked", "chooser", "connected_at", "described", "discarded", "doubts", "entering",
         "epoch", "evicted", "evicting", "gone", "held_back", "holding", "idle_since", "inquiry", "judge",
-        "key", "lasting", "lasting_in", "leaving", "login", "maps_statements", "mode", "opening", "owing",
+        "key", "lasting", "lasting_in", "leaving", "login", "maps_statements", "mode", "opening", "owing", "paid",
         "parked", "parked_size", "pid", "pins", "plane", "pool", "registry", "rules", "scanner", "server",
-        "skipping", "startup", "state", "statements", "strict", "temp_first", "tenant", "told", "transport",
+        "skipping", "startup", "state", "statements", "strict", "temp_first", "tenant", "throttled", "told", "transport",
         "undescribed", "unnamed", "unnamed_by", "unsynced", "user", "watch", "write_paused",
     )  # fmt: skip
 
@@ -106,6 +107,8 @@ class Conversation(Link):
         self.cancel_wanted = False  # a CancelRequest that came while our state was being applied
         self.skipping = False  # after an error of ours, up to the Sync
         self.answer: bytes = b""  # an error of ours that the next frame gets
+        self.throttled: Gate | None = None  # in whose line it waits, whether or not it has a connection
+        self.paid = False  # its next query has been counted already
         self.write_paused = False
         self.acquiring = False
         self.leaving = False
@@ -164,6 +167,32 @@ class Conversation(Link):
         self.parked_size += len(data)
         if self.parked_size > PARKED_MAX:
             self.transport.pause_reading()
+
+    def resume(self) -> None:
+        """Reads on with what is parked."""
+        raise NotImplementedError
+
+    def admitted(self) -> None:
+        """The wait for its tenant's rate is over."""
+        self.step_out()
+        self.paid = True
+        self.resume()
+
+    def turned_away(self, error: TiergateError) -> None:
+        """It was in vain."""
+        self.step_out()
+        self.refuse(error)
+        self.resume()
+
+    def step_out(self) -> None:
+        """It waits for its tenant's rate no longer."""
+        gate, self.throttled = self.throttled, None
+        if gate is not None:
+            gate.leave(self)
+        if self.state is SessionState.WAITING:
+            self.step("admit")
+        else:
+            self.holding = False
 
     def refuse(self, error: TiergateError) -> None:
         """The next request of the client gets the error; the session goes on."""

@@ -12,6 +12,7 @@ from proxy.client import effects, remains, sql_prepared
 from proxy.client.conversation import NO_PINS, PARKED_MAX, Conversation
 from proxy.client.placing import follow_registry
 from proxy.client.preparing import describe_new
+from proxy.client.throttling import may_begin
 from proxy.errors import ShuttingDown, TiergateError
 from proxy.model import PinReason, PoolMode
 from proxy.net.transport import deliver
@@ -66,6 +67,8 @@ class Linking(Conversation):
         if self.epoch != self.registry.epoch and not self.reroute():
             return None
         if self.chooser is not None and not self.chooser.calm and not self.chooser.turn():
+            return None
+        if self.account.gate is not None and not self.paid and not may_begin(self):
             return None
         now = monotonic()
         self.acquiring = True

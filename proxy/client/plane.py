@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import secrets
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from proxy.admission.accounts import Accounts, Counter, Lender
+from proxy.admission.gate import Timer
 from proxy.model import ClientOptions
 from proxy.registry.memory import Registry
 from proxy.server.pools import Pools
@@ -22,6 +24,10 @@ from proxy.wire.way import LONG, RANDOM_BITS, SHORT, Way, word
 _TRIES = 20
 
 
+def _later(seconds: float, callback: Callable[[], None]) -> Timer:
+    return asyncio.get_running_loop().call_later(seconds, callback)
+
+
 class Member(Protocol):
     """A session or a relay as one who cancels sees it."""
 
@@ -33,8 +39,8 @@ class Member(Protocol):
 
 class Plane:
     __slots__ = (
-        "_keys", "_openings", "accounts", "answers", "clients", "draining", "judge", "logging_in", "number", "options",
-        "pools", "process", "registry", "relays", "sessions",
+        "_keys", "_openings", "accounts", "answers", "clients", "draining", "judge", "later", "logging_in", "number",
+        "options", "pools", "process", "registry", "relays", "sessions",
     )  # fmt: skip
 
     def __init__(
@@ -59,6 +65,7 @@ class Plane:
         self.sessions: set[Any] = set()  # of Session, which knows this class
         self.relays: set[Any] = set()  # of Relay, likewise
         self.draining = False
+        self.later: Callable[[float, Callable[[], None]], Timer] = _later
         self.logging_in: Callable[[], int] = lambda: 0  # how many clients that are not sessions yet
         self._keys: dict[int, tuple[Member, ...]] = {}
         self._openings = Openings(options.tenant_guc)

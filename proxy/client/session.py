@@ -10,11 +10,12 @@ from __future__ import annotations
 from time import monotonic
 
 from proxy import log
-from proxy.client import effects
+from proxy.client import effects, throttling
 from proxy.client.answering import AGAIN, DONE, PASS
 from proxy.client.linking import Linking
 from proxy.client.refusals import TooLong, look
 from proxy.client.requests import MALFORMED, handle
+from proxy.client.throttling import BEHIND, HALT, PAID
 from proxy.client.waits import AnswersFirst, EvictFirst
 from proxy.errors import ProtocolViolation, QueryCanceled, TiergateError
 from proxy.protocol.lifecycle import SessionState
@@ -82,6 +83,7 @@ class Session(Linking):
                 self.watch = None
         server = self.server
         out: list[bytes] = []
+        metered = self.account.gate is not None or self.skipping
         if server is not None and not server.pipeline:
             server.begin(monotonic())
         while (told := scanner.next()) != MORE:
@@ -110,8 +112,13 @@ class Session(Linking):
                 if server is not None:
                     if not chooser.turn() and self._answered(kind):
                         continue
+                    metered = self.account.gate is not None
                     if self.server is None:
                         server = None
+                    elif metered and not throttling.may_begin(self):
+                        if self._answered(kind):
+                            continue
+                        return
                     elif not self.enter(server):
                         self._flush(server, out, b"")
                         return
@@ -126,7 +133,22 @@ class Session(Linking):
                     if self.answer and self._answered(kind):  # refused at once
                         continue
                     return
+                metered = self.account.gate is not None
                 sent = start
+            if metered and (due := throttling.pay(self, server, kind)) != PAID:
+                out.append(scanner.data[sent:start])
+                sent = start
+                if due == BEHIND:
+                    self._flush(server, out, self._hold_back(server))
+                    return
+                if due == HALT:
+                    self._flush(server, out, b"")
+                    out = []
+                    if self._halt(server):
+                        return
+                if self._answered(kind):
+                    sent = scanner.stop
+                    continue
             if (
                 chooser is not None
                 and self.unsynced
@@ -166,6 +188,8 @@ class Session(Linking):
                 self._flush(server, out, scanner.data[sent:start])
                 self._evict(eviction.databases)
                 return
+            if metered:
+                throttling.asked(self, kind, told)
             if instead is not None:
                 if told == HEAD and kind != _BIND and self.watch is not DROPPED:
                     # What is still to come of it would be read as frames that nobody has looked at.
@@ -271,11 +295,29 @@ class Session(Linking):
 
         self.plane.pools.spawn(evict())
 
+    # --- the tenant's rate --------------------------------------------------------------------------
+
+    def _halt(self, server: ServerConnection) -> bool:
+        """The request at hand may not go on now. True: it is parked, or begun anew without a connection; else it has an
+        error to answer."""
+        if self.chooser is not None:
+            self.chooser.ended(server)
+        self.loosen(server)
+        if self.holding:  # the connection is asked first what it must be asked before it is given back
+            self._park(self.scanner.rewind())
+        elif self.server is None or throttling.may_begin(self):
+            self._process(self.scanner.rewind())
+        else:
+            return self.throttled is not None
+        return True
+
     # --- the end ------------------------------------------------------------------------------------
 
     def cancel(self) -> None:
         """The client's CancelRequest."""
-        if self.state is _WAITING:
+        if self.throttled is not None:
+            self.turned_away(QueryCanceled("canceling statement due to user request"))
+        elif self.state is _WAITING:
             self.pool.leave(self)
             self.refused(QueryCanceled("canceling statement due to user request"))
         elif self.server is not None and self.server.pipeline.settling:
@@ -321,7 +363,9 @@ class Session(Linking):
     def _close(self) -> None:
         if self.state is _CLOSED:
             return
-        if self.state is _WAITING:
+        if self.throttled is not None:
+            self.step_out()
+        elif self.state is _WAITING:
             self.pool.leave(self)
         self.step("close")
         server, self.server = self.server, None

@@ -55,6 +55,7 @@ SESSION: dict[SessionState, dict[str, SessionState]] = {
     },
     SessionState.WAITING: {
         "link": SessionState.LINKED,
+        "admit": SessionState.IDLE,  # within its rate: it goes for a connection
         "refuse": SessionState.IDLE,
         "close": SessionState.CLOSED,
     },

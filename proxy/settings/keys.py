@@ -22,6 +22,7 @@ LIMITS: dict[str, v.Kind] = {
     "max_queue": v.COUNT,
     "max_qps": v.NUMBER,
     "burst": v.COUNT,
+    "rate_wait": v.DURATION,
     "query_timeout": v.DURATION,
     "transaction_timeout": v.DURATION,
     "idle_transaction_timeout": v.DURATION,
@@ -30,6 +31,7 @@ LIMITS: dict[str, v.Kind] = {
     "max_storage_gb": v.NUMBER,
 }
 
+OF_TENANTS = frozenset({"max_qps", "burst", "rate_wait", "max_storage_gb"})  # a user has none of its own
 
 POLICY: dict[str, v.Kind] = {
     "max_joins": v.COUNT,
@@ -102,6 +104,7 @@ PROXY: dict[str, ProxyKey] = {
     "idle_transaction_timeout": ProxyKey(v.DURATION, "limits"),
     "client_idle_timeout": ProxyKey(v.DURATION, "limits"),
     "query_wait_timeout": ProxyKey(v.DURATION, "limits"),
+    "rate_wait": ProxyKey(v.DURATION, "limits"),
     **{
         f"{side}_tls_{name}": ProxyKey(kind, "tls")
         for side in ("client", "server")
@@ -127,9 +130,7 @@ USER: Schema = {
     "server_password": v.SECRET,
     "server_password_file": v.TEXT,
     "pool_mode": POOL_MODE,
-    "limits": {
-        key: kind for key, kind in LIMITS.items() if key != "max_storage_gb"
-    },  # tenants store, not users
+    "limits": {key: kind for key, kind in LIMITS.items() if key not in OF_TENANTS},
 }
 
 CLUSTER: Schema = {

@@ -24,7 +24,7 @@ NOTHING: Mapping[str, str] = MappingProxyType({})
 PREFIX = "TIERGATE_"
 
 # The proxy is the top of the order user, tenant, tier, proxy: here every limit has a value.
-DEFAULT_LIMITS = replace(UNLIMITED, query_wait_timeout=120.0)
+DEFAULT_LIMITS = replace(UNLIMITED, query_wait_timeout=120.0, rate_wait=0.1)
 
 
 def load(

@@ -1,0 +1,63 @@
+"""A token bucket: a right that grows by `rate` a second, up to `burst`, and is spent in whole or in part.
+
+What is there is reckoned from the last moment at which that was known for certain (when it was full, or its rate was
+changed) and from what has been spent since: nothing is added up that could drift. It may be overdrawn, by what could
+not be refused; what comes after that pays for it.
+"""
+
+from __future__ import annotations
+
+_SLACK = 1e-6  # tokens that rounding may have taken
+_LEAST_BURST = 0.01  # seconds' worth: what comes while nobody looks is not lost
+
+
+class Bucket:
+    """`burst` 0: what comes in a second, but one at least. Full when it is first looked at. Times are in seconds."""
+
+    __slots__ = ("_base", "_seen", "_since", "_spent", "burst", "rate")
+
+    def __init__(self, rate: float, burst: float = 0.0) -> None:
+        self._base = 0.0
+        self._since = self._seen = float("-inf")
+        self._spent = 0.0
+        self.rate = rate
+        self.burst = _burst(rate, burst)
+
+    def change(self, rate: float, burst: float = 0.0) -> None:
+        """Another rate from the moment on at which it was last looked at."""
+        burst = _burst(rate, burst)
+        if (rate, burst) == (self.rate, self.burst):
+            return
+        if self._seen > float("-inf"):
+            self._base, self._since, self._spent = min(self.level(self._seen), burst), self._seen, 0.0
+        self.rate, self.burst = rate, burst
+
+    def level(self, now: float) -> float:
+        """The tokens that are there; below 0 where it is overdrawn."""
+        self._seen = now
+        level = self._base + (now - self._since) * self.rate - self._spent
+        if level < self.burst:
+            return level
+        self._base, self._since, self._spent = self.burst, now, 0.0
+        return self.burst
+
+    def spend(self, count: float, now: float) -> None:
+        """Whether or not they are there."""
+        self.level(now)
+        self._spent += count
+
+    def take(self, now: float, count: float = 1.0) -> bool:
+        """Spends them if they are there."""
+        if self.level(now) < count - _SLACK:
+            return False
+        self._spent += count
+        return True
+
+    def wait(self, now: float, count: float = 1.0) -> float:
+        """How long until there are so many, if nothing is spent meanwhile; more than `burst` come of nothing."""
+        missing = count - self.level(now)
+        return missing / self.rate if missing > _SLACK else 0.0
+
+
+def _burst(rate: float, burst: float) -> float:
+    return max(burst or max(rate, 1.0), rate * _LEAST_BURST)

@@ -1,0 +1,123 @@
+"""Holds a session's queries to the rates of its tenant: counts them, and has those wait that are over.
+
+A session that waits is parked like one that waits for a connection, and takes up none meanwhile: one that has a
+connection for nothing gives it back first, one that must keep its connection keeps it. Whoever stands in the line of a
+tenant is called by one timer of that line. A session of a tenant without rates comes here never.
+
+`paid` says that the next query of the session has been counted, so that what is read again is not counted again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from proxy.admission.gate import Gate, Timer
+from proxy.errors import ProtocolViolation, RateExceeded
+from proxy.server.connection import IDLE, ServerConnection
+from proxy.wire.decode import query as read_query
+from proxy.wire.frames import HEAD, HEADER_SIZE
+
+if TYPE_CHECKING:
+    from proxy.client.conversation import Conversation
+
+Later = Callable[[float, Callable[[], None]], Timer]
+PAID, BEHIND, HALT, SKIPPED = 0, 1, 2, 3
+_QUERY = ord("Q")
+_QUERIES = b"QEF"
+_BEGINNINGS = b"QEFPB"
+# Seconds. A line is looked at no more often than the one, and, since its rates may have changed, no more seldom than
+# the other.
+_SOONEST, _LATEST = 0.002, 0.25
+
+
+# --- what a session asks ----------------------------------------------------------------------------
+
+
+def may_begin(session: Conversation) -> bool:
+    """Whether the transaction that the request at hand begins may go on to a server; if not, the session waits, or has
+    an error to answer."""
+    gate, scanner = session.account.gate, session.scanner
+    if gate is None or session.paid or scanner.kind not in _BEGINNINGS:
+        return True
+    now = monotonic()
+    try:
+        session.paid = gate.ask(now)
+    except RateExceeded as error:
+        session.refuse(error)
+        return False
+    if not session.paid:
+        _wait(session, gate, scanner.rewind(), now)
+    return session.paid
+
+
+def pay(session: Conversation, server: ServerConnection, kind: int) -> int:
+    """Counts a request that is to be sent on a connection the session has. PAID: it goes on; BEHIND: not before what
+    has been asked has been answered, as it may stand within a transaction; HALT: it may not, and nothing is owed;
+    SKIPPED: it is to be answered without the server."""
+    if session.skipping or session.answer:
+        return SKIPPED
+    gate = session.account.gate
+    if gate is None or session.paid or kind not in _BEGINNINGS:
+        return PAID
+    owing = bool(server.pipeline.entries)
+    if session.unsynced or server.copy_in or (server.status != IDLE and not owing):
+        if kind in _QUERIES:
+            gate.spend(1, monotonic())
+            session.paid = True
+        return PAID
+    session.paid = gate.take(monotonic())
+    return PAID if session.paid else BEHIND if owing else HALT
+
+
+def asked(session: Conversation, kind: int, told: int) -> None:
+    """The request has been sent."""
+    if kind not in _QUERIES:
+        return
+    session.paid = False
+    gate = session.account.gate
+    if gate is None or kind != _QUERY or told == HEAD:
+        return
+    scanner = session.scanner
+    try:
+        text = read_query(scanner.data[scanner.start + HEADER_SIZE : scanner.stop])
+    except ProtocolViolation:
+        return
+    more = session.judge.judge(text).statements - 1  # it has just been judged
+    if more > 0:
+        gate.spend(more, monotonic())
+
+
+# --- the line ---------------------------------------------------------------------------------------
+
+
+def _wait(session: Conversation, gate: Gate, rest: bytes, now: float) -> None:
+    session.throttled = gate
+    session.waiting_since = now
+    if session.server is None:
+        session.step("wait")
+    else:
+        session.holding = True
+    session._park(rest)
+    gate.join(session, now)
+    _look_later(gate, session.plane.later, now)
+
+
+def _look_later(gate: Gate, later: Later, now: float) -> None:
+    if gate.bell is None:
+        seconds = min(max(gate.due(now), _SOONEST), _LATEST)
+        gate.bell = later(seconds, lambda: _look(gate, later))
+
+
+def _look(gate: Gate, later: Later) -> None:
+    """Lets in whoever may go by now."""
+    gate.bell = None
+    while (found := gate.next(monotonic())) is not None:
+        waiter, refused = found
+        if refused is None:
+            waiter.admitted()
+        else:
+            waiter.turned_away(refused)
+    if gate.waiting:
+        _look_later(gate, later, monotonic())

@@ -1,0 +1,350 @@
+"""A session of a tenant with a rate: who waits, who is refused, and that a transaction never is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from proxy.client import throttling
+from proxy.errors import QueryCanceled
+from proxy.model import ClientOptions, Directory, Limits, PoolMode
+from proxy.protocol.lifecycle import SessionState
+from proxy.registry.memory import Registry
+from proxy.wire import encode
+from tests.client.stage import BEGIN, COMMIT, DIRECTORY, Client, Stage, done
+from tests.rawclient import kinds, sqlstates
+
+ONE = encode.query(b"SELECT 1")
+TWO = encode.query(b"SELECT 2")
+WORK = encode.parse(b"", b"SELECT 1") + encode.bind(b"", b"", []) + encode.execute()
+WORKED = encode.PARSE_COMPLETE + encode.BIND_COMPLETE + encode.command_complete("SELECT 1")
+
+
+class Bell:
+    def __init__(self, at: float, ring: Callable[[], None]) -> None:
+        self.at, self.ring, self.silent = at, ring, False
+
+    def cancel(self) -> None:
+        self.silent = True
+
+
+class Scene:
+    """acme may ask one query a tenth of a second, and wait a quarter for it; its first query has been asked."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, mode: PoolMode = PoolMode.TRANSACTION) -> None:
+        self.now = 1000.0
+        self.bells: list[Bell] = []
+        monkeypatch.setattr(throttling, "monotonic", lambda: self.now)
+        self.stage = Stage(monkeypatch, directory=self.directory(max_qps=10, burst=1), pool_mode=mode)
+        self.stage.plane.later = self._later
+
+    @staticmethod
+    def directory(**limits: float) -> Directory:
+        acme = replace(DIRECTORY.tenants["acme"], limits=Limits(rate_wait=0.25, **limits))  # type: ignore[arg-type]
+        return replace(DIRECTORY, tenants={**DIRECTORY.tenants, "acme": acme})
+
+    def _later(self, seconds: float, callback: Callable[[], None]) -> Bell:
+        self.bells.append(Bell(self.now + seconds, callback))
+        return self.bells[-1]
+
+    def passes(self, seconds: float) -> None:
+        """Time, with the timers that run out in it."""
+        end = self.now + seconds
+        while due := [bell for bell in self.bells if bell.at <= end and not bell.silent]:
+            bell = min(due, key=lambda bell: bell.at)
+            self.bells.remove(bell)
+            self.now = bell.at
+            bell.ring()
+        self.now = end
+
+    def leave(self) -> None:
+        self.stage.leave()
+        assert all(bell.silent for bell in self.bells)
+
+
+@pytest.fixture
+def scene(monkeypatch: pytest.MonkeyPatch) -> Scene:
+    return Scene(monkeypatch)
+
+
+def over_the_rate(scene: Scene) -> tuple[Client, Client]:
+    """Two clients of acme, on one idle connection, after the query that may be asked."""
+    client, server = scene.stage.unlinked()
+    other = scene.stage.client()
+    other.session.told = client.session.told
+    server.take()
+    scene.passes(1.0)
+    client.says(ONE)
+    assert server.take() == ONE
+    server.say(done())
+    assert client.kinds() == "CZ"
+    return client, other
+
+
+def test_within_the_rate_nothing_waits(scene: Scene) -> None:
+    client, _ = over_the_rate(scene)
+    for _ in range(5):
+        scene.passes(0.1)
+        client.says(ONE)
+        assert scene.stage.server().take() == ONE
+        scene.stage.server().say(done())
+        assert client.kinds() == "CZ"
+    assert not scene.bells
+    scene.leave()
+
+
+def test_over_the_rate_it_waits_without_a_connection(scene: Scene) -> None:
+    client, other = over_the_rate(scene)
+    server = scene.stage.server()
+    client.says(ONE)
+    other.says(TWO)
+    assert client.state is other.state is SessionState.WAITING
+    assert not scene.stage.pool.active
+    assert len(scene.bells) == 1
+    scene.passes(0.1)
+    assert server.take() == ONE
+    server.say(done())
+    assert client.kinds() == "CZ"
+    assert other.reads() == []
+    scene.passes(0.1)
+    assert server.take() == TWO
+    server.say(done())
+    assert other.kinds() == "CZ"
+    stats = client.session.account.stats
+    assert (stats.throttled, stats.refused_rate, stats.errors) == (2, 0, {})
+    scene.leave()
+
+
+def test_what_would_wait_too_long_is_refused_and_the_session_goes_on(scene: Scene) -> None:
+    client, other = over_the_rate(scene)
+    third, fourth = scene.stage.client(), scene.stage.client()
+    client.says(ONE)
+    other.says(ONE)
+    third.says(ONE)
+    said = third.reads()
+    assert kinds(said) == "EZ"
+    assert sqlstates(said) == ["53400"]
+    assert b"max_qps is 10" in said[0].body
+    assert b"Retry in 0.30 seconds." in said[0].body
+    fourth.says(WORK + encode.SYNC)
+    assert fourth.kinds() == "EZ", "skipped up to the Sync"
+    assert third.session.account.stats.refused_rate == 2
+    assert third.session.account.stats.errors == {"53400": 2}
+    third.says(encode.SYNC)
+    assert third.kinds() == "Z"
+    scene.leave()
+
+
+@pytest.mark.parametrize("ends", ["cancel", "hang up", "terminate"])
+def test_who_gives_up_leaves_the_line(scene: Scene, ends: str) -> None:
+    client, other = over_the_rate(scene)
+    client.says(ONE)
+    other.says(TWO)
+    if ends == "cancel":
+        client.session.cancel()
+        assert sqlstates(client.reads()) == [QueryCanceled.sqlstate]
+        assert client.state is SessionState.IDLE
+    else:
+        client.transport.hang_up()
+        assert client.state is SessionState.CLOSED
+    scene.passes(0.1)
+    assert scene.stage.server().take() == TWO, "the next one takes its place"
+    scene.stage.server().say(done())
+    scene.leave()
+
+
+def test_a_transaction_is_never_broken_off_but_counts(scene: Scene) -> None:
+    client, other = over_the_rate(scene)
+    server = scene.stage.server()
+    scene.passes(0.1)
+    client.says(BEGIN)
+    server.say(done("BEGIN", b"T"))
+    for _ in range(4):
+        client.says(ONE)
+        assert server.take().endswith(ONE)
+        server.say(done(status=b"T"))
+    client.says(WORK + encode.SYNC)
+    assert server.take() == WORK + encode.SYNC
+    server.say(WORKED + encode.ready_for_query(b"E"))
+    client.says(COMMIT)
+    assert server.take() == COMMIT
+    server.say(done("ROLLBACK"))
+    assert "E" not in client.kinds()
+    other.says(ONE)
+    assert sqlstates(said := other.reads()) == ["53400"]
+    assert b"Retry in 0.70 seconds." in said[0].body
+    scene.passes(0.7)
+    other.says(ONE)
+    assert server.take() == ONE
+    server.say(done())
+    scene.leave()
+
+
+def test_in_one_chunk_each_query_is_counted(scene: Scene) -> None:
+    client, _ = over_the_rate(scene)
+    server = scene.stage.server()
+    scene.passes(0.1)
+    client.says(ONE + TWO + ONE + TWO)
+    assert server.take() == ONE, "what comes next may stand in a transaction that this one begins"
+    server.say(done())
+    assert client.state is SessionState.WAITING
+    assert not scene.stage.pool.active
+    scene.passes(0.1)
+    assert server.take() == TWO
+    server.say(done())
+    scene.passes(0.1)
+    assert server.take() == ONE
+    server.say(done())
+    scene.passes(0.1)
+    assert server.take() == TWO
+    server.say(done())
+    assert client.kinds() == "CZ" * 4
+    scene.leave()
+
+
+def test_a_transaction_in_one_chunk_goes_through(scene: Scene) -> None:
+    client, _ = over_the_rate(scene)
+    server = scene.stage.server()
+    scene.passes(0.1)
+    client.says(BEGIN + ONE + TWO + COMMIT)
+    assert server.take() == BEGIN
+    server.say(done("BEGIN", b"T"))
+    for asked, answer in ((ONE, done(status=b"T")), (TWO, done(status=b"T")), (COMMIT, done("COMMIT"))):
+        assert server.take() == asked
+        server.say(answer)
+    assert client.kinds() == "CZ" * 4
+    assert client.session.account.gate is not None
+    assert client.session.account.gate.due(scene.now) == pytest.approx(0.4)
+    scene.leave()
+
+
+def test_each_execute_of_a_pipeline_counts(scene: Scene) -> None:
+    client, _ = over_the_rate(scene)
+    server = scene.stage.server()
+    scene.passes(0.1)
+    client.says(WORK * 3 + encode.SYNC)
+    assert server.take() == WORK * 3 + encode.SYNC
+    server.say(WORKED * 3 + encode.ready_for_query())
+    assert client.kinds() == "12C" * 3 + "Z"
+    assert client.session.account.gate is not None
+    assert client.session.account.gate.due(scene.now) == pytest.approx(0.3)
+    scene.leave()
+
+
+def test_a_prepare_and_its_execute_count_once(scene: Scene) -> None:
+    client, _ = over_the_rate(scene)
+    server = scene.stage.server()
+    scene.passes(0.1)
+    client.says(encode.parse(b"s", b"SELECT 1") + encode.SYNC)
+    assert server.take().endswith(encode.SYNC)
+    server.say(encode.PARSE_COMPLETE + encode.ready_for_query())
+    client.says(encode.bind(b"", b"s", []) + encode.execute() + encode.SYNC)
+    assert server.take().endswith(encode.SYNC)
+    server.say(encode.BIND_COMPLETE + done())
+    assert client.kinds() == "1Z2CZ"
+    client.says(encode.close(b"S", b"s") + encode.SYNC)
+    assert client.state is SessionState.LINKED, "closing one asks nothing"
+    scene.leave()
+
+
+def test_several_statements_in_a_text_that_has_been_parsed_count_each(scene: Scene) -> None:
+    client, _ = over_the_rate(scene)
+    server = scene.stage.server()
+    scene.passes(0.1)
+    client.says(encode.query(b"SET timezone = 'UTC'; SELECT 1; SELECT 2"))
+    assert server.take()
+    server.say(encode.command_complete("SET") + encode.command_complete("SELECT 1") + done())
+    assert client.session.account.gate is not None
+    assert client.session.account.gate.due(scene.now) == pytest.approx(0.3)
+    scene.leave()
+
+
+def test_in_session_mode_it_waits_with_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene(monkeypatch, PoolMode.SESSION)
+    client, server = scene.stage.kept()
+    client.says(ONE)
+    assert server.take() == ONE
+    server.say(done())
+    client.reads()
+    client.says(ONE + TWO + encode.query(b"SELECT 3") + encode.query(b"SELECT 4"))
+    assert server.take() == b""
+    assert client.state is SessionState.LINKED
+    scene.passes(0.1)
+    assert server.take() == ONE
+    server.say(done())
+    client.says(encode.SYNC)
+    scene.passes(0.1)
+    assert server.take() == TWO
+    server.say(done())
+    scene.passes(0.0)
+    client.session.cancel()
+    assert sqlstates(client.reads()) == ["57014"]
+    scene.passes(0.1)
+    assert server.take().endswith(encode.query(b"SELECT 4") + encode.SYNC)
+    server.say(done() + encode.ready_for_query())
+    client.reads()
+    assert client.session.account.gate is not None
+    client.session.account.gate.spend(50, scene.now)
+    client.says(WORK + encode.SYNC + ONE)
+    assert client.kinds() == "EZEZ"
+    assert server.take() == b""
+    assert client.state is SessionState.LINKED
+    scene.passes(10.0)
+    client.says(WORK + encode.SYNC)
+    assert server.take() == WORK + encode.SYNC
+    server.say(WORKED + encode.ready_for_query())
+    assert client.kinds() == "12CZ"
+    scene.leave()
+
+
+def test_a_rate_may_come_change_and_go(scene: Scene) -> None:
+    client, other = over_the_rate(scene)
+    server = scene.stage.server()
+    client.says(ONE)
+    registry, plane = scene.stage.registry, scene.stage.plane
+
+    def says(**limits: float) -> None:
+        registry.replace(scene.directory(**limits), ClientOptions())
+        tenant = registry.known("acme")
+        assert tenant is not None
+        plane.accounts.account(tenant)
+
+    says()
+    other.says(TWO)
+    assert server.take() == TWO, "no rate any more"
+    server.say(done())
+    scene.passes(0.25)
+    assert server.take() == ONE, "whoever waited is let in"
+    server.say(done())
+    says(max_qps=10, burst=1)
+    other.says(TWO)
+    assert server.take() == TWO
+    server.say(done())
+    other.says(ONE)
+    assert other.state is SessionState.WAITING
+    scene.leave()
+
+
+def test_others_are_not_concerned(scene: Scene) -> None:
+    client, _ = over_the_rate(scene)
+    client.says(ONE)
+    beta = scene.stage.client("beta")
+    assert beta.session.account.gate is None
+    beta.says(ONE)
+    assert beta.state is SessionState.LINKED
+    scene.leave()
+
+
+def test_without_a_wait_it_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene(monkeypatch)
+    client, _ = over_the_rate(scene)
+    assert client.session.account.gate is not None
+    limits = Limits(max_qps=10, burst=1, rate_wait=0).over(
+        Registry(DIRECTORY, ClientOptions()).limits(client.session.tenant)
+    )
+    client.session.account.gate.update(limits)
+    client.says(ONE)
+    assert sqlstates(client.reads()) == ["53400"]
+    scene.leave()
