@@ -6,20 +6,19 @@ import asyncio
 import gc
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from proxy import BUILD, __version__, log, settings
 from proxy.admission.lease import Leases
 from proxy.client.accept import Acceptor
 from proxy.client.cancelling import Canceller, Tells
 from proxy.client.login import Login
-from proxy.client.login import fail as refuse
 from proxy.client.plane import Plane
 from proxy.client.relay import Relay
-from proxy.client.welcome import welcome
+from proxy.client.welcome import welcome, welcome_at_once
 from proxy.control.actions import Local
 from proxy.control.console import Console, open_console
 from proxy.control.fleet import Control
@@ -197,21 +196,34 @@ class Worker:
 
     # --- clients ------------------------------------------------------------------------------------
 
-    async def _logged_in(self, login: Login, stream: LoginStream) -> None:
+    def _logged_in(self, login: Login, stream: LoginStream) -> Coroutine[Any, Any, None] | None:
+        if login.is_console:
+            console = open_console(self.plane, self._control, login, stream)
+            self.consoles.add(console)
+            console.on_close = self.consoles.discard
+            return None
         try:
-            if login.is_console:
-                console = open_console(self.plane, self._control, login, stream)
-                self.consoles.add(console)
-                console.on_close = self.consoles.discard
-            elif login.replication:
+            if not login.replication and welcome_at_once(self.plane, login, stream) is not None:
+                return None
+        except TiergateError as error:
+            self._count_refusal(login, error)
+            raise
+        return self._welcome(login, stream)
+
+    async def _welcome(self, login: Login, stream: LoginStream) -> None:
+        """Where something is to be waited for."""
+        try:
+            if login.replication:
                 await Relay.open(self.plane, login, stream)
             else:
                 await welcome(self.plane, login, stream)
         except TiergateError as error:
-            self.process.login_failures += 1
-            if login.tenant is not None:
-                self.plane.accounts.account(login.tenant).stats.error(error.sqlstate)
-            await refuse(stream, error)
+            self._count_refusal(login, error)
+            raise
+
+    def _count_refusal(self, login: Login, error: TiergateError) -> None:
+        if login.tenant is not None:
+            self.plane.accounts.account(login.tenant).stats.error(error.sqlstate)
 
     # --- operations (for the console) ---------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from proxy.wire.frames cimport Scanner
 cdef class Conversation(Link):
     cdef object __weakref__
     cdef public object _counted_by, _permits
-    cdef public object cancel_wanted, checked, chooser, doubts, evicting, inquiry, key, login, mode, owing, pid, rules
+    cdef public object cancel_wanted, checked, chooser, doubts, evicting, inquiry, host, key, login, mode, owing, pid, rules
     cdef public object pins, state, tenant, throttled, transport, unnamed_by, user, watch
     cdef public bint _wanted, acquiring, answers_first, discarded, entering, evicted, gone, held_back, holding, leaving, maps_statements, opening, paid, skipping, strict, temp_first, unsynced, write_paused
     cdef public bytes amiss, answer
@@ -25,6 +25,7 @@ cdef class Conversation(Link):
     cdef public long epoch
     cdef public Judge judge
     cdef public Py_ssize_t lasting_in, parked_size
+    cdef public int port
     cdef public Scanner scanner
     cdef public ServerConnection server
     cdef public State startup, told

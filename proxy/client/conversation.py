@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from proxy.admission.accounts import Account, Counter, give_all
+from proxy.admission.accounts import Account, Counter, UserAccount, give_all
 from proxy.admission.gate import Gate
 from proxy.client.doubts import Doubts
 from proxy.client.plane import Plane
 from proxy.client.waits import Owing
 from proxy.errors import ServerRefused, TiergateError
-from proxy.model import PinReason, PoolMode, Tenant, User
+from proxy.model import Limits, PinReason, PoolMode, Tenant, User
 from proxy.net.transport import Transport, deliver
 from proxy.protocol.inquiry import Inquiry
 from proxy.protocol.lifecycle import SessionState, session_step
@@ -33,31 +33,41 @@ PARKED_MAX = 65_536  # bytes read ahead of a wait; beyond, the client's socket i
 NO_PINS: frozenset[PinReason] = frozenset()
 
 
+class Entrance(Protocol):
+    """What a client is given at its login."""
+
+    account: Account
+    user_account: UserAccount
+    limits: Limits
+    tenant: Tenant
+    epoch: int
+    permits: tuple[Counter, ...]
+
+
 class Conversation(Link):
     """The fields of a session, and the small steps that need nothing else."""
 
     __slots__ = (
         "_counted_by", "_permits", "_wanted", "acquiring", "amiss", "answer", "answers_first", "by_sql",
         "cancel_wanted", "checked", "chooser", "connected_at", "described", "discarded", "doubts", "entering",
-        "epoch", "evicted", "evicting", "gone", "held_back", "holding", "idle_since", "inquiry", "judge",
+        "epoch", "evicted", "evicting", "gone", "held_back", "holding", "host", "idle_since", "inquiry", "judge",
         "key", "lasting", "lasting_in", "leaving", "login", "maps_statements", "mode", "opening", "owing", "paid",
-        "parked", "parked_size", "pid", "pins", "plane", "pool", "registry", "rules", "scanner", "server",
+        "parked", "parked_size", "pid", "pins", "plane", "pool", "port", "registry", "rules", "scanner", "server",
         "skipping", "startup", "state", "statements", "strict", "temp_first", "tenant", "throttled", "told", "transport",
         "undescribed", "unnamed", "unnamed_by", "unsynced", "user", "watch", "write_paused",
     )  # fmt: skip
 
-    def __init__(
-        self, plane: Plane, login: Login, tenant: Tenant, account: Account, permits: tuple[Counter, ...]
-    ) -> None:
-        user_account = plane.accounts.user(login.user)
-        super().__init__(account, user_account, plane.registry.limits(tenant, login.user))
+    def __init__(self, plane: Plane, login: Login, entrance: Entrance, host: str, port: int) -> None:
+        super().__init__(entrance.account, entrance.user_account, entrance.limits)
         self.plane = plane
         self.judge = plane.judge
         self.registry = plane.registry
         self.login = login
         self.user: User = login.user
-        self.tenant = tenant
-        self.epoch = plane.registry.epoch
+        self.host = host  # the client's, "" for a local one
+        self.port = port
+        self.tenant = entrance.tenant
+        self.epoch = entrance.epoch
         self.pool: Pool
         self._counted_by: Pool | None = None  # the one that counts this session
         self.mode = PoolMode.TRANSACTION
@@ -94,7 +104,7 @@ class Conversation(Link):
         self.pid = 0
         self.key = b""
         self.connected_at = self.idle_since = monotonic()
-        self._permits = permits
+        self._permits = entrance.permits
         self.parked: list[bytes] = []
         self.parked_size = 0
         self.holding = False  # linked, but the batch waits until the server has our state
@@ -116,6 +126,10 @@ class Conversation(Link):
 
     def step(self, event: str) -> None:
         self.state = session_step(self.state, event)
+
+    @property
+    def address(self) -> str:
+        return f"{self.host}:{self.port}" if self.host else "unix"
 
     @property
     def rests(self) -> bool:

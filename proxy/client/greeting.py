@@ -6,18 +6,15 @@ import ssl
 from dataclasses import dataclass
 from typing import Any
 
-from proxy.net.stream import LoginStream
 from proxy.net.tls import server_name
 from proxy.wire.startup import Startup
 
 
 @dataclass(frozen=True, slots=True)
 class Greeting:
-    """A client whose startup packet has been read. `binding` is what SCRAM can bind to, b"" without TLS."""
+    """A client's startup packet, and its TLS if it speaks any. `binding` is what SCRAM can bind to, b"" without."""
 
-    stream: LoginStream
     startup: Startup
-    address: str
     tls: ssl.SSLObject | None
     binding: bytes = b""
 

@@ -7,46 +7,55 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from proxy.admission.accounts import Account, UserAccount, give_all, take_all
 from proxy.errors import CapReached, NoHealthyEndpoint, NotAuthorized, ShuttingDown, TenantChangeRefused
-from proxy.model import Tenant, Tier
+from proxy.model import Tenant, Tier, User
 from proxy.protocol.seal import PARAMETER
-from proxy.protocol.state import intern
+from proxy.protocol.state import State, intern
+from proxy.registry.memory import Registry
 from proxy.routing.route import route
 from proxy.sql.policy import Rules
 
 if TYPE_CHECKING:
     from proxy.client.conversation import Conversation
+    from proxy.client.login import Login
+    from proxy.client.plane import Plane
     from proxy.server.connection import ServerConnection
     from proxy.server.pool import Pool
 
 _NO_TIER = Tier("")
 
 
-class _Place(NamedTuple):
+class Place(NamedTuple):
+    """`startup`: the state that RESET goes back to, as the client spelled it."""
+
     pool: Pool
-    parameters: dict[str, str]
+    startup: State
     rules: Rules | None
+    temp_first: bool
 
 
 def place(session: Conversation) -> None:
-    """Gives the session its pool and the state that RESET goes back to (as the client spelled it)."""
-    _take(session, _place(session, session.tenant))
+    """Gives the session its pool and the state that RESET goes back to."""
+    take(session, _place(session, session.tenant))
 
 
-def _take(session: Conversation, found: _Place) -> None:
+def take(session: Conversation, found: Place) -> None:
     session.use_rules(found.rules)
     session.use_pool(found.pool)
-    session.startup = session.state_needed = intern(found.parameters)
-    session.temp_first = "pg_temp" in found.parameters.get("search_path", "").lower()
+    session.startup = session.state_needed = found.startup
+    session.temp_first = found.temp_first
 
 
-def _place(session: Conversation, tenant: Tenant) -> _Place:
-    plane, user = session.plane, session.user
+def _place(session: Conversation, tenant: Tenant) -> Place:
+    return find_place(session.plane, session.login, session.user, tenant, session.address)
+
+
+def find_place(plane: Plane, login: Login, user: User, tenant: Tenant, address: str) -> Place:
     registry, pools = plane.registry, plane.pools
     tier = registry.tier(tenant.tier) if tenant.name else _NO_TIER
     cluster = registry.cluster(tenant.cluster)
     if tier is None or cluster is None or registry.is_disabled("cluster", tenant.cluster):
         raise NoHealthyEndpoint(f'cluster "{tenant.cluster}" is not available')
-    way = route(tenant, tier, cluster, user, session.login.database, pools.options)
+    way = route(tenant, tier, cluster, user, login.database, pools.options)
     if cluster.user:
         password = cluster.password
     elif user.server_user or user.server_password:
@@ -56,15 +65,15 @@ def _place(session: Conversation, tenant: Tenant) -> _Place:
     rules = registry.rules(tenant)
     parameters = _given(tier, tenant, rules)
     locked = rules.locked if rules is not None else frozenset()
-    parameters |= {name: value for name, value in _asked(session).items() if name not in locked}
+    parameters |= {name: value for name, value in _asked(login).items() if name not in locked}
     parameters.pop(PARAMETER, None)
     if pools.options.application_name_add_host:
         name = parameters.get("application_name", "app")
-        parameters["application_name"] = f"{name} - {session.login.address}"
+        parameters["application_name"] = f"{name} - {address}"
     at_start = tuple(sorted((name, parameters.pop(name)) for name in pools.only_at_start & parameters.keys()))
     parameters[plane.options.tenant_guc.lower()] = tenant.name
     pool = pools.pool(way.pool_key._replace(at_start=at_start), cluster, way.pool_mode, password)
-    return _Place(pool, parameters, rules)
+    return Place(pool, intern(parameters), rules, "pg_temp" in parameters.get("search_path", "").lower())
 
 
 def become(session: Conversation, tenant: Tenant, let_go: Callable[[ServerConnection], None]) -> None:
@@ -92,7 +101,7 @@ def become(session: Conversation, tenant: Tenant, let_go: Callable[[ServerConnec
     session.tenant, session.account = tenant, account
     session.limits = session.plane.registry.limits(tenant, session.user)
     session.wait_limit = session.limits.query_wait_timeout or 0.0
-    _take(session, found)
+    take(session, found)
     _keep_own(session, {name: value for name, value in own.items() if name != guc.lower()}, old)
 
 
@@ -126,18 +135,17 @@ def _given(tier: Tier | None, tenant: Tenant, rules: Rules | None) -> dict[str, 
     return given
 
 
-def _asked(session: Conversation) -> dict[str, str]:
-    return {name.lower(): value for name, value in session.login.asked.parameters.items()}
+def _asked(login: Login) -> dict[str, str]:
+    return {name.lower(): value for name, value in login.asked.parameters.items()}
 
 
-def check_asked(session: Conversation) -> None:
+def check_asked(registry: Registry, login: Login, tenant: Tenant) -> None:
     """Raises where the client asks in its startup packet for another value of a parameter that is locked."""
-    registry, tenant = session.plane.registry, session.tenant
     rules = registry.rules(tenant)
     if rules is None:
         return
     given = _given(registry.tier(tenant.tier), tenant, rules)
-    for name, value in _asked(session).items():
+    for name, value in _asked(login).items():
         refused = rules.asked_refusal(name, value, given.get(name))
         if refused is not None:
             raise refused

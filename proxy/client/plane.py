@@ -19,7 +19,7 @@ from proxy.sql.policy import Answers
 from proxy.sql.verdict import Judge
 from proxy.stats import ProcessStats
 from proxy.wire.startup import CancelRequest
-from proxy.wire.way import LONG, RANDOM_BITS, SHORT, Way, word
+from proxy.wire.way import LONG, SHORT, Way, word
 
 _TRIES = 20
 
@@ -81,21 +81,22 @@ class Plane:
     def way(self) -> Way:
         return Way.to(self.options.peer_id, self.number)
 
-    def new_key(self, minor: int) -> bytes:
-        """A cancel secret: four bytes as protocol 3.0 wants it, 32 from 3.2 on (which begin with the way)."""
+    def new_key(self, minor: int, pid: int = 0) -> tuple[int, bytes]:
+        """A process id, ours unless it is a server's, and a cancel secret: four bytes as protocol 3.0 wants it, 32
+        from 3.2 on (which begin with the way)."""
+        random = secrets.token_bytes(LONG if minor >= 2 else 2 + SHORT)
+        if not pid:
+            pid = self._word(random)
+            for _ in range(_TRIES):
+                if pid not in self._keys:
+                    break  # else another's, until there is no other: the secret tells them apart
+                pid = self._word(secrets.token_bytes(2))
         if minor < 2:
-            return secrets.token_bytes(SHORT)
-        return self._word().to_bytes(4, "big") + secrets.token_bytes(LONG - 4)
+            return pid, random[2:]
+        return pid, self._word(secrets.token_bytes(2)).to_bytes(4, "big") + random[4:]
 
-    def new_pid(self) -> int:
-        """No other session's as long as there is one: the secret tells those apart that have the same."""
-        for _ in range(_TRIES):
-            if (pid := self._word()) not in self._keys:
-                break
-        return pid
-
-    def _word(self) -> int:
-        return word(self.way, secrets.randbits(RANDOM_BITS))
+    def _word(self, random: bytes) -> int:
+        return word(self.way, random[0] << 8 | random[1])
 
     def enter(self, session: Member) -> None:
         self.sessions.add(session)

@@ -87,7 +87,7 @@ class Relay:
     @classmethod
     async def open(cls, plane: Plane, login: Login, stream: LoginStream) -> Relay:
         """Admits, connects, says welcome and joins. Raises what the client is to read."""
-        session = await admit(plane, login)
+        session = await admit(plane, login, stream)
         if _uninspected(session):
             session.release_permits()
             raise StatementRefused(
@@ -137,7 +137,7 @@ class Relay:
         except ServerLost as error:
             raise NoHealthyEndpoint(error.message, internal=error.internal) from None
         self.endpoint, self._server_key = primary[0], done.key
-        self.pid, self.key = done.pid, plane.new_key(login.protocol_minor)
+        self.pid, self.key = plane.new_key(login.protocol_minor, done.pid)
         self.client.transport = stream.transport
         self.server.transport = done.stream.transport
         for name, value in done.parameters.items():

@@ -379,7 +379,7 @@ class Session(Linking):
         self.transport.close()
         _log.info(
             "session closed", user=self.user.name, tenant=self.tenant.name, database=self.login.database,
-            address=self.login.address, seconds=round(monotonic() - self.connected_at, 3),
+            address=self.address, seconds=round(monotonic() - self.connected_at, 3),
         )  # fmt: skip
 
     def _return(self, server: ServerConnection) -> None:

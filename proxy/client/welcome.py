@@ -11,16 +11,17 @@ import asyncio
 import re
 from time import monotonic
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
-from proxy.admission.accounts import Account, Counter, UserAccount, give_all
+from proxy.admission.accounts import Counter, give_all, take_all
 from proxy.client.answering import Chooser
+from proxy.client.entrance import Entrance, entrance, hello, statuses, without
 from proxy.client.permits import take
-from proxy.client.placing import check_asked, place
+from proxy.client.placing import place
+from proxy.client.placing import take as use_place
 from proxy.client.session import Session
-from proxy.errors import CapReached, NotAuthorized, ServerLost, ServerRefused, ShuttingDown, TiergateError
+from proxy.errors import CapReached, ServerLost, ServerRefused, ShuttingDown, TiergateError
 from proxy.model import PoolMode
-from proxy.protocol.state import State, intern, status, with_parameter
+from proxy.protocol.state import intern, with_parameter
 from proxy.server.connection import ServerConnection
 from proxy.server.link import Link
 from proxy.wire import decode, encode
@@ -32,14 +33,30 @@ if TYPE_CHECKING:
     from proxy.server.pool import Pool
 
 _REMEMBERED = 1_000
-_said: WeakKeyDictionary[State, bytes] = WeakKeyDictionary()
 _CANT_CHANGE_RUNTIME_PARAM = "55P02"
 _QUOTED = re.compile(r"[\"«„»]\s?([\w.]+)\s?[\"»“”«]")
 
 
+def welcome_at_once(plane: Plane, login: Login, stream: LoginStream) -> Session | None:
+    """As `welcome`, where nothing is to be waited for; else None, and nothing has been done."""
+    found = _find(plane, login, stream)
+    if not found.introduced(plane):
+        return None
+    full = take_all(found.permits)
+    if full is not None:
+        if full.lender is not None:
+            return None
+        raise CapReached(_too_many(found, full))
+    session = _session(plane, login, found, stream)
+    session.startup = session.state_needed = found.state
+    session.told = found.told
+    _begin(session, None, found.statuses, stream)
+    return session
+
+
 async def welcome(plane: Plane, login: Login, stream: LoginStream) -> Session:
     """Admits the client, says welcome, hands its socket to the session. Raises what the client is to read."""
-    session = await admit(plane, login)
+    session = await admit(plane, login, stream)
     try:
         server = await _introduce(session)
         if session.mode is PoolMode.SESSION and server is None:
@@ -47,19 +64,23 @@ async def welcome(plane: Plane, login: Login, stream: LoginStream) -> Session:
     except BaseException:
         session.release_permits()
         raise
-    session.pid = server.pid if server is not None else plane.new_pid()
-    session.key = plane.new_key(login.protocol_minor)
+    _begin(session, server, statuses(session.told), stream)
+    return session
+
+
+def _begin(session: Session, server: ServerConnection | None, told: bytes, stream: LoginStream) -> None:
+    plane = session.plane
+    session.pid, session.key = plane.new_key(session.login.protocol_minor, server.pid if server else 0)
     session.transport = stream.transport
     if server is not None:
         session.keep(server)
     else:
         session.step("welcomed")
-    stream.write(_welcome(session))
+    stream.write(hello(told, session.pid, session.key))
     plane.enter(session)
     rest = stream.take_over(session)
     if rest:
         session.data_received(rest)
-    return session
 
 
 async def _introduce(session: Session) -> ServerConnection | None:
@@ -86,56 +107,44 @@ def _only_at_start(error: ServerRefused) -> str:
     return quoted[1].lower() if quoted is not None else ""
 
 
-async def admit(plane: Plane, login: Login) -> Session:
-    """Takes the permits of one more client; the session gives them back when it closes."""
-    tenant = login.tenant
-    if tenant is None:
-        raise AssertionError("a session needs a tenant")
+def _find(plane: Plane, login: Login, stream: LoginStream) -> Entrance:
     if plane.draining:
         raise ShuttingDown("the proxy is shutting down")
-    if plane.registry.is_disabled("tenant", tenant.name):
-        raise NotAuthorized(f'tenant "{tenant.name}" is suspended')
-    account, user = plane.accounts.account(tenant), plane.accounts.user(login.user)
-    permits = (plane.clients, *account.client_counters(user))
-    full = await take(permits)
+    return entrance(plane, login, stream.address)
+
+
+async def admit(plane: Plane, login: Login, stream: LoginStream) -> Session:
+    """Takes the permits of one more client; the session gives them back when it closes."""
+    found = _find(plane, login, stream)
+    full = await take(found.permits)
     if full is not None:
-        raise CapReached(_too_many(plane, account, user, full))
+        raise CapReached(_too_many(found, full))
     try:
         if plane.draining:  # by now
             raise ShuttingDown("the proxy is shutting down")
-        session = Session(plane, login, tenant, account, permits)
-        if login.chooses:
-            session.chooser = Chooser(session, tenant)
-        check_asked(session)
-        place(session)
+        return _session(plane, login, found, stream)
     except BaseException:
-        give_all(permits)
+        give_all(found.permits)
         raise
+
+
+def _session(plane: Plane, login: Login, found: Entrance, stream: LoginStream) -> Session:
+    session = Session(plane, login, found, stream.host, stream.port)
+    if login.chooses:
+        session.chooser = Chooser(session, found.tenant)
+    use_place(session, found.place)
     return session
 
 
-def _too_many(plane: Plane, account: Account, user: UserAccount, full: Counter) -> str:
-    if full is plane.clients:
-        return "no more connections allowed (max_client_conn)"
+def _too_many(found: Entrance, full: Counter) -> str:
+    account, user = found.account, found.user_account
     if full is account.clients:
         return f'too many connections for tenant "{account.tenant.name}" (max_client_connections)'
+    if full is account.tier.clients:
+        return f'too many connections for tier "{account.tenant.tier}" (max_client_connections)'
     if full is user.clients:
         return f'too many connections for user "{user.user.name}" (max_client_connections)'
-    return f'too many connections for tier "{account.tenant.tier}" (max_client_connections)'
-
-
-def _welcome(session: Session) -> bytes:
-    return (
-        _statuses(session.told) + encode.backend_key_data(session.pid, session.key) + encode.ready_for_query()
-    )
-
-
-def _statuses(told: State) -> bytes:
-    """The same for all sessions that are told the same, which are most."""
-    said = _said.get(told)
-    if said is None:
-        said = _said[told] = b"".join(status(name, value) for name, value in told.parameters.items())
-    return said
+    return "no more connections allowed (max_client_conn)"
 
 
 class Introduction(Link):
@@ -152,13 +161,10 @@ class Introduction(Link):
         self._guc = session.plane.options.tenant_guc.lower()
         self._done: asyncio.Future[None] | None = None
 
-    def _without_tenant(self, state: State) -> State:
-        return intern({name: value for name, value in state.parameters.items() if name != self._guc})
-
     async def server_if_needed(self) -> ServerConnection | None:
         """None where all is known already; in session mode always the connection, the session's from now on."""
         session, pool = self.session, self.pool
-        asked = self._without_tenant(self._asked)
+        asked = without(self._asked.parameters, self._guc)
         known = pool.introductions.get(asked)
         if known is not None and session.mode is not PoolMode.SESSION:
             pool.introductions.move_to_end(asked)
@@ -185,9 +191,8 @@ class Introduction(Link):
         session.told = server.reported
         server.values = startup
         pool.accepted.add(startup)
-        # The tenant's name is taken by every server: it is no reason to try the others again.
-        pool.introductions[self._without_tenant(self._asked)] = (
-            self._without_tenant(startup),
+        pool.introductions[without(self._asked.parameters, self._guc)] = (
+            without(startup.parameters, self._guc),
             server.reported,
         )
         if len(pool.introductions) > _REMEMBERED:

@@ -13,6 +13,7 @@ from typing import Any
 
 from proxy import log
 from proxy.errors import ConfigError
+from proxy.net.sockets import accept
 
 _log = log.get("listen")
 _ACCEPTS_A_TURN = 64
@@ -20,13 +21,13 @@ _EMFILE_PAUSE = 0.1
 
 
 class Listener:
-    """Calls `accepted(socket)` with each new non-blocking socket until it is closed."""
+    """Calls `accepted(descriptor, host, port)` with each new client until it is closed."""
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         sock: socket.socket,
-        accepted: Callable[[socket.socket], None],
+        accepted: Callable[[int, str, int], None],
         *,
         owns_path: bool = True,
     ) -> None:
@@ -38,28 +39,26 @@ class Listener:
         self.port: int = 0 if sock.family == socket.AF_UNIX else sock.getsockname()[1]
         self._path: str = sock.getsockname() if sock.family == socket.AF_UNIX and owns_path else ""
         self._inode = inode(self._path)
+        if sock.family != socket.AF_UNIX:  # each client's socket has these from the one that it came by
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         loop.add_reader(sock.fileno(), self._readable)
 
     def _readable(self) -> None:
         for _ in range(_ACCEPTS_A_TURN):
             try:
-                client, _address = self._sock.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
+                client = accept(self._sock)
             except OSError as error:
-                if self._sock.fileno() < 0:
-                    return  # closed by whoever was told of the last one
                 # Out of descriptors: look again a little later, or this would be called without end.
                 _log.error("accept failed", error=str(error))
                 self._loop.remove_reader(self._sock.fileno())
                 self._again = self._loop.call_later(_EMFILE_PAUSE, self._listen_again)
                 return
-            client.setblocking(False)
-            if self.family != socket.AF_UNIX:
-                with contextlib.suppress(OSError):  # gone already: its reader will see
-                    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                    client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            self._accepted(client)
+            if client is None:
+                return
+            self._accepted(*client)
+            if self._sock.fileno() < 0:
+                return  # closed by whoever was told
 
     def _listen_again(self) -> None:
         self._again = None

@@ -1,4 +1,4 @@
-"""One receive and one send on a non-blocking socket, without a Python socket object in between.
+"""Accept, receive and send on non-blocking sockets, without a Python socket object in between.
 
 `sockets.pyx` beside it is the same in C, for a compiled build.
 """
@@ -6,8 +6,22 @@
 from __future__ import annotations
 
 import os
+import socket
 
 READ_SIZE = 65_536
+
+
+def accept(listening: socket.socket) -> tuple[int, str, int] | None:
+    """A client's descriptor, which does not block, and its host and port ("" and 0 where it is local); None if nobody
+    waits. Raises OSError."""
+    try:
+        sock, address = listening.accept()
+    except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+        return None
+    sock.setblocking(False)
+    if sock.family == socket.AF_UNIX:
+        return sock.detach(), "", 0
+    return sock.detach(), address[0], address[1]
 
 
 def receive(fd: int) -> bytes | None:

@@ -1,14 +1,40 @@
 # cython: language_level=3
-"""One receive and one send on a non-blocking socket, without a Python socket object in between.
+"""Accept, receive and send on non-blocking sockets, without a Python socket object in between.
 
-The twin of `sockets.py`. The interpreter lock is kept: neither call ever waits.
+The twin of `sockets.py`. The interpreter lock is kept: none of them ever waits.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.errno cimport EAGAIN, EINTR, errno
+from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, errno
 from posix.unistd cimport read, write
 
 import os
+
+cdef extern from "sys/socket.h" nogil:
+    ctypedef unsigned int socklen_t
+    ctypedef unsigned short sa_family_t
+    cdef struct sockaddr:
+        sa_family_t sa_family
+    cdef struct sockaddr_storage:
+        sa_family_t ss_family
+    enum: AF_INET, AF_INET6, SOCK_NONBLOCK, SOCK_CLOEXEC
+    int accept4(int, sockaddr*, socklen_t*, int)
+
+cdef extern from "netinet/in.h" nogil:
+    cdef struct in_addr:
+        pass
+    cdef struct in6_addr:
+        pass
+    cdef struct sockaddr_in:
+        unsigned short sin_port
+        in_addr sin_addr
+    cdef struct sockaddr_in6:
+        unsigned short sin6_port
+        in6_addr sin6_addr
+
+cdef extern from "arpa/inet.h" nogil:
+    unsigned short ntohs(unsigned short)
+    const char* inet_ntop(int, const void*, char*, socklen_t)
 
 READ_SIZE = 65_536
 
@@ -20,6 +46,24 @@ cdef char buffer[SIZE]
 
 cdef object failure():
     return OSError(errno, os.strerror(errno))
+
+
+cpdef tuple accept(object listening):
+    cdef sockaddr_storage address
+    cdef socklen_t size = sizeof(address)
+    cdef char text[64]
+    cdef int fd = accept4(listening.fileno(), <sockaddr*>&address, &size, SOCK_NONBLOCK | SOCK_CLOEXEC)
+    if fd < 0:
+        if errno == EAGAIN or errno == EINTR or errno == ECONNABORTED:
+            return None
+        raise failure()
+    if address.ss_family == AF_INET:
+        inet_ntop(AF_INET, &(<sockaddr_in*>&address).sin_addr, text, sizeof(text))
+        return fd, text.decode("ascii"), ntohs((<sockaddr_in*>&address).sin_port)
+    if address.ss_family == AF_INET6:
+        inet_ntop(AF_INET6, &(<sockaddr_in6*>&address).sin6_addr, text, sizeof(text))
+        return fd, text.decode("ascii"), ntohs((<sockaddr_in6*>&address).sin6_port)
+    return fd, "", 0
 
 
 cpdef bytes receive(int fd):

@@ -20,16 +20,27 @@ class PeerGone(ConnectionError):
 
 
 class LoginStream(asyncio.Protocol):
-    """Reads are bounded by what the caller allows; a caller reads one thing at a time."""
+    """Reads are bounded by what the caller allows; a caller reads one thing at a time.
 
-    def __init__(self) -> None:
+    `host` and `port` are the peer's where it is a client ("" and 0: a local one).
+    """
+
+    __slots__ = ("_buffer", "_closed", "_lost", "_over", "_paused", "_waiter", "host", "port", "transport")
+
+    def __init__(self, host: str = "", port: int = 0) -> None:
         self.transport: Transport
+        self.host = host
+        self.port = port
         self._buffer = bytearray()
         self._waiter: asyncio.Future[None] | None = None
         self._paused = False
         self._over = False
         self._lost = False
         self._closed: asyncio.Future[None] | None = None
+
+    @property
+    def address(self) -> str:
+        return f"{self.host}:{self.port}" if self.host else "unix"
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
@@ -114,24 +125,12 @@ class LoginStream(asyncio.Protocol):
             self.transport.abort()
 
 
-async def accepted(sock: socket.socket, context: ssl.SSLContext | None) -> LoginStream:
-    """The stream of a client's socket, behind TLS where there is a context."""
-    loop = asyncio.get_running_loop()
-    stream = LoginStream()
-    if context is None:
-        stream.connection_made(SocketTransport(loop, sock, stream))
-    else:
-        # Under TLS uvloop returns its own protocol here, not ours.
-        await loop.connect_accepted_socket(lambda: stream, sock, ssl=context)
-    return stream
-
-
 async def connected(sock: socket.socket, context: ssl.SSLContext | None, host: str) -> LoginStream:
     """The stream of a socket that is connected to a server; `host` is whose certificate TLS expects."""
     loop = asyncio.get_running_loop()
     stream = LoginStream()
     if context is None:
-        stream.connection_made(SocketTransport(loop, sock, stream))
+        stream.connection_made(SocketTransport(loop, sock.detach(), stream))
     else:
         await loop.create_connection(lambda: stream, sock=sock, ssl=context, server_hostname=host)
     return stream

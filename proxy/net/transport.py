@@ -80,22 +80,23 @@ class _Lookout:
         for fd, _ in poll.poll(0):
             transport = self._transports.get(fd)
             if transport is not None:
-                transport.look_again()
+                transport.look()
 
 
 _lookouts: WeakKeyDictionary[asyncio.AbstractEventLoop, _Lookout] = WeakKeyDictionary()
 
 
 class SocketTransport:
-    """Owns a non-blocking stream socket. `protocol.connection_lost` is called exactly once, in a later turn."""
+    """Owns the descriptor of a non-blocking stream socket. `protocol.connection_lost` is called exactly once, in a
+    later turn."""
 
     __slots__ = (
         "_backlog", "_fd", "_kept", "_lookout", "_loop", "_paused", "_protocol", "_reading", "_state", "_writing",
     )  # fmt: skip
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, protocol: Wire) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, fd: int, protocol: Wire) -> None:
         self._loop = loop
-        self._fd = sock.detach()  # a socket object for each idle client would only take room
+        self._fd = fd  # a socket object for each idle client would only take room
         self._protocol = protocol
         self._backlog: deque[bytes] | None = None  # an idle client needs none
         self._kept = 0  # bytes in the backlog
@@ -138,8 +139,8 @@ class SocketTransport:
             )
             self._lose(bug)
 
-    def look_again(self) -> None:
-        """The socket has an error, which a read will tell."""
+    def look(self) -> None:
+        """Reads what there is, unasked: it may have come before anybody waited for it, and an error is told by a read."""
         if self._reading:
             self._readable()
 

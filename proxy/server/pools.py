@@ -75,6 +75,10 @@ class Pools:
             self._reconfigure(pool, cluster, password)
         return pool
 
+    def has(self, pool: Pool) -> bool:
+        """It has not been forgotten."""
+        return self._pools.get((pool.key, pool.mode)) is pool
+
     def _reconfigure(self, pool: Pool, cluster: Cluster, password: str) -> None:
         moved = pool.cluster.endpoints != cluster.endpoints or pool.login[1] != password
         moved = _seals_otherwise(pool, cluster.seal) or moved

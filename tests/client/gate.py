@@ -91,6 +91,7 @@ class Gate:
         self.registry = Registry(DIRECTORY, options)
         self.process = ProcessStats()
         self.logins: list[Login] = []
+        self.addresses: list[str] = []  # theirs
         self.cancels: list[CancelRequest] = []
         self.failure: Exception | None = None  # what the stub raises
         self._sessions: set[asyncio.Transport] = set()
@@ -134,8 +135,9 @@ class Gate:
             await asyncio.sleep(0.002)
         self._left = [repr(task) for task in asyncio.all_tasks() - {asyncio.current_task()}]
 
-    async def _logged_in(self, login: Login, stream: LoginStream) -> None:
+    def _logged_in(self, login: Login, stream: LoginStream) -> None:
         self.logins.append(login)
+        self.addresses.append(stream.address)
         if self.failure is not None:
             raise self.failure
         transport = stream.transport

@@ -24,6 +24,7 @@ from proxy.model import (
     Tier,
     User,
 )
+from proxy.net.stream import LoginStream
 from proxy.protocol.lifecycle import SessionState
 from proxy.protocol.state import display_names, intern
 from proxy.protocol.tenancy import nobody
@@ -59,7 +60,6 @@ def login(tenant: str = "acme", user: str = "app", **parameters: str) -> Login:
         asked=intern(parameters),
         replication="",
         protocol_minor=0,
-        address="client:1",
         tls=False,
         is_console=False,
     )
@@ -195,10 +195,10 @@ class Stage:
         )
 
     def _enter(self, asked: Login) -> Client:
-        session = _at_once(admit(self.plane, asked))
+        session = _at_once(admit(self.plane, asked, LoginStream("client", 1)))
         transport = Transport(session)
         session.transport = transport
-        session.pid, session.key = self.plane.new_pid(), self.plane.new_key(0)
+        session.pid, session.key = self.plane.new_key(0)
         reported = {name.lower(): value for name, value in self.network.reported.items()}
         known = {name: value for name, value in session.startup.parameters.items() if name in reported}
         session.told = intern(reported | known)

@@ -465,6 +465,26 @@ def test_new_options_hold_for_the_next_client(certificates: Certificates) -> Non
         assert other.welcome[0].body == struct.pack("!I", 3)
 
 
+def test_who_is_known_in_the_clear_is_refused_where_tls_is_required_now(certificates: Certificates) -> None:
+    with gate() as door:
+        door.log_in("trusted@acme", "", "db")
+        door.acceptor.reload(OPTIONS, server_tls("require", certificates))
+        client = door.client()
+        client.send(TRUSTED)
+        assert said(client) == "28000"
+
+
+def test_a_shorter_timeout_holds_although_a_longer_one_runs() -> None:
+    with gate() as door:
+        waiting = door.client()
+        door.nobody_pending_but(1)
+        door.acceptor.reload(HASTE, None)
+        client = door.client()
+        assert b"client_login_timeout" in client.read_to_eof()[-1].body
+        door.nobody_pending_but(1)
+        waiting.hang_up()
+
+
 def test_the_end_of_the_acceptor_ends_the_logins() -> None:
     with gate() as door:
         clients = [door.client() for _ in range(3)]
@@ -485,7 +505,7 @@ def test_a_login_that_was_ended_before_its_first_step_is_forgotten() -> None:
 
         async def accept_and_close() -> int:
             ours.setblocking(False)
-            door.acceptor.accept(ours)
+            door.acceptor.accept(ours.detach(), "", 0)
             pending = door.acceptor.pending
             await door.acceptor.close()
             return pending

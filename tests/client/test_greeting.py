@@ -7,7 +7,6 @@ from typing import Any, cast
 import pytest
 
 from proxy.client.greeting import Greeting
-from proxy.net.stream import LoginStream
 from proxy.wire.startup import Startup
 
 
@@ -20,7 +19,7 @@ class Tls:
 
 
 def greeting(tls: Tls | None) -> Greeting:
-    return Greeting(LoginStream(), cast(Startup, None), "client:1", cast(Any, tls))
+    return Greeting(cast(Startup, None), cast(Any, tls))
 
 
 def test_the_common_name_of_the_certificate() -> None:

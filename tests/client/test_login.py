@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import struct
 from collections.abc import Iterator
@@ -10,8 +11,9 @@ from dataclasses import replace
 import pytest
 
 from proxy.errors import CapReached, ServerRefused
+from proxy.model import Tenant, User
 from proxy.wire import encode
-from tests.client.gate import ACME_ID, OPTIONS, Gate, gate
+from tests.client.gate import ACME_ID, DIRECTORY, OPTIONS, Gate, gate
 from tests.rawclient import Closed, Frame, RawClient, ServerError, frame, startup
 
 
@@ -61,7 +63,7 @@ def test_each_user_by_its_own_method(door: Gate, user: str, password: str, reque
     assert (login.user.name, login.database, login.tls) == (user, "db", False)
     assert login.tenant is not None
     assert login.tenant.name == "acme"
-    assert login.address == "{}:{}".format(*client.sock.getsockname())
+    assert door.addresses[-1] == "{}:{}".format(*client.sock.getsockname())
 
 
 @pytest.mark.parametrize("user", ["app", "hashed", "open", "nobody"])
@@ -213,6 +215,80 @@ def test_the_default_tenant_is_for_those_who_name_none() -> None:
             login = door.log_in(user, password)
             assert login.tenant is not None
             assert login.tenant.name == tenant
+
+
+# --- who says the same again ------------------------------------------------------------------------
+
+
+def test_who_says_the_same_is_the_same_login(door: Gate) -> None:
+    first, again = (door.log_in("app@acme", "app-secret", "db", work_mem="8MB") for _ in range(2))
+    assert again is first
+    assert door.log_in("app@acme", "app-secret", "db", work_mem="9MB") is not first
+    assert refused_again(door, "app@acme", "wrong") == "28P01"
+
+
+def refused_again(door: Gate, user: str, password: str, **said: str) -> str:
+    door.logins.clear()
+    return refused(door, user, password, **said)
+
+
+def test_a_change_of_the_registry_is_seen_by_who_is_known() -> None:
+    with gate() as door:
+        assert door.log_in("app@acme", "app-secret", "db").user.name == "app"
+        users = {**DIRECTORY.users, "app": User("app", "another-secret", frozenset({"beta"}))}
+        door.registry.replace(replace(DIRECTORY, users=users), OPTIONS)
+        assert refused_again(door, "app@acme", "app-secret") == "28P01"
+        assert refused(door, "app@acme", "another-secret") == "28000"
+        assert door.log_in("app@beta", "another-secret", "db").user.name == "app"
+
+
+def test_a_change_during_the_proof_is_seen_too() -> None:
+    with gate() as door:
+        door.log_in("open@acme", "open-secret", "db")
+        client = door.client()
+        client.send(startup({"user": "open@acme", "database": "db"}))
+        first_frames(client)
+        door.registry.disable("tenant", "acme")
+        client.send(frame("p", b"open-secret\0"))
+        with pytest.raises(Closed, match="suspended"):
+            client.read_ready()
+
+
+def test_what_strangers_say_is_not_remembered(door: Gate) -> None:
+    before = len(door.acceptor._familiar)
+    for number in range(3):
+        assert refused(door, "app@acme", "wrong", work_mem=f"{number}MB") == "28P01"
+    assert refused(door, "trusted@nowhere", "") == "3D000"
+    assert len(door.acceptor._familiar) == before
+
+
+def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.client.accept._REMEMBERED", 2)
+    with gate() as door:
+        for name in ("a", "b", "c", "x" * 600):
+            door.log_in("trusted@acme", "", "db", application_name=name)
+        familiar = door.acceptor._familiar
+        assert [packet[-3:] for packet in familiar] == [b"b\0\0", b"c\0\0"]
+
+
+def test_a_tenant_that_the_registry_has_to_fetch(door: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is sent meanwhile is kept."""
+    far = replace(DIRECTORY.tenants["acme"], name="far")
+
+    async def find(name: str) -> Tenant | None:
+        await asyncio.sleep(0)
+        return far if name == "far" else None
+
+    monkeypatch.setattr(door.registry, "find", find, raising=False)
+    for user, password in (("trusted@far", b""), ("open@far", b"open-secret")):
+        client = door.client()
+        opening = startup({"user": user, "database": "db"})
+        client.send(opening + (frame("p", password + b"\0") if password else b"") + frame("Q", b"who\0"))
+        kinds = [found.kind for found in client.read_ready(2)]
+        assert kinds[-3:] == ["D", "C", "Z"]
+        assert door.logins[-1].tenant is far
+    door.logins.clear()
+    assert refused(door, "trusted@nowhere", "") == "3D000"
 
 
 # --- parameters -------------------------------------------------------------------------------------

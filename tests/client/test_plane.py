@@ -65,15 +65,15 @@ def test_leaving_within_a_cancel_does_no_harm(plane: Plane) -> None:
 
 
 def test_a_key_is_as_long_as_the_protocol_wants_it(plane: Plane) -> None:
-    assert len(plane.new_key(0)) == 4
-    assert len(plane.new_key(2)) == 32
-    assert plane.new_key(0) != plane.new_key(0)
+    assert len(plane.new_key(0)[1]) == 4
+    assert len(plane.new_key(2)[1]) == 32
+    assert plane.new_key(0)[1] != plane.new_key(0)[1]
 
 
 def test_a_pid_of_ours_is_nobody_elses(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
-    numbers = iter([4, 4, 8])
-    monkeypatch.setattr("proxy.client.plane.secrets.randbelow", lambda _: next(numbers))
-    first = plane.new_pid()
+    numbers = iter([b"\0\4aaaa", b"\0\4aaaa", b"\0\4", b"\0\10"])
+    monkeypatch.setattr("proxy.client.plane.secrets.token_bytes", lambda _: next(numbers))
+    first, _ = plane.new_key(0)
     plane.enter(Member(first, b"aaaa"))
     assert first != 0
-    assert plane.new_pid() not in (0, first)
+    assert plane.new_key(0)[0] not in (0, first)

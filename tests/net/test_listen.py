@@ -35,9 +35,11 @@ class Guests:
 
     def __init__(self) -> None:
         self.sockets: list[socket.socket] = []
+        self.addresses: list[tuple[str, int]] = []
 
-    def __call__(self, sock: socket.socket) -> None:
-        self.sockets.append(sock)
+    def __call__(self, fd: int, host: str, port: int) -> None:
+        self.sockets.append(socket.socket(fileno=fd))
+        self.addresses.append((host, port))
 
     async def number(self, count: int) -> None:
         async with asyncio.timeout(5):
@@ -77,7 +79,8 @@ def test_clients_come_in_ready_for_use(loop_runs: Both) -> None:
             with socket.create_connection(("127.0.0.1", listener.port)):
                 await guests.number(1)
                 guest = guests.sockets[0]
-                assert not guest.getblocking()
+                assert guests.addresses == [guest.getpeername()]
+                assert not os.get_blocking(guest.fileno())
                 assert guest.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
                 assert guest.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
 
@@ -138,20 +141,16 @@ def test_a_shortage_of_descriptors_passes(loop_runs: Both, monkeypatch: pytest.M
     assert "Too many open files" in said.getvalue()
 
 
-def test_closed_in_a_shortage_it_does_not_come_back(loop_runs: Both) -> None:
+def test_closed_in_a_shortage_it_does_not_come_back(loop_runs: Both, monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         (sock,) = tcp_sockets("127.0.0.1", 0, 16)
         with listening(sock) as (listener, _guests):
             real = listener._sock
 
-            class Short:
-                def __getattr__(self, name: str) -> Any:
-                    return getattr(real, name)
+            def short(listening: socket.socket) -> None:
+                raise OSError(errno.EMFILE, "Too many open files")
 
-                def accept(self) -> None:
-                    raise OSError(errno.EMFILE, "Too many open files")
-
-            listener._sock = Short()  # type: ignore[assignment]
+            monkeypatch.setattr(listen, "accept", short)
             listener._readable()
             timer = listener._again
             assert timer is not None
@@ -167,8 +166,8 @@ def test_a_listener_may_be_closed_by_whom_it_tells(loop_runs: Both) -> None:
         (sock,) = tcp_sockets("127.0.0.1", 0, 16)
         guests = Guests()
 
-        def only_one(guest: socket.socket) -> None:
-            guests(guest)
+        def only_one(fd: int, host: str, port: int) -> None:
+            guests(fd, host, port)
             listener.close()
 
         listener = Listener(asyncio.get_running_loop(), sock, only_one)

@@ -61,7 +61,7 @@ async def pair(*, tcp: bool = False) -> AsyncIterator[tuple[SocketTransport, Rec
     ours.setblocking(False)
     theirs.setblocking(False)
     recorder = Recorder()
-    transport = SocketTransport(asyncio.get_running_loop(), ours, recorder)
+    transport = SocketTransport(asyncio.get_running_loop(), ours.detach(), recorder)
     try:
         yield transport, recorder, theirs
     finally:

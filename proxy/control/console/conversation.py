@@ -295,7 +295,7 @@ def open_console(plane: Plane, control: Control, login: Login, stream: LoginStre
     console = Console(plane, control, login, stream.transport)
     parameters = (("server_version", f"{control.version}/tiergate"), *_PARAMETERS)
     out = [encode.parameter_status(name.encode(), value.encode()) for name, value in parameters]
-    out.append(encode.backend_key_data(plane.new_pid(), plane.new_key(login.protocol_minor)))
+    out.append(encode.backend_key_data(*plane.new_key(login.protocol_minor)))
     out.append(encode.ready_for_query())
     stream.write(b"".join(out))
     rest = stream.take_over(console)

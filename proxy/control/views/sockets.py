@@ -69,7 +69,7 @@ def _client(session: Session, now: float) -> Row:
         asked = server.query_since if server is not None else session.idle_since
     return (
         "C", session.user.name, login.database, "none", _CLIENT_STATES.get(session.state, session.state.value),
-        *_address(login.address), *_local(session.transport), _when(session.connected_at, now), _when(asked, now),
+        *_address(session.address), *_local(session.transport), _when(session.connected_at, now), _when(asked, now),
         *split_microseconds(now - session.waiting_since if waiting else 0.0), 0, pointer(session),
         pointer(server) if server is not None else "", session.pid, "TLS" if login.tls else "",
         session.state_needed.parameters.get("application_name", ""), len(session.statements), id(session),
@@ -108,7 +108,7 @@ def _server(pool: Pool, server: ServerConnection, now: float) -> Row:
 def _relayed_client(relay: Relay, now: float) -> Row:
     login = relay.session.login
     return (
-        "C", relay.session.user.name, login.database, relay.kind, "active", *_address(login.address),
+        "C", relay.session.user.name, login.database, relay.kind, "active", *_address(relay.session.address),
         *_local(relay.client.transport), *_begun(relay, now), 0, 0, 0, pointer(relay), pointer(relay.server), relay.pid,
         "TLS" if login.tls else "", login.asked.parameters.get("application_name", ""), 0, id(relay),
     )  # fmt: skip

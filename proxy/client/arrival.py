@@ -1,0 +1,371 @@
+"""One client from its first byte to its session: what it says is taken up in the callback that brings it.
+
+A login is one packet, perhaps a few messages of a proof, and a welcome. Nothing of it waits in most logins, so there is
+no task and no future: `data_received` takes what is whole, answers it, and keeps the rest. Only what must be waited for
+(a handshake, a key that is slow to derive, a tenant that the registry has to fetch, a permit that others hold, a server
+that is to judge the parameters) is a coroutine in a task, behind which what the client says meanwhile is kept, within
+bounds. Each ends in the same two ways: the socket is handed on whole, or `failed` says why not and closes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Coroutine
+from time import monotonic
+from typing import Any, Protocol
+
+from proxy import log
+from proxy.auth.exchange import Exchange, Step
+from proxy.auth.methods import exchange
+from proxy.client.greeting import Greeting
+from proxy.client.login import Applicant, Login, applicant, log_in, wanted
+from proxy.errors import LoginTimeout, NotAuthorized, ProtocolViolation, ServerRefused, TiergateError
+from proxy.model import ClientOptions
+from proxy.net.stream import MAX_LOGIN_MESSAGE, LoginStream, PeerGone
+from proxy.net.tls import ClientTls
+from proxy.registry.memory import Registry
+from proxy.wire import encode, startup
+from proxy.wire.startup import CancelRequest
+
+_log = log.get("accept")
+_TLS_HANDSHAKE = 0x16
+_PASSWORD = b"p"[0]
+_LINGER = 2.0  # seconds that a client has to take its error (and TLS its leave)
+_ENCRYPTION = (startup.SSL, startup.GSSENC)
+
+
+class Reception(Protocol):
+    """What an arrival asks of whoever accepts."""
+
+    options: ClientOptions
+    tls: ClientTls | None
+    registry: Registry
+
+    def recall(self, packet: bytes) -> Applicant | None:
+        """What was made of that startup packet the last time, while it is still true."""
+
+    def remember(self, packet: bytes, who: Applicant) -> None: ...
+
+    def arrived(self, arrival: Arrival) -> None:
+        """It has authenticated: others may try."""
+
+    def logged_in(self, login: Login, arrival: Arrival) -> Coroutine[Any, Any, None] | None:
+        """Hands the socket on: at once, or by the end of what is returned. Raises what the client is to read."""
+
+    def failed(self, arrival: Arrival, error: TiergateError) -> None:
+        """It is going to be told."""
+
+    def gone(self, arrival: Arrival) -> None:
+        """It has been handed on or closed."""
+
+    def expect(self, deadline: float) -> None:
+        """`expire` is to be called of those whose `deadline` that is."""
+
+    def cancel(self, request: CancelRequest) -> None: ...
+
+
+class Bare(Protocol):
+    """Where a client stands before it has a transport."""
+
+    def say(self, error: bytes) -> None:
+        """If that can still be said in the clear."""
+
+    def close(self) -> None: ...
+
+
+class Arrival(LoginStream):
+    __slots__ = (
+        "_ahead", "_exchange", "_expired", "_packet", "_reception", "_refused", "_who", "binding", "counted",
+        "deadline", "doorstep", "over", "task", "tls",
+    )  # fmt: skip
+
+    def __init__(self, reception: Reception, host: str, port: int, deadline: float) -> None:
+        super().__init__(host, port)
+        self._reception = reception
+        self.deadline = deadline
+        self.counted = True  # among those who have not authenticated
+        self.over = False  # handed on, or closed by us
+        self.doorstep: Bare | None = None
+        self.tls: ssl.SSLObject | None = None
+        self.binding = b""
+        self._refused = 0  # the encryption that it has asked for in vain
+        self._packet = b""  # its startup packet, where others may say the same
+        self._who: Applicant | None = None
+        self._exchange: Exchange | None = None
+        self._ahead = b""  # said with what is said next
+        self.task: asyncio.Task[None] | None = None
+        self._expired = False
+
+    # --- the socket ---------------------------------------------------------------------------------
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        self.doorstep = None
+
+    def data_received(self, data: bytes) -> None:
+        if self.task is not None or self.over:
+            super().data_received(data)
+            return
+        if self._buffer:
+            data = bytes(self._buffer) + data
+            self._buffer.clear()
+        self._hear(data)
+
+    def eof_received(self) -> bool:
+        super().eof_received()
+        if self.task is None and not self.over:
+            self.failed(PeerGone("the connection was closed during the login"))
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self.task is None:
+            if not self.over:
+                self.failed(exc or PeerGone("the connection was lost during the login"))
+            self._reception.gone(self)
+
+    def write(self, data: bytes) -> None:
+        if self._ahead:
+            data, self._ahead = self._ahead + data, b""
+        super().write(data)
+
+    # --- what it says -------------------------------------------------------------------------------
+
+    def _hear(self, data: bytes) -> None:
+        try:
+            self._read(data)
+        except Exception as error:
+            self.failed(error)
+
+    def _read(self, data: bytes) -> None:
+        """What stands behind a packet is kept before it is taken up: whoever is handed the socket gets that too."""
+        while True:
+            size = self._packet_size(data) if self._exchange is None else _message_size(data)
+            if not size or len(data) < size:
+                self._buffer += data
+                return
+            rest = data[size:]
+            if rest:
+                self._buffer += rest
+                data = data[:size]
+            if self._exchange is None:
+                self._take_packet(data)
+            elif data[0] != _PASSWORD:
+                raise ProtocolViolation(f"expected password response, got message type {data[0]}")
+            else:
+                self._prove(self._exchange, data[5:])
+            if self.task is not None or self.over or not self._buffer:
+                return
+            data = bytes(self._buffer)
+            self._buffer.clear()
+
+    def _packet_size(self, data: bytes) -> int:
+        """0 where it cannot be known yet."""
+        if data and data[0] == _TLS_HANDSHAKE and self.tls is None and not self._refused and self.host:
+            raise ConnectionResetError("direct TLS, which is disabled")
+        if len(data) < 4:
+            return 0
+        length = int.from_bytes(data[:4], "big")
+        if not 8 <= length <= startup.MAX_STARTUP_LENGTH:
+            raise ProtocolViolation("invalid length of startup packet")
+        if length != 8 and int.from_bytes(data[4:8], "big") in _ENCRYPTION:
+            raise ProtocolViolation("invalid length of startup packet")
+        return length
+
+    def _take_packet(self, packet: bytes) -> None:
+        code = int.from_bytes(packet[4:8], "big")
+        if code in _ENCRYPTION:
+            if self.tls is not None or code == self._refused or self._refused == -1:
+                raise ProtocolViolation("encryption was requested twice")
+            self._refused = -1 if self._refused else code  # -1: both
+            self.write(b"N")
+        elif code == startup.CANCEL:
+            self._reception.cancel(startup.decode_cancel(packet[4:]))
+            self.close_at_once()
+        else:
+            self._introduce(packet)
+
+    def _introduce(self, packet: bytes) -> None:
+        reception = self._reception
+        plain = self.tls is None
+        refused = plain and self.host and reception.tls is not None and reception.tls.required
+        who = reception.recall(packet) if plain and not refused else None
+        if who is None:
+            said = startup.decode_startup(packet[4:])
+            if refused:
+                raise NotAuthorized("SSL required")
+            who = applicant(Greeting(said, self.tls, self.binding), reception.options, reception.registry)
+            if plain:
+                self._packet = packet
+        self._who = who
+        if who.negotiation:
+            self.write(who.negotiation)
+        talk = self._exchange = exchange(who.method, who.asking)
+        self._proceed(talk.start())
+
+    def _prove(self, talk: Exchange, body: bytes) -> None:
+        if talk.slow:
+            self.wait_for(self._prove_slowly(talk, body))
+        else:
+            self._proceed(talk.respond(body))
+
+    async def _prove_slowly(self, talk: Exchange, body: bytes) -> None:
+        step = await asyncio.get_running_loop().run_in_executor(None, talk.respond, body)
+        if step.done:
+            self.write(step.send)
+            await self._finish()
+        else:
+            self._proceed(step)
+
+    def _proceed(self, step: Step) -> None:
+        if not step.done:
+            self.write(step.send)
+            return
+        self._ahead = step.send  # goes out with the welcome
+        login = self._known_login()
+        if login is None:
+            self.wait_for(self._finish())
+            return
+        waiting = self._enter(login)
+        if waiting is not None:
+            self.wait_for(waiting)
+
+    # --- who it is ----------------------------------------------------------------------------------
+
+    def _known_login(self) -> Login | None:
+        """None where the registry has to be asked and waited for."""
+        who = self._applicant()
+        registry = self._reception.registry
+        if who.login is not None and who.epoch == registry.epoch:
+            return who.login
+        asked = wanted(who, self._reception.options, registry)
+        found = registry.known(asked.tenant) if asked.tenant else None
+        if asked.tenant and found is None:
+            return None
+        login = log_in(who, asked, found, self._reception.options, registry)
+        if self._packet and who.epoch == registry.epoch:
+            who.login = login
+            self._reception.remember(self._packet, who)
+        return login
+
+    async def _finish(self) -> None:
+        """The slow way, after the proof."""
+        login = self._known_login()
+        if login is None:
+            who, registry = self._applicant(), self._reception.registry
+            asked = wanted(who, self._reception.options, registry)
+            found = await registry.find(asked.tenant)
+            login = log_in(who, asked, found, self._reception.options, registry)
+        waiting = self._enter(login)
+        if waiting is not None:
+            await waiting
+
+    def _applicant(self) -> Applicant:
+        if self._who is None:
+            raise AssertionError("nobody has said who it is")
+        return self._who
+
+    def _enter(self, login: Login) -> Coroutine[Any, Any, None] | None:
+        self._reception.arrived(self)
+        waiting = self._reception.logged_in(login, self)
+        if waiting is None:
+            self.over = True
+            self._reception.gone(self)
+        return waiting
+
+    # --- what must be waited for --------------------------------------------------------------------
+
+    def wait_for(self, work: Coroutine[Any, Any, None]) -> None:
+        if self._ahead:
+            self.write(b"")
+        self.task = asyncio.get_running_loop().create_task(work)
+        self.task.add_done_callback(self._waited)
+
+    def _waited(self, task: asyncio.Task[None]) -> None:
+        self.task = None
+        if task.cancelled():
+            if self._expired:
+                self.failed(LoginTimeout("client_login_timeout"))
+            else:
+                self.close_at_once()
+            return
+        error = task.exception()
+        if error is not None:
+            self.failed(error)
+        elif self.over:
+            return
+        elif self._exchange is not None and not self.counted:
+            self.over = True
+            self._reception.gone(self)
+        else:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """With what it has said meanwhile."""
+        if self._lost or self._over:
+            self.failed(PeerGone("the connection was closed during the login"))
+            return
+        self._read_on()
+        data = bytes(self._buffer)
+        self._buffer.clear()
+        if data:
+            self._hear(data)
+
+    # --- the end ------------------------------------------------------------------------------------
+
+    def expire(self) -> None:
+        """Its deadline has passed."""
+        if self.over:
+            self.close_at_once()
+        elif self.task is not None:
+            self._expired = True
+            self.task.cancel()
+        else:
+            self.failed(LoginTimeout("client_login_timeout"))
+
+    def failed(self, error: BaseException) -> None:
+        """Says the error as FATAL, a server's own as it was sent, and closes when that has been written."""
+        if isinstance(error, OSError):
+            _log.debug("client left during its login", address=self.address, error=str(error))
+            self.close_at_once()
+            return
+        if not isinstance(error, TiergateError):
+            _log.exception("login broke", error, address=self.address)
+            error = TiergateError()
+        self._reception.failed(self, error)
+        said = error.frame if isinstance(error, ServerRefused) else encode.refusal(error, "FATAL")
+        self.over = True
+        if self.doorstep is not None:
+            self.doorstep.say(said)
+            self.close_at_once()
+            return
+        self.write(said)
+        self.transport.close()
+        if self._lost:
+            self._reception.gone(self)
+            return
+        self.deadline = monotonic() + _LINGER
+        self._reception.expect(self.deadline)
+
+    def close_at_once(self) -> None:
+        self.over = True
+        if self.task is not None:
+            self.task.cancel()  # and then again
+        elif self.doorstep is not None:
+            self.doorstep.close()
+            self._reception.gone(self)
+        elif self._lost:
+            self._reception.gone(self)
+        else:
+            self.transport.abort()
+
+
+def _message_size(data: bytes) -> int:
+    """0 where it cannot be known yet."""
+    if len(data) < 5:
+        return 0
+    length = int.from_bytes(data[1:5], "big")
+    if not 4 <= length <= MAX_LOGIN_MESSAGE:
+        raise ProtocolViolation("invalid message length")
+    return 1 + length

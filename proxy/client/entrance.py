@@ -1,0 +1,108 @@
+"""What a login is given, worked out once for all that say the same: account, limits, permits, pool, and the welcome.
+
+It holds while the registry stays in its epoch and the pool lives. Where something of it is a client's own (its address
+in the application's name) it is made for each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+from proxy.admission.accounts import Account, Counter, UserAccount
+from proxy.client.placing import Place, check_asked, find_place
+from proxy.errors import NotAuthorized
+from proxy.model import Limits, PoolMode, Tenant
+from proxy.protocol.state import EMPTY, State, intern, status, with_parameter
+from proxy.wire import encode
+
+if TYPE_CHECKING:
+    from proxy.client.login import Login
+    from proxy.client.plane import Plane
+
+_said: WeakKeyDictionary[State, bytes] = WeakKeyDictionary()
+
+
+class Entrance:
+    """`permits` are those of one more client. Once a server of the pool has judged the parameters (`introduced`),
+    `state` and `told` are what a session begins with, and `statuses` what tells its client so."""
+
+    __slots__ = (
+        "_asked", "_known", "_only_at_start", "account", "epoch", "limits", "permits", "place", "state", "statuses",
+        "tenant", "told", "user_account",
+    )  # fmt: skip
+
+    def __init__(self, plane: Plane, login: Login, address: str) -> None:
+        registry, tenant = plane.registry, login.tenant
+        if tenant is None:
+            raise AssertionError("a session needs a tenant")
+        if registry.is_disabled("tenant", tenant.name):
+            raise NotAuthorized(f'tenant "{tenant.name}" is suspended')
+        self.epoch = registry.epoch
+        self.tenant: Tenant = tenant
+        self.account: Account = plane.accounts.account(tenant)
+        self.user_account: UserAccount = plane.accounts.user(login.user)
+        self.limits: Limits = registry.limits(tenant, login.user)
+        self.permits: tuple[Counter, ...] = (
+            plane.clients,
+            *self.account.client_counters(self.user_account),
+        )
+        check_asked(registry, login, tenant)
+        self.place: Place = find_place(plane, login, login.user, tenant, address)
+        self._only_at_start = len(plane.pools.only_at_start)
+        self._asked = without(self.place.startup.parameters, plane.options.tenant_guc.lower())
+        self._known: tuple[State, State] | None = None
+        self.state = self.told = EMPTY
+        self.statuses = b""
+
+    def holds(self, plane: Plane) -> bool:
+        """It is what would be found again."""
+        pools = plane.pools
+        return (
+            self.epoch == plane.registry.epoch
+            and self._only_at_start == len(pools.only_at_start)
+            and pools.has(self.place.pool)
+        )
+
+    def introduced(self, plane: Plane) -> bool:
+        """No server needs to be asked."""
+        pool = self.place.pool
+        known = pool.introductions.get(self._asked)
+        if known is None or pool.mode is PoolMode.SESSION:
+            return False
+        pool.introductions.move_to_end(self._asked)
+        if known is not self._known:
+            self._known = known
+            startup, self.told = known
+            self.state = with_parameter(startup, plane.options.tenant_guc.lower(), self.tenant.name)
+            self.statuses = statuses(self.told)
+        return True
+
+
+def entrance(plane: Plane, login: Login, address: str) -> Entrance:
+    """Raises what the client is to read."""
+    found: Entrance | None = login.entrance
+    if found is not None and found.holds(plane):
+        return found
+    made = Entrance(plane, login, address)
+    login.entrance = None if plane.pools.options.application_name_add_host else made
+    return made
+
+
+def without(parameters: Mapping[str, str], guc: str) -> State:
+    """The tenant's name is taken by every server: it is no reason to ask one again."""
+    return intern({name: value for name, value in parameters.items() if name != guc})
+
+
+def statuses(told: State) -> bytes:
+    """The same for all sessions that are told the same, which are most."""
+    said = _said.get(told)
+    if said is None:
+        said = _said[told] = b"".join(status(name, value) for name, value in told.parameters.items())
+    return said
+
+
+def hello(statuses: bytes, pid: int, key: bytes) -> bytes:
+    """Behind a login: what the server's parameters are, how to cancel, and that a query may come."""
+    return statuses + encode.backend_key_data(pid, key) + encode.ready_for_query()
