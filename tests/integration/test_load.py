@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from proxy.cli.embedded import EmbeddedServer
     from tests.integration.running import Proxy
 
-SECONDS = float(os.environ.get("TIERGATE_LOAD_SECONDS", "12"))
+SECONDS = float(os.environ.get("TIERGATE_LOAD_SECONDS", "7"))
 CLIENTS = 2_000
 TENANTS = 100  # of each tier
 POOL_SIZE = {"ent": 12, "vip-1": 12, "shared": 16}

@@ -238,15 +238,15 @@ def test_idle_transaction_timeout_in_a_failed_transaction(start_proxy: StartProx
 
 @pytest.mark.parametrize("mode", MODES)
 def test_client_idle_timeout(start_proxy: StartProxy, all_tiers: Tables, mode: str) -> None:
-    proxy = start_proxy(limited(all_tiers, mode, client_idle_timeout="500ms"))
+    proxy = start_proxy(limited(all_tiers, mode, client_idle_timeout="300ms"))
     client, quiet = proxy.raw(), proxy.raw("app@std_2")
     for _ in range(3):
-        assert client.nothing_to_read(0.25)
+        assert client.nothing_to_read(0.15)
         assert client.value("SELECT 1") == "1"
     # Neither a running query nor an open transaction is an idle client.
-    assert client.value("SELECT 1 FROM pg_sleep(0.9)") == "1"
+    assert client.value("SELECT 1 FROM pg_sleep(0.5)") == "1"
     client.query("BEGIN")
-    assert client.nothing_to_read(0.9)
+    assert client.nothing_to_read(0.5)
     client.query("COMMIT")
     frames = client.read_to_eof()
     assert sqlstates(frames) == ["57P05"]

@@ -84,7 +84,7 @@ def test_two_thousand_clients_and_workers_that_die(
 ) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    seconds = SECONDS + 10
+    seconds = SECONDS + 7
     text = configuration(
         tables(dedicated, vip, shared) | {"user.admin": {}},
         workers=WORKERS,
