@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from proxy import log
 
 _log = log.get("audit")
@@ -25,3 +27,25 @@ def refused(actor: str, method: str, path: str) -> None:
 def stranger(address: str, method: str, path: str) -> None:
     """A request with a token that nobody has."""
     _log.info("unknown token", address=address, method=method, path=path)
+
+
+def tenant_changed(
+    actor: str,
+    action: str,
+    name: str,
+    identity: str,
+    before: Mapping[str, object] | None,
+    after: Mapping[str, object] | None,
+) -> None:
+    """A tenant of the registry was created, changed or deleted: the columns that differ, as they were and are."""
+    old, new = before or {}, after or {}
+    differ = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+    _log.info(
+        "tenant changed",
+        actor=actor,
+        action=action,
+        tenant=name,
+        id=identity,
+        before={key: old[key] for key in differ if key in old},
+        after={key: new[key] for key in differ if key in new},
+    )

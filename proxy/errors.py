@@ -187,6 +187,12 @@ class NoHealthyEndpoint(ServerError):
     sqlstate = "57P03"
 
 
+class RegistryUnavailable(ServerError):
+    """The registry's database does not answer, or lacks what it is asked for."""
+
+    sqlstate = "57P03"
+
+
 class ServerLost(ServerError):
     """The server went away under a session, or could not be reached."""
 

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import os
 import socket
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -141,10 +141,7 @@ class Worker:
             )  # fmt: skip
             self._listeners.append(listen.Listener(loop, sock, self._acceptor.accept))
         if process.http is not None:
-            from proxy.control.api import Desk, Http  # a worker among others has no use for its libraries
-
-            desk = Desk(self.local, lambda: self.settings.api_tokens, lambda: self.settings.directory)
-            self.http = Http(desk, process.http_tls_cert_file, process.http_tls_key_file)
+            self.http = http_face(self.local, lambda: self.settings)
             await self.http.start(*process.http)
 
     @property
@@ -348,6 +345,19 @@ class Worker:
         if self.http is not None:
             http, self.http = self.http, None
             await http.stop()
+
+
+def http_face(control: Control, config: Callable[[], Settings]) -> Http:
+    """The HTTP face over `control`; `config` is the configuration of now."""
+    from proxy.control.api import Desk, Http  # a worker among others has no use for its libraries
+    from proxy.control.tenancy import Tenancy
+    from proxy.registry.store import Store
+
+    process = config().process
+    store = Store(process.registry_dsn) if process.registry_dsn else None
+    tenancy = Tenancy(store, lambda: config().directory, lambda: config().server)
+    desk = Desk(control, lambda: config().api_tokens, tenancy)
+    return Http(desk, process.http_tls_cert_file, process.http_tls_key_file)
 
 
 def certificates(config: Settings) -> tuple[tls.ServerTls, tls.ClientTls | None]:

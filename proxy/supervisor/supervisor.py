@@ -12,7 +12,7 @@ from typing import Any
 
 from proxy import BUILD, __version__, log, settings
 from proxy.control import fleet, views
-from proxy.control.api import Desk, Http, listening
+from proxy.control.api import Http, listening
 from proxy.control.fleet import Fleet, Result
 from proxy.control.views import View, WorkerRow
 from proxy.errors import ConfigError, InvalidParameter, TiergateError
@@ -24,7 +24,7 @@ from proxy.supervisor.heritage import Heritage
 from proxy.supervisor.permits import Permits
 from proxy.supervisor.process import State, WorkerProcess, program
 from proxy.supervisor.sockets import Sockets
-from proxy.worker import certificates
+from proxy.worker import certificates, http_face
 
 _log = log.get("supervisor")
 _CHECK_TIMEOUT = 60.0
@@ -104,9 +104,7 @@ class Supervisor:
         elif where is not None:
             self._http_sock = listening(*where)
         if self._http_sock is not None:
-            process = self.settings.process
-            desk = Desk(self.fleet, lambda: self.settings.api_tokens, lambda: self.settings.directory)
-            self.http = Http(desk, process.http_tls_cert_file, process.http_tls_key_file)
+            self.http = http_face(self.fleet, lambda: self.settings)
             await self.http.serve(self._http_sock.dup())
 
     async def _take_over(self, before: Heritage) -> None:

@@ -9,16 +9,17 @@ from typing import cast
 from fastapi import Request
 
 from proxy.control.fleet import Control
-from proxy.model import ApiToken, Directory
+from proxy.control.tenancy import Tenancy
+from proxy.model import ApiToken
 
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """`tokens` and `directory` are asked for anew at every request: a reload changes them."""
+    """`tokens` are asked for anew at every request: a reload changes them."""
 
     control: Control
     tokens: Callable[[], Mapping[str, ApiToken]]
-    directory: Callable[[], Directory]
+    tenancy: Tenancy
 
 
 def desk(request: Request) -> Desk:

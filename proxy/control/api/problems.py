@@ -13,8 +13,10 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from proxy import log
+from proxy.control.tenancy import NoRegistry, WrongValue
 from proxy.errors import ConfigError, Fault, InvalidParameter, NoSuchName, ShuttingDown, TiergateError
 from proxy.net.channel import ChannelLost, NoAnswer
+from proxy.registry.statements import Changed, KeyReused
 
 MEDIA_TYPE = "application/problem+json"
 _log = log.get("api")
@@ -78,23 +80,36 @@ def described(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
+# The first that fits.
+_STATUSES: tuple[tuple[type[TiergateError], int], ...] = (
+    (NoSuchName, 404),
+    (Changed, 412),
+    (WrongValue, 422),
+    (KeyReused, 422),
+    (InvalidParameter, 409),
+    (NoRegistry, 501),
+    (ShuttingDown, 503),
+    (ChannelLost, 503),
+    (NoAnswer, 503),
+)
+
+
 def of_error(error: TiergateError) -> Problem:
-    status = 500
-    if isinstance(error, NoSuchName):
-        status = 404
-    elif isinstance(error, ConfigError):
+    if isinstance(error, ConfigError):
         wrong = [WrongField(field=_key(problem), detail=problem) for problem in error.problems]
         return Problem(422, "the configuration cannot be used", errors=wrong)
-    elif isinstance(error, InvalidParameter):
-        status = 409
-    elif isinstance(error, ChannelLost | NoAnswer | ShuttingDown) or error.fault is Fault.SERVER:
-        status = 503
-    elif error.fault is Fault.LIMIT:
-        status = 429
-    if status == 500:
-        _log.error("a request failed", error=error.message, internal=error.internal)
-    headers = {"Retry-After": "1"} if status in (429, 503) else None
-    return Problem(status, error.message, hint=error.hint, headers=headers)
+    status = next((status for kind, status in _STATUSES if isinstance(error, kind)), 0)
+    if not status:
+        status = {Fault.SERVER: 503, Fault.LIMIT: 429}.get(error.fault, 500)
+    if status >= 500 and status != 501:
+        _log.warning("a request failed", error=error.message, internal=error.internal)
+    return Problem(
+        status,
+        error.message,
+        field="Idempotency-Key" if isinstance(error, KeyReused) else getattr(error, "field", ""),
+        hint=error.hint,
+        headers={"Retry-After": "1"} if status in (429, 503) else None,
+    )
 
 
 def _key(problem: str) -> str:

@@ -82,3 +82,4 @@ class Http:
         self._server.should_exit = True
         await self._task
         self._server = self._task = None
+        await self._desk.tenancy.close()

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
+import psycopg
 
 from proxy.auth import token
 from proxy.cli.embedded import free_port
+from proxy.cli.sql import scripts
+from proxy.control.api import Desk, Http
+from proxy.control.tenancy import Tenancy
+from proxy.registry.store import Store
 from tests.conftest import StartProxy
 from tests.integration.running import Proxy
-from tests.integration.servers import APP_PASSWORD, Server
+from tests.integration.servers import APP_PASSWORD, Server, connect
 
 TOKENS = {role: token.new() for role in ("viewer", "operator", "admin", "tenant-admin")}
 ID = "0b0e7a34-3c55-4b60-9c3c-3b9f7d1e2a01"
@@ -38,7 +45,7 @@ def start(start_proxy: StartProxy, server: Server, **proxy: Any) -> Proxy:
 
 
 def call(
-    proxy: Proxy,
+    proxy: Proxy | Managed,
     method: str,
     path: str,
     role: str | None = "admin",
@@ -48,4 +55,47 @@ def call(
 ) -> httpx.Response:
     known = {"Authorization": f"Bearer {TOKENS.get(role, role)}"} if role else {}
     url = f"http://127.0.0.1:{proxy.http_port}{path}"
-    return httpx.request(method, url, headers=known | (headers or {}), timeout=10, **more)
+    return httpx.request(
+        method, url, headers=known | (headers or {}), timeout=10, verify=False, trust_env=False, **more
+    )
+
+
+@contextmanager
+def registry(server: Server) -> Iterator[str]:
+    """A database with the registry's tables, by its URL."""
+    with connect(server, "postgres") as admin:
+        admin.execute("DROP DATABASE IF EXISTS managed WITH (FORCE)")
+        admin.execute("CREATE DATABASE managed")
+    dsn = f"postgresql://postgres@{server.host}:{server.port}/managed"
+    with psycopg.connect(dsn) as connection:
+        for script in scripts("registry_kit").values():
+            connection.execute(script.encode())
+    yield dsn
+    with connect(server, "postgres") as admin:
+        admin.execute("DROP DATABASE managed WITH (FORCE)")
+
+
+class Managed:
+    """The API of a running proxy, once more, on a registry; `call` is as above."""
+
+    def __init__(self, proxy: Proxy, dsn: str) -> None:
+        self.worker = proxy.worker
+        self.dsn = dsn
+        worker = proxy.worker
+        self.store = Store(dsn)
+        tenancy = Tenancy(self.store, lambda: worker.settings.directory, lambda: worker.settings.server)
+        self._proxy = proxy
+        self.http = Http(Desk(worker.local, lambda: worker.settings.api_tokens, tenancy))
+        proxy.run(self.http.start("127.0.0.1", 0))
+
+    @property
+    def http_port(self) -> int:
+        return self.http.port
+
+    def close(self) -> None:
+        self._proxy.run(self.http.stop())
+
+    def sql(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        with psycopg.connect(self.dsn, autocommit=True) as connection:
+            cursor = connection.execute(statement.encode(), values)
+            return cursor.fetchall() if cursor.description else []

@@ -28,7 +28,7 @@ def proxy(start_proxy: StartProxy, all_tiers: Tables) -> Proxy:
 
 
 def get(proxy: Proxy, path: str) -> httpx.Response:
-    return httpx.get(f"http://127.0.0.1:{proxy.http_port}{path}", timeout=10)
+    return httpx.get(f"http://127.0.0.1:{proxy.http_port}{path}", timeout=10, verify=False, trust_env=False)
 
 
 def test_healthy_and_ready(proxy: Proxy) -> None:
