@@ -9,7 +9,7 @@ cdef class Histogram:
 
 cdef class TenantStats:
     cdef public long long queries, refused_rate, throttled, transactions, waits
-    cdef public double throttled_seconds, wait_seconds
+    cdef public double server_seconds, throttled_seconds, wait_seconds
     cdef public Histogram durations
     cdef public dict errors
 

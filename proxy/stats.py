@@ -43,13 +43,14 @@ class TenantStats:
     """
 
     __slots__ = (
-        "durations", "errors", "queries", "refused_rate", "throttled", "throttled_seconds", "transactions",
-        "wait_seconds", "waits",
+        "durations", "errors", "queries", "refused_rate", "server_seconds", "throttled", "throttled_seconds",
+        "transactions", "wait_seconds", "waits",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.queries = 0
         self.transactions = 0
+        self.server_seconds = 0.0  # for which it had server connections
         self.waits = 0
         self.wait_seconds = 0.0
         self.throttled = self.refused_rate = 0

@@ -4,11 +4,11 @@ from proxy.stats cimport TenantStats
 
 cdef class Counter:
     cdef public str name
-    cdef public long allowance, owed, used
+    cdef public long allowance, leaving, owed, used
     cdef public bint attended, backed, sought
-    cdef public object lender, reserve
+    cdef public object lender, reserve, rota
     cdef public long _limit
-    cdef public dict _waiting
+    cdef public object _waiting
 
     cpdef object give(self)
 
@@ -34,5 +34,6 @@ cdef class Account:
     cdef public TierAccount tier
     cdef public TenantStats stats
     cdef public long waiting
+    cdef public double expected
 
     cpdef tuple server_counters(self, UserAccount user)

@@ -1,8 +1,8 @@
 """What each tenant, each tier and the process use right now, and whether they may use one more.
 
 A Counter is a number of permits in use against an allowance; a permit taken is given back exactly once by
-whoever took it. When one is given back, those who were refused because of it are called (`when_free`),
-so that nobody polls. An Account joins the counters of a tenant with those of its tier and of the user: a
+whoever took it. When one is given back, those who were refused because of it are called (`when_free`) in the order
+of their turns, so that nobody polls. An Account joins the counters of a tenant with those of its tier and of the user: a
 permit is taken from all of them or from none.
 
 In a process that is alone the allowance is the limit. Where several share the limit, it is what this one has been
@@ -12,10 +12,11 @@ granted of it, and a Lender gets more and gives back what others want; taking a 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Protocol
 
 from proxy.admission.gate import Gate, rated
+from proxy.admission.turns import Place, Rota, Turns
 from proxy.errors import CapReached
 from proxy.model import Limits, Tenant, Tier, User
 from proxy.stats import TenantStats
@@ -62,18 +63,45 @@ class Reserve(Protocol):
     def surrender(self, count: int) -> None: ...
 
 
+class Seeker(Place):
+    """Somebody who was refused a permit, by one counter at a time."""
+
+    __slots__ = ("counter",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counter: Counter | None = None
+
+    def free(self) -> None:
+        """There may be a permit. It is not waiting any more."""
+
+    def number(self, rota: Rota | None) -> int:
+        """Its round there; where there is no rota it is first come, first served."""
+        return 0
+
+
 class Counter:
-    """Permits in use. `limit` 0 is no limit. `backed`: they stand for something that outlives the process."""
+    """Permits in use. `limit` 0 is no limit. `backed`: they stand for something that outlives the process.
+    `rota`: whose turn it is where several tenants share it."""
 
     __slots__ = (
-        "_limit", "_waiting", "allowance", "attended", "backed", "lender", "name", "owed", "reserve", "sought", "used",
+        "_limit", "_waiting", "allowance", "attended", "backed", "leaving", "lender", "name", "owed", "reserve", "rota",
+        "sought", "used",
     )  # fmt: skip
 
     def __init__(
-        self, name: str, limit: int = 0, *, lender: Lender | None = None, backed: bool = False
+        self,
+        name: str,
+        limit: int = 0,
+        *,
+        lender: Lender | None = None,
+        backed: bool = False,
+        rota: Rota | None = None,
     ) -> None:
         self.name = name
+        self.rota = rota
         self.used = 0
+        self.leaving = 0  # of those in use: on their way back
         self.allowance = UNLIMITED
         self.attended = False  # somebody is to hear of permits given back
         self.lender = lender
@@ -82,7 +110,7 @@ class Counter:
         self.owed = 0  # to another process, even if somebody waits here
         self.reserve: Reserve | None = None
         self._limit = 0
-        self._waiting: dict[Callable[[], None], None] = {}
+        self._waiting: Turns[Seeker] | None = None
         self.limit = limit
 
     @property
@@ -109,7 +137,12 @@ class Counter:
 
     @property
     def waiting(self) -> int:
-        return len(self._waiting)
+        return self._waiting.size if self._waiting is not None else 0
+
+    @property
+    def first(self) -> Seeker | None:
+        """Who is to have the next permit."""
+        return self._waiting.first() if self._waiting is not None else None
 
     def take(self) -> None:
         self.used += 1
@@ -131,21 +164,33 @@ class Counter:
             self.wake()
 
     def wake(self) -> None:
-        """Calls those who wait, first come first, until it is full; all if it is, since they may make room."""
-        was_full = self.full
-        for _ in range(len(self._waiting)):
-            if not self._waiting or (self.full and not was_full):
+        """Calls those who wait, whose turn it is first, until it is full."""
+        for _ in range(self.waiting):  # whoever wants more than it gets waits again
+            seeker = None if self.full else self.first
+            if seeker is None:
                 break
-            callback = next(iter(self._waiting))
-            del self._waiting[callback]  # whoever wants more than it gets waits again, behind the others
-            callback()
+            self.forget(seeker)
+            seeker.free()
         self.attend()
 
-    def when_free(self, callback: Callable[[], None]) -> None:
-        self._waiting[callback] = None
+    def when_free(self, seeker: Seeker) -> None:
+        if seeker.counter is not self:
+            if seeker.counter is not None:
+                seeker.counter.forget(seeker)
+            if self._waiting is None:
+                self._waiting = Turns()
+            self._waiting.add(seeker, seeker.number(self.rota))
+            seeker.counter = self
         self.attended = True
         if self.lender is not None:
             self.lender.touch(self)
+
+    def forget(self, seeker: Seeker) -> None:
+        """It does not wait any more."""
+        if seeker.counter is self and self._waiting is not None:
+            self._waiting.remove(seeker)
+            seeker.counter = None
+            self.attend()
 
     def attend(self) -> None:
         self.attended = bool(self._waiting or self.sought or self.owed)
@@ -171,7 +216,7 @@ class TierAccount:
 
     def __init__(self, tier: Tier, lender: Lender | None = None) -> None:
         self.clients = Counter(f"tier {tier.name} max_client_connections", lender=lender)
-        self.servers = Counter(f"tier {tier.name} max_connections", lender=lender, backed=True)
+        self.servers = Counter(f"tier {tier.name} max_connections", lender=lender, backed=True, rota=Rota())
         self.update(tier)
 
     def update(self, tier: Tier) -> None:
@@ -188,7 +233,7 @@ class UserAccount:
 
     def __init__(self, user: User, lender: Lender | None = None) -> None:
         self.clients = Counter(f"user {user.name} max_client_connections", lender=lender)
-        self.servers = Counter(f"user {user.name} max_connections", lender=lender, backed=True)
+        self.servers = Counter(f"user {user.name} max_connections", lender=lender, backed=True, rota=Rota())
         self.waiting = 0  # transactions in queues
         self.update(user)
 
@@ -202,7 +247,18 @@ class UserAccount:
 class Account:
     """A tenant at run time: its limits in force, its permits, its counts. `gate` is None where it has no rates."""
 
-    __slots__ = ("_gate", "clients", "gate", "limits", "servers", "stats", "tenant", "tier", "waiting")
+    __slots__ = (
+        "_gate",
+        "clients",
+        "expected",
+        "gate",
+        "limits",
+        "servers",
+        "stats",
+        "tenant",
+        "tier",
+        "waiting",
+    )
 
     def __init__(
         self, tenant: Tenant, tier: TierAccount, limits: Limits, lender: Lender | None = None
@@ -213,6 +269,7 @@ class Account:
         self.gate: Gate | None = None
         self._gate: Gate | None = None  # the same, or the one it had
         self.waiting = 0  # transactions in queues
+        self.expected = 0.0  # seconds that its next transaction is thought to take; 0: nobody knows
         self.update(tenant, tier, limits)
 
     def update(self, tenant: Tenant, tier: TierAccount, limits: Limits) -> None:

@@ -1,4 +1,4 @@
-"""Who is served next on one pool: first in, first out inside a tenant, tenants in turn.
+"""Who is served next on one pool: first in, first out inside a tenant, tenants by their turns (see turns.py).
 
 A tenant whose cap is reached steps aside with all its waiters and comes back when a permit of the
 counter that refused it is given back; it costs nothing in between. So does a user inside its tenants.
@@ -6,29 +6,41 @@ counter that refused it is given back; it costs nothing in between. So does a us
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Generic, TypeVar
 
-from proxy.admission.accounts import Account, Counter, UserAccount, take_all
+from proxy.admission.accounts import Account, Counter, Seeker, UserAccount, take_all
+from proxy.admission.turns import Place, Rota, Standing, Turns
 
 W = TypeVar("W")
+NEVER = 1 << 62  # the round of those who want nothing
 
 
-class _Line(Generic[W]):
+class _Line(Place, Generic[W]):
     """The waiters of one tenant. `users` are those that may be served, each with its own in the order of
-    their numbers, `aside` those at their cap."""
+    their numbers, `aside` those at their cap. `seekers` wait for permits, of the tenant's own (None) and the users'."""
 
-    __slots__ = ("aside", "users")
+    __slots__ = ("account", "aside", "queue", "seekers", "standing", "users")
 
-    def __init__(self) -> None:
+    def __init__(self, queue: FairQueue[W], account: Account, standing: Standing) -> None:
+        super().__init__()
+        self.queue = queue
+        self.account = account
+        self.standing = standing
         self.users: dict[UserAccount, deque[tuple[int, W]]] = {}
         self.aside: dict[UserAccount, deque[tuple[int, W]]] = {}
+        self.seekers: dict[UserAccount | None, _Refused] = {}
 
     def __iter__(self) -> Iterator[W]:
         for waiters in [*self.users.values(), *self.aside.values()]:
             yield from [waiter for _, waiter in waiters]
+
+    def due_at(self, number: int) -> None:
+        if self.turns is not None:
+            self.turns.move(self, number)
+            self.queue.head_moved()
 
     def take(self, user: UserAccount) -> W:
         waiters = self.users[user]
@@ -60,18 +72,54 @@ class _Line(Generic[W]):
                     place[user].remove(numbered)
                     if not place[user]:
                         del place[user]
+                        if place is self.aside:
+                            self.seekers.pop(user).leave()
                     return True
         return False
 
 
+class _Refused(Seeker):
+    """A tenant (`user` is None) or one of its users that has stepped aside."""
+
+    __slots__ = ("line", "standing", "user")
+
+    def __init__(self, line: _Line[Any], user: UserAccount | None) -> None:
+        super().__init__()
+        self.line = line
+        self.user = user
+        self.standing: Standing | None = None
+
+    def number(self, rota: Rota | None) -> int:
+        if rota is None:
+            return 0
+        self.standing = rota.standing(self.line.account)
+        if not self.standing.places:
+            self.standing.begin()
+        self.standing.places[self] = None
+        return self.standing.round
+
+    def leave(self) -> None:
+        if self.counter is not None:
+            self.counter.forget(self)
+        if self.standing is not None:
+            self.standing.places.pop(self, None)
+
+    def free(self) -> None:
+        self.leave()
+        self.line.queue.come_back(self.line, self.user)
+
+
 class FairQueue(Generic[W]):
-    """`on_free` is called when a tenant or a user that had stepped aside may be served again."""
+    """`on_free` is called when a tenant or a user that had stepped aside may be served again. `claim`, if there is one,
+    waits on behalf of the whole queue for what several queues share, at the round of its first."""
 
-    __slots__ = ("_aside", "_first", "_last", "_on_free", "_turns", "size")
+    __slots__ = ("_first", "_last", "_lines", "_on_free", "_turns", "claim", "rota", "size")
 
-    def __init__(self, on_free: Callable[[], None]) -> None:
-        self._turns: OrderedDict[Account, _Line[W]] = OrderedDict()
-        self._aside: dict[Account, _Line[W]] = {}  # tenants at their cap, and those all of whose users are
+    def __init__(self, on_free: Callable[[], None], rota: Rota | None = None) -> None:
+        self.rota = rota or Rota()
+        self.claim: Seeker | None = None
+        self._turns: Turns[_Line[W]] = Turns()
+        self._lines: dict[Account, _Line[W]] = {}
         self._on_free = on_free
         self.size = 0
         self._first = self._last = 0  # the numbers of those at the two ends
@@ -80,121 +128,150 @@ class FairQueue(Generic[W]):
         return self.size
 
     def __iter__(self) -> Iterator[W]:
-        for line in [*self._turns.values(), *self._aside.values()]:
+        for line in list(self._lines.values()):
             yield from line
 
-    def grantable(self) -> int:
-        """How many waiters the caps would let through now; tenants and users at their cap step aside."""
-        count = 0
-        for account, line in list(self._turns.items()):
-            room = 0
-            for user, waiters in list(line.users.items()):
-                if user.servers.full:
-                    self._user_steps_aside(account, line, user)
-                else:
-                    room += _at_most(len(waiters), user.servers)
-            for counter in (account.servers, account.tier.servers):
-                if room and counter.full:
-                    self._step_aside(account, counter)
-                    room = 0
-                room = _at_most(room, counter)
-            count += room
+    def grantable(self, enough: int) -> int:
+        """How many waiters the caps would let through now, counted up to about `enough`; tenants and users at their
+        cap step aside."""
+        count, seen = 0, -1
+        while count < enough and seen:  # again while somebody has stepped aside
+            count = seen = 0
+            for line in list(islice(self._turns, enough)):
+                count += self._room(line)
+                seen += line.turns is None
         return count
+
+    def _room(self, line: _Line[W]) -> int:
+        account, room = line.account, 0
+        for user, waiters in list(line.users.items()):
+            if user.servers.full:
+                self._user_steps_aside(line, user)
+            else:
+                room += _at_most(len(waiters), user.servers)
+        if not line.users:
+            self._turns.remove(line)
+        for counter in (account.servers, account.tier.servers):
+            if room and counter.full:
+                self._step_aside(line, counter)
+                room = 0
+            room = _at_most(room, counter)
+        return room
+
+    def number(self, rota: Rota | None) -> int:
+        """The round of the first, there."""
+        line = self._turns.first()
+        if line is None:
+            return NEVER
+        return line.round if rota is None or rota is self.rota else rota.standing(line.account).round
+
+    def head_moved(self) -> None:
+        claim = self.claim
+        if claim is None or claim.turns is None or claim.counter is None:
+            return
+        if self.size:
+            claim.turns.move(claim, self.number(claim.counter.rota))
+        else:
+            claim.counter.forget(claim)
 
     def push(self, account: Account, user: UserAccount, waiter: W) -> None:
         line = self._line(account)
         self._last += 1
         line.of(user).append((self._last, waiter))
-        if account in self._aside and len(line.users) == 1 and user in line.users:
-            self._turns[account] = self._aside.pop(account)  # only its other users are at their cap
         self._count(account, user, 1)
+        if line.turns is None and None not in line.seekers and line.users:
+            self._turns.add(line, line.standing.round)  # only its other users are at their cap, if any is
+        self.head_moved()
 
     def push_front(self, account: Account, user: UserAccount, waiter: W) -> None:
         """Puts back one that was taken and could not be served: it is the next, and so is its tenant."""
+        line = self._line(account)
         self._first -= 1
-        self._line(account).of(user).appendleft((self._first, waiter))
-        self._turns.move_to_end(account, last=False)
+        line.of(user).appendleft((self._first, waiter))
         self._count(account, user, 1)
+        if line.turns is not None:
+            line.turns.remove(line)
+        self._turns.add(line, line.standing.round, first=True)
+        self.head_moved()
 
     def remove(self, account: Account, user: UserAccount, waiter: W) -> None:
-        for turns in (self._turns, self._aside):
-            line = turns.get(account)
-            if line is not None and line.remove(user, waiter):
-                self._count(account, user, -1)
-                if line.empty:
-                    del turns[account]
-                return
+        line = self._lines.get(account)
+        if line is not None and line.remove(user, waiter):
+            self._count(account, user, -1)
+            self._tidy(line)
 
     def take(self) -> tuple[W, tuple[Counter, ...]] | None:
         """The next waiter that may be served, and the permits taken for it."""
-        while self._turns:
-            account, line = next(iter(self._turns.items()))
-            if not line.users:
-                self._aside[account] = self._turns.pop(account)
-                continue
+        while (line := self._turns.first()) is not None:
+            account = line.account
             user = line.first()
             counters = account.server_counters(user)
             full = take_all(counters)
             if full is user.servers:
-                self._user_steps_aside(account, line, user)
+                self._user_steps_aside(line, user)
+                if not line.users:
+                    self._turns.remove(line)
                 continue
             if full is not None:
-                self._step_aside(account, full)
+                self._step_aside(line, full)
                 continue
+            self.rota.serve(line.standing)
             waiter = line.take(user)
             self._count(account, user, -1)
-            if line.empty:
-                del self._turns[account]
-            else:
-                self._turns.move_to_end(account)
+            self._turns.put_last(line)
+            self._tidy(line)
             return waiter, counters
+        self.head_moved()
         return None
 
+    # --- lines ----------------------------------------------------------------------------------------
+
     def _line(self, account: Account) -> _Line[W]:
-        line = self._turns.get(account) or self._aside.get(account)
+        line = self._lines.get(account)
         if line is None:
-            line = self._turns[account] = _Line()
+            standing = self.rota.standing(account)
+            if not standing.places:
+                standing.begin()
+            line = self._lines[account] = _Line(self, account, standing)
+            standing.places[line] = None
         return line
+
+    def _tidy(self, line: _Line[W]) -> None:
+        """Somebody has left it."""
+        if not line.users and line.turns is not None:
+            self._turns.remove(line)
+        if line.empty:
+            del self._lines[line.account], line.standing.places[line]
+            for seeker in line.seekers.values():
+                seeker.leave()
+        self.head_moved()
 
     def _count(self, account: Account, user: UserAccount, by: int) -> None:
         account.waiting += by
         user.waiting += by
         self.size += by
+        self.rota.waiting += by
+        self.rota.crowd.waiting += by
 
-    def _step_aside(self, account: Account, full: Counter) -> None:
-        self._aside[account] = self._turns.pop(account)
-        full.when_free(_ComeBack(self, account, None))
+    def _step_aside(self, line: _Line[W], full: Counter) -> None:
+        self._turns.remove(line)
+        seeker = line.seekers[None] = _Refused(line, None)
+        full.when_free(seeker)
 
-    def _user_steps_aside(self, account: Account, line: _Line[W], user: UserAccount) -> None:
+    def _user_steps_aside(self, line: _Line[W], user: UserAccount) -> None:
         line.aside[user] = line.users.pop(user)
-        user.servers.when_free(_ComeBack(self, account, user))
+        seeker = line.seekers[user] = _Refused(line, user)
+        user.servers.when_free(seeker)
 
-    def come_back(self, account: Account, user: UserAccount | None) -> None:
+    def come_back(self, line: _Line[W], user: UserAccount | None) -> None:
         """A permit of the counter for which they had stepped aside is free."""
-        line = self._aside.get(account)
+        del line.seekers[user]
         if user is not None:
-            line = line or self._turns.get(account)
-            waiters = line.aside.pop(user, None) if line is not None else None
-            if line is None or waiters is None:
-                return
-            line.users[user] = waiters
-        elif line is None:
-            return
-        if account in self._aside:
-            self._turns[account] = self._aside.pop(account)
+            line.users[user] = line.aside.pop(user)
+        if line.turns is None and line.users and None not in line.seekers:
+            self._turns.add(line, line.standing.round)
+            self.head_moved()
         self._on_free()
-
-
-@dataclass(frozen=True, slots=True)
-class _ComeBack:
-    """Equal for the same ones, so that they wait once however often they step aside."""
-
-    queue: FairQueue[Any]
-    account: Account
-    user: UserAccount | None
-
-    def __call__(self) -> None:
-        self.queue.come_back(self.account, self.user)
 
 
 def _at_most(count: int, counter: Counter) -> int:

@@ -29,7 +29,7 @@ cdef class ServerConnection:
     cdef public long long uses
     cdef public bint closing, copy_in, dirty, write_paused
     cdef public bytes last_error, state_error
-    cdef public double idle_since, opened_at, query_since, seal_due, struck_at, xact_since
+    cdef public double charged, idle_since, lent_at, opened_at, query_since, seal_due, struck_at, xact_since
     cdef public Pipeline pipeline
     cdef public Prepared prepared
     cdef public Scanner scanner

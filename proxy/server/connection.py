@@ -40,11 +40,11 @@ _NONSENSE = "the server sent something that is not the protocol"
 
 class ServerConnection:
     __slots__ = (
-        "_done", "_job_failed", "_undone", "account", "address", "cancels", "closing", "copy_in", "dirty", "endpoint",
-        "generation", "idle_since", "key", "last_error", "link", "login_parameters", "named_in", "opened_at", "owner",
-        "permits", "pid", "pipeline", "prepared", "query_since", "reported", "scanner", "seal_due", "sealer", "state",
-        "state_error", "stats", "status", "struck", "struck_at", "to_close", "transport", "unnamed", "unnamed_as",
-        "unnamed_in", "uses", "values", "write_paused", "xact_since",
+        "_done", "_job_failed", "_undone", "account", "address", "cancels", "charged", "closing", "copy_in", "dirty",
+        "endpoint", "generation", "idle_since", "key", "last_error", "lent_at", "link", "login_parameters", "named_in",
+        "opened_at", "owner", "permits", "pid", "pipeline", "prepared", "query_since", "reported", "scanner",
+        "seal_due", "sealer", "state", "state_error", "stats", "status", "struck", "struck_at", "to_close", "transport",
+        "unnamed", "unnamed_as", "unnamed_in", "uses", "values", "write_paused", "xact_since",
     )  # fmt: skip
 
     def __init__(
@@ -84,7 +84,7 @@ class ServerConnection:
         self.struck = ""  # the limit for which the running query was cancelled
         self.state_error = self.last_error = b""  # of the last also the tag of a ROLLBACK
         self.opened_at = self.idle_since = monotonic()
-        self.query_since = self.xact_since = self.struck_at = 0.0
+        self.query_since = self.xact_since = self.struck_at = self.lent_at = self.charged = 0.0
         self._done: Callable[[bool], None] | None = None
         self._job_failed = self._undone = False
         self.transport: Transport

@@ -21,6 +21,8 @@ def sweep(pools: Pools, now: float, *, thorough: bool) -> None:
     for pool in pools:
         if pool.queue:
             _expire_waits(pools, pool, now)
+        if pools.room.crowd.waiting:
+            pool.charge_running(now)
         for server in list(pool.active):
             _enforce(pools, server, now)
         if thorough:
@@ -34,8 +36,9 @@ def sweep(pools: Pools, now: float, *, thorough: bool) -> None:
             pool.fill(_least(pools, pool))
             if pool.queue and pools.reachable(pool.cluster, now):
                 pool.serve()  # the connection that they wait for may have failed
-    pools.room.surrender_sought()
+    pools.room.look()
     if thorough:
+        pools.room.rest()
         pools.forget_unused(now)
 
 

@@ -1,13 +1,13 @@
 """The connections of one (cluster, database, user), and who waits for one.
 
-Theory. State is a place: a connection is in exactly one of `idle` (a stack, most recently used last),
-`active`, `resetting` or `closing`, or it is being opened and only counted. `_move` is the one function that
-moves it. A waiter is in the fair queue and nowhere else.
+Theory. State is a place: a connection is in exactly one of `idle`, `active`, `resetting` or `closing`, or it is being
+opened and only counted (see places.py). A waiter is in the fair queue and nowhere else.
 
 `acquire` is synchronous: it returns an idle connection when nobody else waits and the caps allow it, and
 queues the waiter otherwise. Everything that frees something (a checkin, an opened connection, a permit
 given back) ends in `serve`, which hands idle connections to waiters and opens more while waiters, the
-pool's size and the cluster's and the process's caps allow it (see room.py for who makes room).
+pool's size and the cluster's and the process's caps allow it (see room.py for who makes room). Where somebody
+waits, tenants are charged for the time that their transactions have connections (see admission/turns.py).
 
 A pool that cannot get any connection fails its waiters with the server's own words. Without a live
 connection and with all endpoints set aside it fails at once until `server_login_retry` is over.
@@ -15,10 +15,11 @@ connection and with all endpoints set aside it fails at once until `server_login
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from time import monotonic
 from weakref import WeakSet
 
+from proxy.admission import charging
 from proxy.admission.accounts import Account, Counter, UserAccount, give_all, may_wait, take_all
 from proxy.admission.queue import FairQueue
 from proxy.errors import NoHealthyEndpoint, ServerLost, ServerRefused, TiergateError
@@ -28,16 +29,16 @@ from proxy.protocol.state import State
 from proxy.protocol.statements import Statement
 from proxy.server.connection import ServerConnection
 from proxy.server.link import Keeper, Link
+from proxy.server.places import Places
+from proxy.server.room import Claim
 from proxy.stats import PoolStats
 
-_IDLE, _ACTIVE, _RESETTING = ServerState.IDLE, ServerState.ACTIVE, ServerState.RESETTING
 
-
-class Pool:
+class Pool(Places):
     __slots__ = (
-        "_check_delay", "_cluster", "_lifetime", "_most", "_of_all", "_of_cluster", "_options", "_serving",
-        "accepted", "active", "caps", "closing", "failed_with", "generation", "idle", "introductions", "key",
-        "last_used", "login", "mode", "opening", "paused", "pools", "queue", "resetting", "schema", "sessions", "stats",
+        "_check_delay", "_cluster", "_crowd", "_lifetime", "_most", "_of_all", "_of_cluster", "_options", "_serving",
+        "accepted", "claim", "failed_with", "generation", "introductions", "key", "last_used", "login", "mode", "paused",
+        "pools", "queue", "schema", "sessions", "stats",
     )  # fmt: skip
 
     def __init__(
@@ -48,19 +49,18 @@ class Pool:
         mode: PoolMode,
         login: tuple[str, str],
     ) -> None:
+        self._of_cluster, self._of_all = caps = pools.room.counters(cluster)
+        super().__init__(caps)
         self.pools = pools
         self.key = key
         self.cluster = cluster
         self.options = pools.options
         self.mode = mode
         self.login = login  # user and password for the server
-        self.caps = self._of_cluster, self._of_all = pools.room.counters(cluster)
-        self.idle: deque[ServerConnection] = deque()
-        self.active: set[ServerConnection] = set()
-        self.resetting: set[ServerConnection] = set()
-        self.closing: set[ServerConnection] = set()
-        self.opening = self.generation = 0
-        self.queue: FairQueue[Link] = FairQueue(self.serve)
+        self.generation = 0
+        self.queue: FairQueue[Link] = FairQueue(self.serve, self._of_cluster.rota)
+        self.claim = self.queue.claim = Claim(self)
+        self._crowd = self.queue.rota.crowd
         self.sessions = 0  # that will come here for their next transaction
         self.paused = False
         self.schema = pools.catalog.schema(key.cluster, key.database)
@@ -93,19 +93,8 @@ class Pool:
         self._lifetime = options.server_lifetime
 
     @property
-    def size(self) -> int:
-        """Connections that count against the pool's size."""
-        return self._size()
-
-    def _size(self) -> int:
-        return len(self.idle) + len(self.active) + len(self.resetting) + self.opening
-
-    @property
     def unused(self) -> bool:
         return not (self.size or self.closing or self.queue or self.sessions)
-
-    def connections(self) -> list[ServerConnection]:
-        return [*self.idle, *self.active, *self.resetting, *self.closing]
 
     # --- checkout -----------------------------------------------------------------------------------
 
@@ -120,7 +109,7 @@ class Pool:
             if take_all(counters) is None:
                 server = self._pick(waiter.state_needed, now)
                 if server is not None:
-                    self._lend(server, account, counters)
+                    self._lend(server, account, counters, now)
                     return server
                 give_all(counters)
         self._refuse_at_once(account, user, now)
@@ -154,10 +143,15 @@ class Pool:
                     return server
         return newest
 
-    def _lend(self, server: ServerConnection, account: Account, counters: tuple[Counter, ...]) -> None:
+    def _lend(
+        self, server: ServerConnection, account: Account, counters: tuple[Counter, ...], now: float
+    ) -> None:
         self._move(server, "checkout")
         server.account = account
         server.permits = counters
+        server.lent_at, server.charged = now, 0.0
+        if self._crowd.waiting:
+            server.charged = charging.begin(account, self.queue.rota, (*counters, self._of_all))
         server.uses += 1
         self.stats.server_assignments += 1
 
@@ -177,7 +171,7 @@ class Pool:
                     give_all(counters)
                     self.queue.push_front(waiter.account, waiter.user_account, waiter)
                     break
-                self._lend(server, waiter.account, counters)
+                self._lend(server, waiter.account, counters, now)
                 waited = now - waiter.waiting_since
                 waiter.account.stats.wait_seconds += waited
                 self.stats.wait_seconds += waited
@@ -200,7 +194,7 @@ class Pool:
         if server.cancels or server.dirty:
             self.last_used = now
             self._move(server, "clean")
-            self._give_permits(server)
+            self._give_permits(server, now)
             self._clean(server)
             return
         self._settle(server, "checkin", now)
@@ -234,6 +228,8 @@ class Pool:
         """Back among the idle, or closed if its time is over."""
         server.idle_since = self.last_used = now
         self._move(server, event)
+        if server.account is not None:
+            self._charge(server, server.account, now)
         crowded = self._of_cluster.attended or self._of_all.attended  # by others, or by us
         if (
             self.paused
@@ -243,7 +239,7 @@ class Pool:
             or (crowded and self.pools.room.owed(self, server, now))
         ):
             self.close_idle(server)
-        self._give_permits(server)  # not before: for whoever this lets in another would be opened
+        self._give_permits(server, now)  # not before: for whoever this lets in another would be opened
         if self.queue.size:
             self.serve()
         if crowded and self.idle and not self.queue.size:
@@ -270,14 +266,14 @@ class Pool:
         if self.mode is PoolMode.SESSION:
             server.dirty = True
         self._move(server, "clean")
-        self._give_permits(server)
+        self._give_permits(server, monotonic())
         self._run(server, "ROLLBACK")
 
     def abandon(self, server: ServerConnection) -> None:
         """Cancels what it does and closes it: its client left while it was busy."""
         server.link = None
         self._move(server, "lost")
-        self._give_permits(server)
+        self._give_permits(server, monotonic())
         server.closing = True
         self.pools.cancel_and_close(server)
 
@@ -287,10 +283,11 @@ class Pool:
         room = self.cluster.pool_size - self.size - len(self.closing)
         if self.paused or not self.queue.size or room <= 0:  # counting waiters looks at every tenant
             return
-        wanted = min(self.queue.grantable() - self.opening - len(self.idle) - len(self.resetting), room)
+        coming = self.opening + len(self.idle) + len(self.resetting)
+        wanted = min(self.queue.grantable(room + coming) - coming, room)
         while wanted > 0:
             if (full := self._begin_opening()) is not None:
-                full.when_free(self.serve)
+                full.when_free(self.claim)
                 self.pools.room.make(self)
                 return
             wanted -= 1
@@ -339,50 +336,43 @@ class Pool:
 
     # --- leaving ------------------------------------------------------------------------------------
 
-    def _move(self, server: ServerConnection, event: str) -> None:
-        """The one place where a connection goes from one list to another."""
-        old = server.state
-        server.step(event)
-        if old is not _IDLE:
-            (self.active if old is _ACTIVE else self.resetting).discard(server)
-        elif self.idle[-1] is server:
-            self.idle.pop()
-        else:
-            self.idle.remove(server)
-        new = server.state
-        if new is _IDLE:
-            self.idle.append(server)
-        elif new is _ACTIVE:
-            self.active.add(server)
-        else:
-            server.idle_since = monotonic()
-            (self.resetting if new is _RESETTING else self.closing).add(server)
-
-    def _give_permits(self, server: ServerConnection) -> None:
+    def _give_permits(self, server: ServerConnection, now: float) -> None:
+        if server.account is not None:
+            self._charge(server, server.account, now)
         permits, server.permits = server.permits, ()
-        server.account = None
         give_all(permits)
 
-    def close_idle(self, server: ServerConnection) -> None:
-        self._move(server, "lost")
-        server.close()
+    def _charge(self, server: ServerConnection, account: Account, now: float) -> None:
+        """The tenant has had the connection until now; whose it is after this is another question."""
+        server.account = None
+        seconds = now - server.lent_at
+        account.stats.server_seconds += seconds
+        if self._crowd.waiting:
+            counters = (*server.permits, self._of_all)
+            charging.end(account, self.queue.rota, counters, server.charged, seconds)
+
+    def charge_running(self, now: float) -> None:
+        """Those that have their connections for longer than was expected are charged as they go on."""
+        for server in self.active:
+            more = now - server.lent_at - server.charged
+            if server.account is not None and server.charged and more > 0.0:
+                counters = (*server.permits, self._of_all)
+                charging.correct(server.account, self.queue.rota, counters, more)
+                server.charged += more
 
     def drop(self, server: ServerConnection) -> None:
         """Closes a connection that is not to be used again, whatever it is doing."""
         if server.state is not ServerState.GONE:
             self._move(server, "lost")
-        self._give_permits(server)
+        self._give_permits(server, monotonic())
         server.link = None
         server.abort()
 
     def lost(self, server: ServerConnection) -> None:
         """Its socket is closed: the last that is heard of it."""
-        for place in (self.active, self.resetting, self.closing):
-            place.discard(server)
-        if server in self.idle:
-            self.idle.remove(server)
+        self._forget(server)
         self.pools.release(server)
-        self._give_permits(server)
+        self._give_permits(server, monotonic())
         self.serve()
 
     def recycle(self) -> None:

@@ -1,21 +1,29 @@
 """How many server connections there may be, in a cluster and in all, and who makes room for whom.
 
-An idle connection is a permit that may be wanted elsewhere. Where a cap is this process's own, the longest idle
-connection of another pool is closed when a pool wants one more. Where it is shared with other workers, they are
-asked first, and the supervisor's ledger decides whose is closed.
+An idle connection is a permit that may be wanted elsewhere. Where a cap is this process's own, the pool whose turn it
+is (that of its first waiter's tenant) gets the next: an idle connection of another pool is closed for it, or one
+that comes back. Where it is shared with other workers, they are asked first, and the supervisor's ledger
+decides whose is closed.
+
+Opening a connection costs more than most transactions, so that a pool keeps what it has for a moment although it is
+another one's turn: each connection for a while after it was opened, and after it was used, and all that it
+has while its tenants are not far ahead. A pool that has none at all does not wait for the others to get ahead.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sized
+from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import Any, Protocol
 
-from proxy.admission.accounts import Counter, Lender
+from proxy.admission.accounts import Counter, Lender, Seeker
+from proxy.admission.queue import NEVER
+from proxy.admission.turns import Crowd, Rota
 from proxy.model import Cluster
 
 _TURN = 0.1  # seconds that a connection may stay where it is although others have none
+_WORTH = 100  # rounds by which a pool must be ahead of another to give it a connection
 
 
 class Connection(Protocol):
@@ -23,37 +31,50 @@ class Connection(Protocol):
     idle_since: float
 
 
+class Queue(Protocol):
+    def __len__(self) -> int: ...
+    def number(self, rota: Rota | None) -> int: ...
+
+
 class Pool(Protocol):
     """What is seen of a pool here."""
 
     cluster: Cluster
     idle: deque[Any]  # of Connection
-    closing: set[Any]
 
     @property
-    def queue(self) -> Sized: ...
+    def queue(self) -> Queue: ...
     @property
     def size(self) -> int: ...
 
     def close_idle(self, server: Any) -> None: ...
+    def serve(self) -> None: ...
+
+
+class Claim(Seeker):
+    """A pool that wants one more connection than its cluster or the process may have."""
+
+    __slots__ = ("pool",)
+
+    def __init__(self, pool: Pool) -> None:
+        super().__init__()
+        self.pool = pool
+
+    def free(self) -> None:
+        self.pool.serve()
+
+    def number(self, rota: Rota | None) -> int:
+        return self.pool.queue.number(rota)
 
 
 class Reserve:
     """The idle connections of those pools whose connections one counter counts."""
 
-    __slots__ = ("_pools",)
+    __slots__ = ("_counter", "_pools")
 
-    def __init__(self, pools: Callable[[], Iterable[Pool]]) -> None:
+    def __init__(self, counter: Counter, pools: Callable[[], Iterable[Pool]]) -> None:
+        self._counter = counter
         self._pools = pools
-
-    @property
-    def closing(self) -> int:
-        """How many are on their way to be given up."""
-        return sum(len(pool.closing) for pool in self._pools())
-
-    def has_a_poor_one(self) -> bool:
-        """Whether a pool has none of the connections, and somebody who waits."""
-        return any(pool.queue and not pool.size for pool in self._pools())
 
     def spare(self) -> int:
         return sum(len(pool.idle) for pool in self._pools() if not pool.queue)
@@ -61,7 +82,7 @@ class Reserve:
     def surrender(self, count: int) -> None:
         """Closes those that were idle longest; the permits come back when their backends are gone. One that has
         just been opened is left until its turn is over."""
-        count -= self.closing
+        count -= self._counter.leaving
         if count <= 0:
             return
         now = monotonic()
@@ -93,26 +114,29 @@ _NOBODY = _Nobody()
 class Room:
     """The counters of connections, and what becomes of idle ones because of them."""
 
-    __slots__ = ("_lender", "_pools", "_reserves", "clusters", "servers")
+    __slots__ = ("_barren", "_lender", "_pools", "clusters", "crowd", "servers")
 
     def __init__(self, limit: int, pools: Callable[[], Iterable[Pool]], lender: Lender | None) -> None:
         self._pools = pools
         self._lender = lender
-        self._reserves: dict[Counter, Reserve] = {}
+        self._barren: set[Counter] = set()  # that had nothing to close at the last look
+        self.crowd = Crowd()
         self.clusters: dict[str, Counter] = {}
-        self.servers = self._counter("max_server_connections", Reserve(pools))
+        self.servers = self._counter("max_server_connections", pools)
         self.servers.limit = limit
 
-    def _counter(self, name: str, reserve: Reserve) -> Counter:
-        counter = Counter(name, lender=self._lender, backed=True)
-        counter.reserve = self._reserves[counter] = reserve
+    def _counter(self, name: str, pools: Callable[[], Iterable[Pool]]) -> Counter:
+        counter = Counter(name, lender=self._lender, backed=True, rota=Rota(self.crowd))
+        counter.reserve = Reserve(counter, pools)
         return counter
 
     def cluster(self, name: str) -> Counter:
         counter = self.clusters.get(name)
         if counter is None:
-            reserve = Reserve(lambda: [pool for pool in self._pools() if pool.cluster.name == name])
-            counter = self.clusters[name] = self._counter(f"cluster {name} max_connections", reserve)
+            counter = self.clusters[name] = self._counter(
+                f"cluster {name} max_connections",
+                lambda: [pool for pool in self._pools() if pool.cluster.name == name],
+            )
         return counter
 
     def counters(self, cluster: Cluster) -> tuple[Counter, Counter]:
@@ -120,41 +144,78 @@ class Room:
         counter.limit = cluster.max_connections
         return (counter, self.servers)
 
+    # --- room for whoever's turn it is ----------------------------------------------------------------
+
     def make(self, wanting: Pool) -> None:
         """Closes the longest idle connection of another pool whose cap keeps `wanting` from growing."""
         cluster = self.cluster(wanting.cluster.name)
-        full = cluster.full
-        if (cluster if full else self.servers).lender is not None:
+        self._make(cluster if cluster.full else self.servers, cluster if cluster.full else None)
+
+    def _make(self, counter: Counter, cluster: Counter | None) -> None:
+        """For whoever is first at the counter. `cluster`: where it must be closed, None for anywhere."""
+        claim = counter.first
+        if (
+            counter.lender is not None
+            or counter.leaving
+            or counter in self._barren
+            or not isinstance(claim, Claim)
+        ):
             return
+        now, wanting = monotonic(), claim.pool
         others = [
             pool
             for pool in self._pools()
-            if pool is not wanting and pool.idle and (not full or pool.cluster.name == wanting.cluster.name)
+            if pool is not wanting
+            and pool.idle
+            and (not wanting.size or now - pool.idle[0].idle_since >= _TURN)
+            and (cluster is None or self.cluster(pool.cluster.name) is cluster)
         ]
-        if others and not self._reserves[cluster].closing:
+        if others:
             oldest = min(others, key=lambda pool: pool.idle[0].idle_since)
             oldest.close_idle(oldest.idle[0])
+        else:
+            self._barren.add(counter)  # what comes back is seen when it does
 
     def came_idle(self, pool: Pool) -> None:
-        """Nobody of `pool` wants its idle connections: who waits for room may have it now."""
+        """Nobody of `pool` wants its idle connections: who waits for room and has none may have it now."""
         for counter in (self.servers, self.cluster(pool.cluster.name)):
-            if counter.waited_for:
+            claim = counter.first
+            if claim is not None and not counter.full:
                 counter.wake()
-            if counter.sought:
-                self._reserves[counter].surrender(1)
+            elif isinstance(claim, Claim) and not claim.pool.size and counter.lender is None:
+                if not counter.leaving and pool.idle:
+                    pool.close_idle(pool.idle[0])
+            elif claim is not None and counter.lender is not None:
+                counter.lender.touch(counter)
+            if counter.sought and counter.reserve is not None:
+                counter.reserve.surrender(1)
 
     def owed(self, pool: Pool, server: Connection, now: float) -> bool:
-        """Whether a connection that comes back must make room for another worker, or for another pool that has
-        none, whoever waits for it here. Not at once: opening one costs more than most transactions."""
+        """Whether a connection that comes back must make room for another worker, or for another pool whose turn it
+        is, whoever waits for it here."""
         if now - server.opened_at < _TURN:
             return False
         for counter in (self.servers, self.cluster(pool.cluster.name)):
-            reserve = self._reserves[counter]
-            if counter.owed > reserve.closing:
+            if counter.owed > counter.leaving:
                 return True
-            if counter.full and counter.waited_for and not reserve.closing and reserve.has_a_poor_one():
+            if counter.full and not counter.leaving and _is_anothers_turn(counter, pool):
                 return True
         return False
+
+    def look(self) -> None:
+        """To be called now and then: what has become idle on other ways than `came_idle`, or had its turn then."""
+        self._barren.clear()
+        for counter in (self.servers, *self.clusters.values()):
+            if counter.reserve is not None and (counter.sought or counter.owed):
+                counter.reserve.surrender(max(1, counter.owed))
+            if counter.waited_for:
+                self._make(counter, None if counter is self.servers else counter)
+
+    def rest(self) -> None:
+        """To be called about once a second."""
+        for counter in (self.servers, *self.clusters.values()):
+            if counter.rota is not None and not counter.attended:
+                counter.rota.rest()
 
     def hope(self, full: Counter | None) -> bool:
         """Whether a counter is full of which a permit is wanted for nobody: if other processes can spare one, it
@@ -163,8 +224,12 @@ class Room:
             full.lender.hope(full, _NOBODY)
         return full is not None
 
-    def surrender_sought(self) -> None:
-        """What has become idle on other ways than `came_idle`, or had its turn then."""
-        for counter, reserve in self._reserves.items():
-            if counter.sought or counter.owed:
-                reserve.surrender(max(1, counter.owed))
+
+def _is_anothers_turn(counter: Counter, pool: Pool) -> bool:
+    claim = counter.first
+    if not isinstance(claim, Claim) or claim.pool is pool:
+        return False
+    here = pool.queue.number(counter.rota) if pool.queue else NEVER
+    if not claim.pool.size:
+        return claim.round <= here
+    return here < NEVER and claim.round + _WORTH < here

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from proxy.admission.accounts import Counter
 from proxy.admission.lease import Leases, Told
 from proxy.admission.ledger import Holding, Ledger, Order
+from tests.admission.calls import Call
 
 NAMES = ("clients", "servers")  # the second is backed
 
@@ -66,9 +67,9 @@ class SimWorker:
             counter.when_free(self._again[name])
 
     @property
-    def _again(self) -> dict[str, Callable[[], None]]:
+    def _again(self) -> dict[str, Call]:
         if not hasattr(self, "_callbacks"):
-            self._callbacks = {name: (lambda n=name: self.serve(n)) for name in NAMES}
+            self._callbacks = {name: Call(lambda n=name: self.serve(n)) for name in NAMES}
         return self._callbacks
 
     def hope(self, name: str) -> Hoping:

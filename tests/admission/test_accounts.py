@@ -13,6 +13,7 @@ from proxy.admission.accounts import (
 from proxy.errors import CapReached
 from proxy.model import ClientOptions, Directory, Limits, Tenant, Tier, User
 from proxy.registry.memory import Registry
+from tests.admission.calls import Call
 
 
 def test_a_permit_is_given_back_once() -> None:
@@ -37,7 +38,7 @@ def test_who_was_refused_is_called_when_one_is_free() -> None:
     counter = Counter("c", 1)
     called: list[int] = []
     counter.take()
-    counter.when_free(lambda: called.append(1))
+    counter.when_free(Call(lambda: called.append(1)))
     counter.give()
     assert called == [1]
     counter.take()
@@ -52,7 +53,7 @@ def test_a_raised_limit_wakes_those_who_wait() -> None:
     user = UserAccount(User("app"))
     called: list[int] = []
     assert take_all(account.server_counters(user)) is None
-    account.servers.when_free(lambda: called.append(1))
+    account.servers.when_free(Call(lambda: called.append(1)))
     account.update(account.tenant, tiers, Limits(max_connections=5))
     assert called == [1]
     give_all(account.server_counters(user))
@@ -111,18 +112,19 @@ def test_those_who_wait_take_turns() -> None:
         if not counter.full:
             counter.take()
             served.append("greedy")
-        counter.when_free(greedy)
+        counter.when_free(one)
 
     def modest() -> None:
         if counter.full:
-            counter.when_free(modest)
+            counter.when_free(two)
         else:
             counter.take()
             served.append("modest")
 
     counter.take()
-    counter.when_free(greedy)
-    counter.when_free(modest)
+    one, two = Call(greedy), Call(modest)
+    counter.when_free(one)
+    counter.when_free(two)
     for _ in range(3):
         counter.give()
     assert served == ["greedy", "modest", "greedy"]

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from proxy.admission.accounts import Counter, give_all, take_all
 from proxy.admission.lease import Leases
 from proxy.admission.ledger import Order
+from tests.admission.calls import Call
 from tests.admission.fleet import Fleet, SimWorker
 
 
@@ -79,8 +80,9 @@ def test_two_that_hold_what_the_other_needs_do_not_exchange_it_for_ever() -> Non
             if full is None:
                 done.append(worker.number)
             else:
-                full.when_free(retry)
+                full.when_free(seeker)
 
+        seeker = Call(retry)
         return retry
 
     for worker in (one, two):
@@ -112,17 +114,17 @@ def test_asks_of_one_turn_are_said_together_and_once() -> None:
     side, timers = leases()
     counters = [Counter(f"c{n}", 5, lender=side) for n in range(3)]
     for counter in counters:
-        counter.when_free(lambda: None)
+        counter.when_free(Call())
     assert timers == [0.0]
     assert [(told.name, told.wants) for told in side.settle(0.0)] == [("c0", 1), ("c1", 1), ("c2", 1)]
-    counters[0].when_free(lambda: None)
+    counters[0].when_free(Call())
     assert side.settle(0.0) == []
 
 
 def test_what_nobody_used_for_long_goes_back_and_is_forgotten() -> None:
     side, _ = leases()
     counter = Counter("c", 5, lender=side)
-    counter.when_free(lambda: None)
+    counter.when_free(Call())
     side.settle(0.0)
     side.obey([Order(1, "c", granted=3)], 0.0)
     assert counter.allowance == 3

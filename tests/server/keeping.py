@@ -7,7 +7,7 @@ import pytest
 from proxy.admission.accounts import Counter, give_all
 from proxy.model import Cluster, ClusterKind, PoolKey, PoolMode, ServerOptions
 from proxy.protocol.statements import Catalog, Statement
-from proxy.server import connection, pool
+from proxy.server import connection, places, pool
 from proxy.server.connection import ServerConnection
 from proxy.server.pool import Pool
 from tests.server.recording import Waiter, account
@@ -23,6 +23,7 @@ class Clock:
         self.now = 1_000.0
         monkeypatch.setattr(pool, "monotonic", lambda: self.now)
         monkeypatch.setattr(connection, "monotonic", lambda: self.now)
+        monkeypatch.setattr(places, "monotonic", lambda: self.now)
 
 
 class Room:

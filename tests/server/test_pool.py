@@ -12,6 +12,7 @@ from proxy.protocol.state import EMPTY, intern
 from proxy.server.connection import ServerConnection
 from proxy.server.pool import Pool
 from proxy.wire import encode
+from tests.admission.calls import Call
 from tests.server.keeping import Clock, Keeper, cluster, waiter, wire
 from tests.server.recording import Waiter, account
 
@@ -246,7 +247,7 @@ def test_an_idle_connection_that_nobody_here_wants_is_offered(keeper: Keeper) ->
     pool.acquire(late, 1_000.0)
     pool.checkin(server)
     assert late.server is server
-    keeper.cluster_permits.when_free(lambda: None)  # another pool
+    keeper.cluster_permits.when_free(Call())  # another pool
     pool.checkin(server)
     assert keeper.came == 1
 
@@ -258,7 +259,7 @@ def test_one_that_is_owed_to_others_is_closed_although_somebody_waits(keeper: Ke
     late = waiter()
     pool.acquire(late, 1_000.0)
     keeper.owes = True
-    keeper.all_permits.when_free(lambda: None)
+    keeper.all_permits.when_free(Call())
     pool.checkin(server)
     assert server in pool.closing
     assert late.server is None

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from proxy.admission.accounts import Counter, Hope
+from proxy.admission.turns import Rota
 from proxy.model import Cluster, ClusterKind
 from proxy.server import room as under_test
-from proxy.server.room import Room
+from proxy.server.room import Claim, Room
 
 C = Cluster("c", ClusterKind.SHARED, (), max_connections=4)
 OTHER = Cluster("other", ClusterKind.SHARED, (), max_connections=4)
@@ -26,12 +27,30 @@ class Pool:
     cluster: Cluster = C
     idle: deque[Any] = field(default_factory=deque)
     closing: set[Any] = field(default_factory=set)
-    queue: list[int] = field(default_factory=list)
+    queue: Queue = field(default_factory=lambda: Queue())
     size: int = 1
+    caps: tuple[Counter, ...] = ()
 
     def close_idle(self, server: Any) -> None:
         self.idle.remove(server)
         self.closing.add(server)
+        for counter in self.caps:
+            counter.leaving += 1
+
+    def hung_up(self) -> None:
+        for counter in self.caps:
+            counter.leaving -= len(self.closing)
+        self.closing.clear()
+
+    def serve(self) -> None:
+        """Nothing to do."""
+
+
+class Queue(list[int]):
+    """The rounds of those who wait."""
+
+    def number(self, rota: Rota | None) -> int:
+        return min(self)
 
 
 class Lender:
@@ -61,59 +80,97 @@ def test_what_is_sought_is_closed_by_age_and_not_before_its_turn_is_over() -> No
     old, older, fresh = Connection(idle_since=2.0), Connection(idle_since=1.0), Connection(opened_at=99.95)
     one, two = Pool(idle=deque([old, fresh])), Pool(idle=deque([older]))
     room = Room(0, lambda: [one, two], Lender())
+    one.caps = two.caps = room.counters(C)
     room.cluster("c").sought = True
     room.came_idle(one)
     assert (one.closing, two.closing) == (set(), {older})
     room.came_idle(one)
     assert one.closing == set(), "one is on its way"
-    two.closing.clear()
-    room.surrender_sought()
+    two.hung_up()
+    room.look()
     assert one.closing == {old}
-    one.closing.clear()
-    room.surrender_sought()
+    one.hung_up()
+    room.look()
     assert list(one.idle) == [fresh]
 
 
 def test_a_pool_that_needs_its_connections_keeps_them() -> None:
-    pool = Pool(idle=deque([Connection()]), queue=[1])
+    pool = Pool(idle=deque([Connection()]), queue=Queue([1]))
     room = Room(0, lambda: [pool], Lender())
     counter = room.cluster("c")
     assert counter.reserve is not None
     assert counter.reserve.spare() == 0
     counter.sought = True
-    room.surrender_sought()
+    room.look()
     assert len(pool.idle) == 1
 
 
 def test_what_comes_back_is_owed_to_another_worker_once() -> None:
-    pool = Pool(queue=[1])
+    pool = Pool(queue=Queue([1]))
     room = Room(0, lambda: [pool], Lender())
+    pool.caps = room.counters(C)
     assert not room.owed(pool, Connection(), 100.0)
     room.servers.owed = 1
     assert not room.owed(pool, Connection(opened_at=99.95), 100.0), "its turn is not over"
     assert room.owed(pool, Connection(), 100.0)
-    pool.closing.add(Connection())
+    pool.idle.append(connection := Connection())
+    pool.close_idle(connection)
     assert not room.owed(pool, Connection(), 100.0)
 
 
-def test_what_comes_back_is_owed_to_a_pool_that_has_none() -> None:
-    rich, poor, elsewhere = Pool(queue=[1]), Pool(queue=[1], size=0), Pool(cluster=OTHER, queue=[1], size=0)
-    pools = [rich, elsewhere]
-    room = Room(0, lambda: pools, None)
-    counter, _ = room.counters(C)
+def test_what_comes_back_is_owed_to_a_pool_whose_turn_it_is() -> None:
+    rich, other = Pool(queue=Queue([500])), Pool(queue=Queue([399]))
+    room = Room(0, lambda: [rich, other], None)
+    rich.caps = other.caps = room.counters(C)
+    counter, _ = rich.caps
     for _ in range(4):
         counter.take()
-    counter.when_free(lambda: None)
     assert not room.owed(rich, Connection(), 100.0)
-    pools.append(poor)
+    counter.when_free(Claim(other))
+    assert room.owed(rich, Connection(), 100.0)
+    assert not room.owed(rich, Connection(opened_at=99.95), 100.0), "its turn is not over"
+    rich.queue[:] = [490]
+    assert not room.owed(rich, Connection(), 100.0), "it is not far enough ahead to open another for it"
+    other.size = 0
+    assert room.owed(rich, Connection(), 100.0), "but one that has none does not wait for that"
+    rich.queue[:] = [100]
+    assert not room.owed(rich, Connection(), 100.0), "unless it is not its turn"
+    rich.queue.clear()
     assert room.owed(rich, Connection(), 100.0)
 
 
+def test_what_was_used_a_moment_ago_is_taken_only_for_a_pool_that_has_none() -> None:
+    used = Pool(idle=deque([Connection(idle_since=99.95)]))
+    wanting = Pool(queue=Queue([5]))
+    room = Room(0, lambda: [used, wanting], None)
+    used.caps = wanting.caps = room.counters(C)
+    counter, _ = used.caps
+    for _ in range(4):
+        counter.take()
+    counter.when_free(Claim(wanting))
+    room.make(wanting)
+    room.came_idle(used)
+    assert not used.closing
+    used.idle[0].idle_since = 99.8
+    room.make(wanting)
+    assert not used.closing, "it is not looked for at every turn"
+    room.look()
+    assert len(used.closing) == 1
+    used.hung_up()
+    used.idle.append(Connection(idle_since=100.0))
+    wanting.size = 0
+    room.came_idle(used)
+    assert len(used.closing) == 1
+
+
 def test_where_the_cap_is_shared_the_others_are_asked_before_anything_is_closed() -> None:
-    full, wanting = Pool(idle=deque([Connection()])), Pool()
+    full, wanting = Pool(idle=deque([Connection()])), Pool(queue=Queue([1]))
     for lender, closed in ((None, 1), (Lender(), 0)):
         room = Room(0, lambda: [full, wanting], lender)
-        room.counters(C)
+        full.caps = wanting.caps = room.counters(C)
+        room.cluster("c").when_free(Claim(wanting))
+        for _ in range(4):
+            room.cluster("c").take()
         room.make(wanting)
         assert len(full.closing) == closed
         full.idle, full.closing = deque([Connection()]), set()

@@ -1,0 +1,2 @@
+cdef class Crowd:
+    cdef public Py_ssize_t waiting

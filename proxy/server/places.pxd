@@ -1,0 +1,12 @@
+cimport cython
+
+from proxy.server.connection cimport ServerConnection
+
+cdef class Places:
+    cdef public object active, closing, idle, resetting
+    cdef public tuple caps
+    cdef public Py_ssize_t opening
+
+    cdef Py_ssize_t _size(self) except -1
+    @cython.locals(newest=ServerConnection)
+    cpdef object _move(self, ServerConnection server, str event)

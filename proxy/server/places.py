@@ -1,0 +1,75 @@
+"""Where the connections of a pool are, in exactly one place each, and the one function that moves them."""
+
+from __future__ import annotations
+
+from collections import deque
+from time import monotonic
+
+from proxy.admission.accounts import Counter
+from proxy.protocol.lifecycle import ServerState
+from proxy.server.connection import ServerConnection
+
+_IDLE, _ACTIVE, _RESETTING = ServerState.IDLE, ServerState.ACTIVE, ServerState.RESETTING
+
+
+class Places:
+    """`idle` is a stack, most recently used last; those that are being opened are only counted. `caps` are the counters
+    that they have permits of."""
+
+    __slots__ = ("active", "caps", "closing", "idle", "opening", "resetting")
+
+    def __init__(self, caps: tuple[Counter, ...]) -> None:
+        self.caps = caps
+        self.idle: deque[ServerConnection] = deque()
+        self.active: set[ServerConnection] = set()
+        self.resetting: set[ServerConnection] = set()
+        self.closing: set[ServerConnection] = set()
+        self.opening = 0
+
+    @property
+    def size(self) -> int:
+        """Connections that count against the pool's size."""
+        return self._size()
+
+    def _size(self) -> int:
+        return len(self.idle) + len(self.active) + len(self.resetting) + self.opening
+
+    def connections(self) -> list[ServerConnection]:
+        return [*self.idle, *self.active, *self.resetting, *self.closing]
+
+    def close_idle(self, server: ServerConnection) -> None:
+        self._move(server, "lost")
+        server.close()
+
+    def _move(self, server: ServerConnection, event: str) -> None:
+        old = server.state
+        server.step(event)
+        if old is not _IDLE:
+            (self.active if old is _ACTIVE else self.resetting).discard(server)
+        elif self.idle[-1] is server:
+            self.idle.pop()
+        else:
+            self.idle.remove(server)
+        new = server.state
+        if new is _IDLE:
+            self.idle.append(server)
+        elif new is _ACTIVE:
+            self.active.add(server)
+        else:
+            server.idle_since = monotonic()
+            if new is _RESETTING:
+                self.resetting.add(server)
+            else:
+                self.closing.add(server)
+                for counter in self.caps:
+                    counter.leaving += 1
+
+    def _forget(self, server: ServerConnection) -> None:
+        """It is gone."""
+        if server in self.closing:
+            for counter in self.caps:
+                counter.leaving -= 1
+        for place in (self.active, self.resetting, self.closing):
+            place.discard(server)
+        if server in self.idle:
+            self.idle.remove(server)
