@@ -121,11 +121,15 @@ def redact(logger: Any, method: str, event: Event) -> Event:
     return event
 
 
+def is_secret(key: str) -> bool:
+    """Whether what has that name must not be shown."""
+    name = key.lower()
+    return name in _SECRET_KEYS or not _SECRET_WORDS.isdisjoint(name.replace("-", "_").split("_"))
+
+
 def _hide(key: object, value: object) -> object:
-    if isinstance(key, str) and value not in ("", None):
-        name = key.lower()
-        if name in _SECRET_KEYS or not _SECRET_WORDS.isdisjoint(name.replace("-", "_").split("_")):
-            return REDACTED
+    if isinstance(key, str) and value not in ("", None) and is_secret(key):
+        return REDACTED
     if isinstance(value, dict):
         return {inner: _hide(inner, item) for inner, item in value.items()}
     if isinstance(value, list | tuple):

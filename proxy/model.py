@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 NO_PARAMETERS: Mapping[str, str] = MappingProxyType({})
+NO_STORES: Mapping[tuple[str, str], Mapping[str, Mapping[str, Any]]] = MappingProxyType({})
 NO_PEERS: Mapping[int, tuple[str, int]] = MappingProxyType({})
 
 
@@ -302,9 +303,13 @@ class TlsOptions:
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """Everyone and everything the configuration names, as one consistent snapshot."""
+    """Everyone and everything the configuration names, as one consistent snapshot. `stores` are the tables that say of
+    a tier or a tenant, ("tier", name), where its Redis, ClickHouse and Kafka are."""
 
     users: Mapping[str, User]
     clusters: Mapping[str, Cluster]
     tiers: Mapping[str, Tier]
     tenants: Mapping[str, Tenant]
+    stores: Mapping[tuple[str, str], Mapping[str, Mapping[str, Any]]] = field(
+        default_factory=lambda: NO_STORES
+    )

@@ -56,7 +56,7 @@ class Tenancy:
         self, store: Store | None, directory: Callable[[], Directory], options: Callable[[], ServerOptions]
     ) -> None:
         self._store = store
-        self._directory = directory
+        self.directory = directory
         self._options = options
 
     @property
@@ -81,12 +81,23 @@ class Tenancy:
         return self.in_file(name_or_id)
 
     def in_file(self, name_or_id: str) -> Told | None:
-        tenants = self._directory().tenants
+        tenants = self.directory().tenants
         found = tenants.get(name_or_id)
         if found is None:
             identity = name_or_id.lower()
             found = next((tenant for tenant in tenants.values() if tenant.id and tenant.id == identity), None)
         return _of_file(found) if found is not None else None
+
+    def home(self, told: Told) -> tuple[str, Cluster | None]:
+        """Its tier, and the cluster that serves it, if one does."""
+        directory = self.directory()
+        if told.columns is None:
+            return (told.tenant.tier if told.tenant is not None else ""), directory.clusters.get(told.cluster)
+        try:
+            own = rows.home(Row.of(told.columns), directory, self._options()).cluster
+        except UnusableRow:
+            own = None
+        return told.columns["tier"], own or directory.clusters.get(told.cluster)
 
     def told(self, columns: Columns) -> Told:
         cluster, problem = "", ""
@@ -100,7 +111,7 @@ class Tenancy:
         """Those behind `after`, in the order of their names; of the file if there is no registry."""
         if not of_file and self._store is not None:
             return [self.told(columns) for columns in await self._store.page(wanted, after, limit)]
-        tenants = self._directory().tenants
+        tenants = self.directory().tenants
         found = [tenants[name] for name in sorted(tenants) if name > after and _is(tenants[name], wanted)]
         return [_of_file(tenant) for tenant in found[:limit]]
 
@@ -124,7 +135,7 @@ class Tenancy:
             placement.check_shard(tier, self._checked(columns), population)
             return columns
 
-        names = self._directory().tenants
+        names = self.directory().tenants
         columns, known = await self.store.create(actor, said, change, names, key=key, asked=asked)
         return self.told(columns), known
 
@@ -153,7 +164,7 @@ class Tenancy:
             old = self._told_cluster(before)
             if target:
                 columns = self._at(tier, target)
-            elif old in placement.candidates(tier, self._directory().clusters):
+            elif old in placement.candidates(tier, self.directory().clusters):
                 columns = {}
             else:
                 columns = self._chosen(tier, population)
@@ -163,7 +174,7 @@ class Tenancy:
                 placement.check_shard(tier, new, population)
             return columns
 
-        counting = self._directory().tenants
+        counting = self.directory().tenants
         return await self._change(actor, "tier", name, change, version, counting=counting)
 
     async def delete(self, actor: str, name: str, version: int | None, *, with_usage: bool) -> Told:
@@ -198,13 +209,13 @@ class Tenancy:
     # --- where tenants live -------------------------------------------------------------------------
 
     def _tier(self, name: str) -> Tier:
-        tier = self._directory().tiers.get(name)
+        tier = self.directory().tiers.get(name)
         if tier is None:
             raise WrongValue(f'no tier is called "{name}"', "tier")
         return tier
 
     def _home(self, columns: Columns) -> str:
-        return rows.home(Row.of(columns), self._directory(), self._options()).tenant.cluster
+        return rows.home(Row.of(columns), self.directory(), self._options()).tenant.cluster
 
     def _told_cluster(self, columns: Columns) -> str:
         try:
@@ -223,14 +234,14 @@ class Tenancy:
             raise WrongValue(error.problem, (named or said)[0]) from None
 
     def _chosen(self, tier: Tier, population: Population) -> dict[str, Any]:
-        clusters = self._directory().clusters
+        clusters = self.directory().clusters
         return _on(clusters[placement.choose(tier, clusters, population)])
 
     def _at(self, tier: Tier, target: Columns) -> dict[str, Any]:
         """The columns of a home that somebody has named."""
         kind = target.get("cluster_endpoint_type")
         if kind is None:
-            cluster = self._directory().clusters.get(target.get("cluster_name") or "")
+            cluster = self.directory().clusters.get(target.get("cluster_name") or "")
             if cluster is not None:
                 kind = _TYPES[cluster.kind]
             elif target.get("primary_endpoint"):
@@ -242,7 +253,7 @@ class Tenancy:
         return {**_NOWHERE, **target, "cluster_endpoint_type": kind}
 
     def _population(self, tier: Tier, living: Living) -> Population:
-        directory = self._directory()
+        directory = self.directory()
         of_tier: Counter[str] = Counter()
         of_all: Counter[str] = Counter()
         for of, name, shard, own, count in living.homes:

@@ -11,7 +11,7 @@ from proxy.model import ClientOptions, Directory, Limits, ServerOptions, Tenant,
 from proxy.protocol import seal
 from proxy.settings import passwords
 from proxy.settings.clusters import Clusters
-from proxy.settings.keys import TABLES
+from proxy.settings.keys import STORES, TABLES
 from proxy.settings.policies import read_policy
 from proxy.settings.reader import Reader, dotted, suggestion
 
@@ -48,6 +48,14 @@ def build(
         MappingProxyType(clusters.by_name),
         MappingProxyType(tiers),
         MappingProxyType(tenants),
+        MappingProxyType(
+            {
+                (kind, name): {key: values[key] for key in STORES if key in values}
+                for kind in ("tier", "tenant")
+                for name, values in said[kind].items()
+                if not values.keys().isdisjoint(STORES)
+            }
+        ),
     )
 
 
@@ -69,7 +77,7 @@ def _tables(reader: Reader, document: dict[str, Any], kind: str) -> dict[str, di
 
 def _tiers(reader: Reader, said: dict[str, dict[str, Any]], clusters: Clusters, guc: str) -> dict[str, Tier]:
     tiers = dict(DEFAULT_TIERS)
-    kept = {"pool_type", "auto_shard", "auto_scale", "min_shards", "max_shards"}
+    kept = {"pool_type", "auto_shard", "auto_scale", "min_shards", "max_shards", *STORES}
     for name, values in said.items():
         base = tiers.get(name, Tier(name))
         policy = read_policy(reader, values, dotted("tier", name), guc)

@@ -151,6 +151,9 @@ CLUSTER: Schema = {
     "seal_keys_file": v.TEXT,
 }
 
+# Other stores of a tenant, for those who ask where its resources are: nothing of theirs is ours to judge.
+STORES: dict[str, v.Kind] = {"redis": v.TABLE, "clickhouse": v.TABLE, "kafka": v.TABLE}
+
 TIER: Schema = {
     "limits": LIMITS,
     "caps": LIMITS,
@@ -167,6 +170,7 @@ TIER: Schema = {
     "auto_scale": v.kept(v.BOOLEAN),
     "min_shards": v.kept(v.COUNT),
     "max_shards": v.kept(v.COUNT),
+    **STORES,
 }
 
 TENANT: Schema = {
@@ -204,10 +208,7 @@ TENANT: Schema = {
         "scale_down_data_threshold": v.kept(v.SIZE),
         "rebalance_window": v.kept(v.WINDOW),
     },
-    # Other stores of the tenant: nothing of theirs is ours to judge.
-    "redis": v.kept(v.TABLE),
-    "clickhouse": v.kept(v.TABLE),
-    "kafka": v.kept(v.TABLE),
+    **STORES,
 }
 
 PEER = v.PEER

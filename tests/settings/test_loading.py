@@ -156,12 +156,18 @@ def test_what_has_no_effect_yet_is_kept() -> None:
     unused = good(BASE + CHAPTER_2).unused
     assert unused["tenant.vip_001.postgresql.cpu_quota"] == "30%"
     assert unused["tenant.std_12345.auto_scaling.rebalance_window"] == "02:00-06:00"
-    assert unused["tenant.vip_001.redis"] == {
+    assert "tier.vip.max_tenants" not in unused
+
+
+def test_other_stores_are_kept_as_they_are_said() -> None:
+    stores = good(BASE + CHAPTER_2 + '[tier.vip.kafka]\nhosts = ["kafka-1"]\n').directory.stores
+    assert stores["tenant", "vip_001"]["redis"] == {
         "cluster_hosts": ["redis-vip-master.internal", "redis-vip-slave-1.internal"],
         "dedicated_slots": 100,
         "max_memory": "8gb",
     }
-    assert "tier.vip.max_tenants" not in unused
+    assert stores["tier", "vip"] == {"kafka": {"hosts": ["kafka-1"]}}
+    assert ("tenant", "std_12345") not in stores
 
 
 def test_an_empty_file_is_all_defaults() -> None:

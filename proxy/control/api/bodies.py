@@ -124,6 +124,18 @@ class TenantPage(BaseModel):
     next: str | None = None
 
 
+class ResourcesBody(BaseModel):
+    """null: none is known. Keys in Redis begin with `key_prefix`."""
+
+    tenant_id: UUID | None
+    tenant_code: str
+    tier: str
+    postgresql: dict[str, Any] | None
+    redis: dict[str, Any] | None
+    clickhouse: dict[str, Any] | None
+    kafka: dict[str, Any] | None
+
+
 class UsageDay(BaseModel):
     metric_date: date
     db_query_count: int | None

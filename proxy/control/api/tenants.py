@@ -14,6 +14,7 @@ from fastapi import FastAPI, Header, Query, Request, Response
 from pydantic import BaseModel
 
 from proxy import audit
+from proxy.control import resources
 from proxy.control.api import bodies
 from proxy.control.api.access import Right, bearer, needs
 from proxy.control.api.bodies import TenantBody
@@ -90,6 +91,19 @@ def _add_views(app: FastAPI) -> None:
         view = await desk(request).control.view("route", told.name, user, database)
         return RouteBody(
             items=[Step(step=str(s), value=value, reason=str(why)) for s, value, why in view.rows]
+        )
+
+    @app.get("/v1/tenants/{tenant}/resources", tags=["tenants"], **needs(Right.SEE_TENANT, 404))
+    async def show_resources(request: Request, tenant: Name) -> bodies.ResourcesBody:
+        """Where its PostgreSQL, Redis, ClickHouse and Kafka are: in the keys of the configuration, without secrets."""
+        told, tenancy = await own(request, tenant), desk(request).tenancy
+        tier, cluster = tenancy.home(told)
+        return bodies.ResourcesBody(
+            tenant_id=UUID(told.id) if told.id else None,
+            tenant_code=told.name,
+            tier=tier,
+            postgresql=resources.postgresql(cluster) if cluster is not None else None,
+            **resources.others(told.name, told.id, tier, tenancy.directory()),
         )
 
     @app.get("/v1/tenants/{tenant}/usage", tags=["tenants"], **needs(Right.SEE_TENANT, 404, 501))

@@ -39,6 +39,9 @@ def proxy(start_module_proxy: StartProxy, shared: EmbeddedServer) -> Proxy:
         "cluster.vip-2": {"kind": "vip", "coordinators": [address]},
         "tier.vip": {"max_tenants": 4, "default_shards": 2},
         "tier.enterprise": {"max_tenants": 3},
+        "tier.vip.redis": {"hosts": ["redis-vip"], "password": "redis-secret"},
+        "tier.vip.kafka": {"hosts": ["kafka-1"], "priority": "high"},
+        "tenant.std_1.redis": {"hosts": ["redis-own"], "tls": {"port": 6380, "private_key": "k"}},
     }
     return start_module_proxy(tables, http_addr=f"127.0.0.1:{free_port()}")
 
@@ -316,6 +319,28 @@ def test_a_tenants_administrator_and_the_registry(api: Managed) -> None:
         api, "PATCH", "/v1/tenants/std_1", "tenant-admin", json={"max_qps": 9}, headers={"If-Match": "*"}
     )
     assert answer.status_code == 403
+
+
+def test_resources(api: Managed, shared: EmbeddedServer) -> None:
+    identity = create(api, "acme", tier="vip").json()["tenant_id"]
+    found = call(api, "GET", "/v1/tenants/acme/resources", "viewer").json()
+    assert found == {
+        "tenant_id": identity,
+        "tenant_code": "acme",
+        "tier": "vip",
+        "postgresql": {
+            "cluster": "vip-1", "cluster_type": "vip", "primary": None, "read_replicas": [],
+            "coordinator_hosts": [f"{shared.host}:{shared.port}"], "dbname": None,
+        },
+        "redis": {"hosts": ["redis-vip"], "key_prefix": f"{identity}:"},
+        "clickhouse": None,
+        "kafka": {"hosts": ["kafka-1"], "priority": "high"},
+    }  # fmt: skip
+    own = call(api, "GET", "/v1/tenants/std_1/resources", "tenant-admin").json()
+    assert own["redis"] == {"hosts": ["redis-own"], "tls": {"port": 6380}, "key_prefix": "std_1:"}
+    change(api, "acme/tier", "POST", tier="enterprise", primary_endpoint="db1:5433")
+    moved = call(api, "GET", "/v1/tenants/acme/resources").json()
+    assert (moved["postgresql"]["primary"], moved["redis"]) == ("db1:5433", None)
 
 
 def test_usage(api: Managed) -> None:
