@@ -80,6 +80,8 @@ class Limits:
     max_qps: float | None = None
     burst: int | None = None  # queries at once; 0: what max_qps is in a second
     rate_wait: float | None = None  # for what is over the rate, before it is refused
+    max_queries_per_day: int | None = None
+    max_bytes_per_second: int | None = None  # both directions
     query_timeout: float | None = None
     transaction_timeout: float | None = None
     idle_transaction_timeout: float | None = None
@@ -99,6 +101,8 @@ UNLIMITED = Limits(
     max_qps=0.0,
     burst=0,
     rate_wait=0.0,
+    max_queries_per_day=0,
+    max_bytes_per_second=0,
     query_timeout=0.0,
     transaction_timeout=0.0,
     idle_transaction_timeout=0.0,

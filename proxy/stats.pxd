@@ -8,7 +8,7 @@ cdef class Histogram:
     cpdef object add(self, double seconds)
 
 cdef class TenantStats:
-    cdef public long long queries, refused_rate, throttled, transactions, waits
+    cdef public long long bytes, queries, refused_quota, refused_rate, throttled, transactions, waits
     cdef public double server_seconds, throttled_seconds, wait_seconds
     cdef public Histogram durations
     cdef public dict errors

@@ -39,11 +39,13 @@ class Histogram:
 class TenantStats:
     """What one tenant has done since the process started. Queries are counted at each ReadyForQuery.
 
-    `throttled` transactions waited for the tenant's rate, `refused_rate` were refused because of it.
+    `throttled` transactions waited for the tenant's rate, `refused_rate` and `refused_quota` were refused because of it
+    and of the day's quota. `bytes` of both directions are added up at each ReadyForQuery.
     """
 
     __slots__ = (
-        "durations", "errors", "queries", "refused_rate", "server_seconds", "throttled", "throttled_seconds",
+        "bytes", "durations", "errors", "queries", "refused_quota", "refused_rate", "server_seconds", "throttled",
+        "throttled_seconds",
         "transactions", "wait_seconds", "waits",
     )  # fmt: skip
 
@@ -53,7 +55,8 @@ class TenantStats:
         self.server_seconds = 0.0  # for which it had server connections
         self.waits = 0
         self.wait_seconds = 0.0
-        self.throttled = self.refused_rate = 0
+        self.bytes = 0
+        self.throttled = self.refused_rate = self.refused_quota = 0
         self.throttled_seconds = 0.0
         self.durations = Histogram()
         self.errors: dict[str, int] = {}

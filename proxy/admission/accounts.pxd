@@ -31,6 +31,7 @@ cdef class Account:
     cdef public Counter clients, servers
     cdef public object gate, limits, tenant
     cdef object _gate
+    cdef double _utc
     cdef public TierAccount tier
     cdef public TenantStats stats
     cdef public long waiting

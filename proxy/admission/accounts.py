@@ -249,6 +249,7 @@ class Account:
 
     __slots__ = (
         "_gate",
+        "_utc",
         "clients",
         "expected",
         "gate",
@@ -261,11 +262,17 @@ class Account:
     )
 
     def __init__(
-        self, tenant: Tenant, tier: TierAccount, limits: Limits, lender: Lender | None = None
+        self,
+        tenant: Tenant,
+        tier: TierAccount,
+        limits: Limits,
+        lender: Lender | None = None,
+        utc: float = 0.0,
     ) -> None:
         self.clients = Counter(f"tenant {tenant.name} max_client_connections", lender=lender)
         self.servers = Counter(f"tenant {tenant.name} max_connections", lender=lender, backed=True)
         self.stats = TenantStats()
+        self._utc = utc
         self.gate: Gate | None = None
         self._gate: Gate | None = None  # the same, or the one it had
         self.waiting = 0  # transactions in queues
@@ -278,7 +285,7 @@ class Account:
         self.tier = tier
         self.limits = limits
         if self._gate is None and rated(limits):
-            self._gate = Gate(tenant.name, self.stats)
+            self._gate = Gate(tenant.name, self.stats, self._utc)
         self.gate = self._gate if self._gate is not None and self._gate.update(limits) else None
         self.clients.limit = limits.max_client_connections or 0
         self.servers.limit = limits.max_connections or 0
@@ -308,12 +315,14 @@ def may_wait(account: Account, user: UserAccount) -> None:
 
 
 class Accounts:
-    """The accounts of the tenants and users seen so far; made on first use."""
+    """The accounts of the tenants and users seen so far; made on first use. `utc` added to a moment of this process's
+    clock is the seconds of UTC."""
 
-    __slots__ = ("_lender", "_tenants", "_tiers", "_users", "directory")
+    __slots__ = ("_lender", "_tenants", "_tiers", "_users", "_utc", "directory")
 
-    def __init__(self, directory: Directory, lender: Lender | None = None) -> None:
+    def __init__(self, directory: Directory, lender: Lender | None = None, utc: float = 0.0) -> None:
         self.directory = directory
+        self._utc = utc
         self._lender = lender
         self._tenants: dict[str, Account] = {}
         self._tiers: dict[str, TierAccount] = {}
@@ -332,7 +341,7 @@ class Accounts:
         account = self._tenants.get(tenant.name)
         if account is None:
             account = Account(
-                tenant, self._tier(tenant.tier), self.directory.limits(tenant, None), self._lender
+                tenant, self._tier(tenant.tier), self.directory.limits(tenant, None), self._lender, self._utc
             )
             self._tenants[tenant.name] = account
         elif account.tenant is not tenant:

@@ -1,4 +1,6 @@
-"""A token bucket: a right that grows by `rate` a second, up to `burst`, and is spent in whole or in part.
+"""Rights that grow with time and are spent: a token bucket, and a quota for each day.
+
+A bucket grows by `rate` a second, up to `burst`.
 
 What is there is reckoned from the last moment at which that was known for certain (when it was full, or its rate was
 changed) and from what has been spent since: nothing is added up that could drift. It may be overdrawn, by what could
@@ -8,6 +10,7 @@ not be refused; what comes after that pays for it.
 from __future__ import annotations
 
 _SLACK = 1e-6  # tokens that rounding may have taken
+_DAY = 86_400.0
 _LEAST_BURST = 0.01  # seconds' worth: what comes while nobody looks is not lost
 
 
@@ -61,3 +64,31 @@ class Bucket:
 
 def _burst(rate: float, burst: float) -> float:
     return max(burst or max(rate, 1.0), rate * _LEAST_BURST)
+
+
+class Quota:
+    """So many a day, of UTC. `utc` is what makes a moment that is given the seconds of UTC. What has been spent today
+    stays spent when the quota is changed."""
+
+    __slots__ = ("_day", "_spent", "_utc", "most")
+
+    def __init__(self, most: int, utc: float) -> None:
+        self.most = most
+        self._utc = utc
+        self._day = 0
+        self._spent = 0
+
+    def level(self, now: float) -> int:
+        """What is left of today's; below 0 where it is overdrawn."""
+        day = int((now + self._utc) // _DAY)
+        if day != self._day:
+            self._day, self._spent = day, 0
+        return self.most - self._spent
+
+    def spend(self, count: int, now: float) -> None:
+        self.level(now)
+        self._spent += count
+
+    def wait(self, now: float) -> float:
+        """How long until there is one."""
+        return 0.0 if self.level(now) > 0 else _DAY - (now + self._utc) % _DAY

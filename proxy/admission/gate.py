@@ -1,23 +1,25 @@
-"""The one question ahead of a tenant's transaction: is it within its rates?
+"""The one question ahead of a tenant's transaction: is it within its rates and its quota?
 
-Theory. Queries are counted against a bucket (`max_qps`, `burst`), one at a time. The question is asked where a
-transaction begins and nowhere else: what a transaction block, a pipeline or a text of several statements goes on to
-ask is spent from the bucket whether or not it is there, for a transaction is never broken off by a rate; the next one
-waits until that has been made up for.
+Theory. Queries are counted, one at a time, against a bucket (`max_qps`, `burst`) and against the day's quota
+(`max_queries_per_day`); bytes, in both directions, against a bucket of their own (`max_bytes_per_second`). The question
+is asked where a transaction begins and nowhere else: what a transaction block, a pipeline or a text of several
+statements goes on to ask, and what a result takes, is spent whether or not it is there, for a transaction is never
+broken off by a rate; the next one waits until that has been made up for.
 
 Whoever comes while nothing is there waits in one line, first come, first served. How long that takes is known at once:
-the tokens that are missing for all who are ahead, by the rate. More than `rate_wait` is refused without a wait.
-Leaving the line costs nothing, and all behind move up.
+the tokens that are missing for all who are ahead, by the rate. A wait for queries of more than `rate_wait` is refused
+without a wait, and so is one for bytes of more than `query_wait_timeout`: who has had a big result is slowed down, not
+failed. A quota is not waited for. Leaving the line costs nothing, and all behind move up.
 
-A tenant without rates has no gate.
+A tenant without any of these has no gate.
 """
 
 from __future__ import annotations
 
-from math import ceil
+from math import ceil, inf
 from typing import Protocol
 
-from proxy.admission.bucket import Bucket
+from proxy.admission.bucket import Bucket, Quota
 from proxy.errors import RateExceeded, TiergateError
 from proxy.model import Limits
 from proxy.stats import TenantStats
@@ -37,52 +39,75 @@ class Timer(Protocol):
 
 
 def rated(limits: Limits) -> bool:
-    return bool(limits.max_qps)
+    return bool(limits.max_qps or limits.max_bytes_per_second or limits.max_queries_per_day)
 
 
 class Gate:
     """`waiting` has since when each waits; `bell` is set while somebody will look when the next may go."""
 
-    __slots__ = ("_name", "_patience", "_queries", "_stats", "bell", "waiting")
+    __slots__ = (
+        "_bytes", "_bytes_seen", "_name", "_patience", "_queries", "_quota", "_slow_at", "_stats", "_utc", "_wait_limit",
+        "bell", "waiting",
+    )  # fmt: skip
 
-    def __init__(self, name: str, stats: TenantStats) -> None:
+    def __init__(self, name: str, stats: TenantStats, utc: float = 0.0) -> None:
         self._name = name
         self._stats = stats
+        self._utc = utc
         self._queries: Bucket | None = None
+        self._bytes: Bucket | None = None
+        self._quota: Quota | None = None
+        self._bytes_seen = 0
         self._patience = 0.0
+        self._wait_limit = inf
+        self._slow_at = -inf  # when bytes were last waited for
         self.waiting: dict[Waiter, float] = {}
         self.bell: Timer | None = None
 
     def update(self, limits: Limits) -> bool:
         """False where there is nothing to hold any more; whoever waits is let in when somebody looks."""
         self._patience = limits.rate_wait or 0.0
-        rate, burst = limits.max_qps or 0.0, limits.burst or 0
-        if not rate:
-            self._queries = None
-        elif self._queries is None:
-            self._queries = Bucket(rate, burst)
-        else:
-            self._queries.change(rate, burst)
+        self._wait_limit = limits.query_wait_timeout or inf
+        self._queries = _changed(self._queries, limits.max_qps or 0.0, limits.burst or 0)
+        if self._bytes is None:
+            self._bytes_seen = self._stats.bytes
+        self._bytes = _changed(self._bytes, limits.max_bytes_per_second or 0, 0)
+        if self._quota is not None:
+            self._quota.most = limits.max_queries_per_day or 0
+        elif limits.max_queries_per_day:
+            self._quota = Quota(limits.max_queries_per_day, self._utc)
         return rated(limits)
+
+    # --- a session asks -----------------------------------------------------------------------------
 
     def spend(self, count: int, now: float) -> None:
         """Queries that are not to be refused."""
         if self._queries is not None:
             self._queries.spend(count, now)
+        if self._quota is not None:
+            self._quota.spend(count, now)
 
     def take(self, now: float) -> bool:
         """One query, if it may come in at once."""
-        return not self.waiting and (self._queries is None or self._queries.take(now))
+        if self.waiting or self._by_queries(now, 1) or self._by_bytes(now) or self._by_quota(now):
+            return False
+        self.spend(1, now)
+        return True
 
     def ask(self, now: float) -> bool:
         """The same of one that would wait: False where it is to join the line. Raises RateExceeded."""
         if self.take(now):
             return True
-        delay = self._delay(now, len(self.waiting) + 1)
-        if delay > self._patience:
-            self._stats.refused_rate += 1
-            raise self._exceeded(delay)
+        if delay := self._by_quota(now):
+            raise self._used_up(delay)
+        if slow := self._by_bytes(now):
+            if slow > self._wait_limit:
+                raise self._too_much(slow)
+        elif (delay := self._by_queries(now, len(self.waiting) + 1)) > self._patience:
+            raise self._too_many(delay)
         return False
+
+    # --- the line -----------------------------------------------------------------------------------
 
     def join(self, waiter: Waiter, now: float) -> None:
         self._stats.throttled += 1
@@ -100,12 +125,17 @@ class Gate:
             return None
         waiter, since = next(iter(self.waiting.items()))
         refused = None
-        delay = self._delay(now, 1)
-        if delay:
-            if now - since + delay <= self._patience + _GRACE:
+        if delay := self._by_quota(now):
+            refused = self._used_up(delay)
+        elif slow := self._by_bytes(now):
+            self._slow_at = now
+            if now - since + slow <= self._wait_limit + _GRACE:
                 return None
-            self._stats.refused_rate += 1
-            refused = self._exceeded(delay)
+            refused = self._too_much(slow)
+        elif delay := self._by_queries(now, 1):
+            if now - max(since, self._slow_at) + delay <= self._patience + _GRACE:
+                return None
+            refused = self._too_many(delay)
         else:
             self.spend(1, now)
         self._stats.throttled_seconds += now - since
@@ -114,20 +144,65 @@ class Gate:
 
     def due(self, now: float) -> float:
         """When to look again, in seconds."""
-        return self._delay(now, 1)
+        return self._by_bytes(now) or self._by_queries(now, 1)
 
-    def _delay(self, now: float, count: int) -> float:
+    # --- how long -----------------------------------------------------------------------------------
+
+    def _by_queries(self, now: float, count: int) -> float:
         return self._queries.wait(now, count) if self._queries is not None else 0.0
 
-    def _exceeded(self, delay: float) -> RateExceeded:
-        queries = self._queries
-        assert queries is not None
+    def _by_bytes(self, now: float) -> float:
+        if self._bytes is None:
+            return 0.0
+        carried = self._stats.bytes
+        if carried != self._bytes_seen:
+            self._bytes.spend(carried - self._bytes_seen, now)
+            self._bytes_seen = carried
+        return self._bytes.wait(now, 0.0)
+
+    def _by_quota(self, now: float) -> float:
+        return self._quota.wait(now) if self._quota is not None and self._quota.most else 0.0
+
+    # --- why not ------------------------------------------------------------------------------------
+
+    def _too_many(self, delay: float) -> RateExceeded:
+        assert self._queries is not None
+        self._stats.refused_rate += 1
         return RateExceeded(
             f'tenant "{self._name}" asks more queries than its rate allows',
-            detail=f"max_qps is {queries.rate:g} with a burst of {queries.burst:g}. Retry in {_seconds(delay)} seconds.",
+            detail=f"max_qps is {self._queries.rate:g} with a burst of {self._queries.burst:g}. {_again(delay)}",
+        )
+
+    def _too_much(self, delay: float) -> RateExceeded:
+        assert self._bytes is not None
+        self._stats.refused_rate += 1
+        return RateExceeded(
+            f'tenant "{self._name}" moves more bytes than its rate allows',
+            detail=f"max_bytes_per_second is {self._bytes.rate:.0f}. {_again(delay)}",
+        )
+
+    def _used_up(self, delay: float) -> RateExceeded:
+        assert self._quota is not None
+        self._stats.refused_quota += 1
+        return RateExceeded(
+            f'tenant "{self._name}" has used up its queries of today',
+            detail=f"max_queries_per_day is {self._quota.most}. {_again(delay)}",
         )
 
 
-def _seconds(delay: float) -> str:
+def _changed(bucket: Bucket | None, rate: float, burst: float) -> Bucket | None:
+    if not rate:
+        return None
+    if bucket is None:
+        return Bucket(rate, burst)
+    bucket.change(rate, burst)
+    return bucket
+
+
+def _again(delay: float) -> str:
     """Rounded up: whoever comes back then is let in."""
-    return f"{ceil(delay * 100 - 1e-4) / 100:.2f}" if delay < 10 else str(ceil(delay))
+    return (
+        f"Retry in {ceil(delay * 100 - 1e-4) / 100:.2f} seconds."
+        if delay < 10
+        else f"Retry in {ceil(delay)} seconds."
+    )

@@ -6,6 +6,7 @@ import asyncio
 import hmac
 import secrets
 from collections.abc import Callable
+from time import monotonic, time
 from typing import Any, Protocol
 
 from proxy.admission.accounts import Accounts, Counter, Lender
@@ -60,7 +61,7 @@ class Plane:
         self.process = process
         self.judge = judge
         self.answers = Answers()
-        self.accounts = Accounts(registry, lender)
+        self.accounts = Accounts(registry, lender, time() - monotonic())
         self.clients = Counter("max_client_conn", options.max_client_conn, lender=lender)
         self.sessions: set[Any] = set()  # of Session, which knows this class
         self.relays: set[Any] = set()  # of Relay, likewise

@@ -220,6 +220,7 @@ class Session(Linking):
             rest = b"".join(out)
         if rest:
             self.pool.stats.bytes_received += len(rest)
+            server.carried += len(rest)
             server.send(rest)
 
     def _answered(self, kind: int) -> bool:

@@ -33,6 +33,7 @@ def take_tenants(accounts: Iterable[Account], counts: Counts) -> None:
     counters: dict[str, Any] = {}
     clients: dict[str, int] = {}
     storage: dict[str, float] = {}
+    rates: dict[str, float] = {}
     for account in accounts:
         name, stats = account.tenant.name, account.stats
         counters[name] = {
@@ -41,13 +42,19 @@ def take_tenants(accounts: Iterable[Account], counts: Counts) -> None:
             "durations": list(stats.durations.buckets),
             "seconds": stats.durations.total,
             "errors": dict(stats.errors),
+            "bytes": stats.bytes,
+            "throttled": stats.throttled,
+            "throttled_seconds": stats.throttled_seconds,
+            "refused": {"rate": stats.refused_rate, "quota": stats.refused_quota},
         }
         clients[name] = account.clients.used
+        if account.limits.max_qps:
+            rates[name] = account.limits.max_qps
         if account.limits.max_storage_gb:
             storage[name] = account.limits.max_storage_gb
     counts["counters"]["tenants"] = counters
     counts["gauges"]["tenants"] = clients
-    counts["most"]["storage_max_gb"] = storage
+    counts["most"] |= {"storage_max_gb": storage, "max_qps": rates}
 
 
 def _pools(plane: Plane, counts: Counts) -> None:

@@ -77,7 +77,10 @@ SUMS: dict[str, Sums] = {
     "pgbouncer.stats_totals": _by_database(_STATS_TOTALS),
     "pgbouncer.stats_averages": _by_database(_STATS_AVERAGES),
     "tenants": Sums(
-        ("name",), ("clients", "servers", "waiting"), counts=("queries", "transactions", "errors"), most=("disabled",)
+        ("name",),
+        ("clients", "servers", "waiting"),
+        counts=("queries", "transactions", "errors", "throttled", "refused_rate", "refused_quota"),
+        most=("disabled",),
     ),
     "tiers": Sums(("name",), ("clients", "servers")),
     "users": Sums(("name",), ("current_connections", "current_client_connections", "waiting")),

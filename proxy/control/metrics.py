@@ -32,14 +32,20 @@ class Group:
         self.durations = [0] * (len(DURATION_BOUNDS) + 1)
         self.errors: dict[str, int] = {}
         self.connections = 0
+        self.throttled = 0
+        self.throttled_seconds = 0.0
+        self.refused: dict[str, int] = {}
 
     def add(self, counters: dict[str, Any], connections: int) -> None:
         self.connections += connections
         self.queries += counters["queries"]
         self.seconds += counters["seconds"]
         self.durations = [a + b for a, b in zip(self.durations, counters["durations"], strict=True)]
-        for sqlstate, count in counters["errors"].items():
-            self.errors[sqlstate] = self.errors.get(sqlstate, 0) + count
+        self.throttled += counters.get("throttled", 0)
+        self.throttled_seconds += counters.get("throttled_seconds", 0.0)
+        for mine, more in ((self.errors, counters["errors"]), (self.refused, counters.get("refused", {}))):
+            for key, count in more.items():
+                mine[key] = mine.get(key, 0) + count
 
 
 def _busiest_first(counts: Counts) -> list[tuple[str, dict[str, Any]]]:
@@ -69,6 +75,7 @@ class CountsCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield from self._tenants()
+        yield from self._rates()
         yield from self._storage()
         yield from self._pools()
         yield self._endpoints()
@@ -93,6 +100,26 @@ class CountsCollector(Collector):
             durations.add_sample("db_query_duration_seconds_count", labels, below)
             durations.add_sample("db_query_duration_seconds_sum", labels, group.seconds)
         yield from (queries, durations, errors, active)
+
+    def _rates(self) -> Iterator[Metric]:
+        """Of tenants that have met their rates."""
+        waited = Metric("tiergate_throttled_queries_total", "Waited for the tenant's rate.", "unknown")
+        seconds = Metric("tiergate_throttled_seconds_total", "Time spent waiting for a rate.", "unknown")
+        refused = Metric("tiergate_refused_queries_total", "Refused for a rate or a quota.", "unknown")
+        for group in groups(self._counts):
+            if group.throttled:
+                waited.add_sample("tiergate_throttled_queries_total", group.labels, group.throttled)
+                seconds.add_sample("tiergate_throttled_seconds_total", group.labels, group.throttled_seconds)
+            for limit, count in group.refused.items():
+                if count:
+                    labels = {**group.labels, "limit": limit}
+                    refused.add_sample("tiergate_refused_queries_total", labels, count)
+        allowed = Metric("tiergate_max_qps", "Queries a second that the tenant may ask.", "gauge")
+        limits = self._most.get("max_qps", {})
+        for name, _ in _busiest_first(self._counts)[:EXACT_TENANTS]:
+            if name in limits:
+                allowed.add_sample("tiergate_max_qps", {"tenant_id": name}, limits[name])
+        yield from (waited, seconds, refused, allowed)
 
     def _storage(self) -> Iterator[Metric]:
         allowed = Metric("tenant_storage_max_gb", "Storage that the tenant may use.", "gauge")

@@ -40,11 +40,11 @@ _NONSENSE = "the server sent something that is not the protocol"
 
 class ServerConnection:
     __slots__ = (
-        "_done", "_job_failed", "_undone", "account", "address", "cancels", "charged", "closing", "copy_in", "dirty",
-        "endpoint", "generation", "idle_since", "key", "last_error", "lent_at", "link", "login_parameters", "named_in",
-        "opened_at", "owner", "permits", "pid", "pipeline", "prepared", "query_since", "reported", "scanner",
-        "seal_due", "sealer", "state", "state_error", "stats", "status", "struck", "struck_at", "to_close", "transport",
-        "unnamed", "unnamed_as", "unnamed_in", "uses", "values", "write_paused", "xact_since",
+        "_done", "_job_failed", "_undone", "account", "address", "cancels", "carried", "charged", "closing", "copy_in",
+        "dirty", "endpoint", "generation", "idle_since", "key", "last_error", "lent_at", "link", "login_parameters",
+        "named_in", "opened_at", "owner", "permits", "pid", "pipeline", "prepared", "query_since", "reported",
+        "scanner", "seal_due", "sealer", "state", "state_error", "stats", "status", "struck", "struck_at", "to_close",
+        "transport", "unnamed", "unnamed_as", "unnamed_in", "uses", "values", "write_paused", "xact_since",
     )  # fmt: skip
 
     def __init__(
@@ -75,9 +75,10 @@ class ServerConnection:
         self.pipeline = Pipeline()
         self.scanner = Scanner(FROM_SERVER)
         self.state, self.status = ServerState.LOGIN, IDLE
-        self.copy_in = self.closing = self.write_paused = False
         self.dirty = False  # holds something that only a reset clears
         self.cancels = self.uses = 0  # cancel requests under way, and clients it was lent to
+        self.copy_in = self.closing = self.write_paused = False
+        self.carried = 0  # bytes since it was last ready for a query
         self.link: Link | None = None
         self.account: Account | None = None
         self.permits: tuple[Counter, ...] = ()
@@ -116,6 +117,7 @@ class ServerConnection:
         if self.closing:
             return
         self.stats.bytes_sent += len(data)
+        self.carried += len(data)
         scanner = self.scanner
         scanner.feed(data)
         pipeline = self.pipeline
@@ -196,17 +198,17 @@ class ServerConnection:
         if head is None or head.action == DROP:
             return
         now = monotonic()
-        query = now - self.query_since
-        xact = 0.0
+        query, xact = now - self.query_since, 0.0
         account = self.account
         if account is not None:
+            account.stats.bytes += self.carried
             account.stats.queries += 1
             account.stats.durations.add(query)
             if status == IDLE:
                 account.stats.transactions += 1
                 xact = now - self.xact_since
         self.stats.add_query(query, xact)
-        self.query_since = now
+        self.query_since, self.carried = now, 0
         if status == IDLE:
             self.xact_since = now
 
@@ -215,10 +217,9 @@ class ServerConnection:
         link = self.link
         if link is None:
             return
-        before = b"".join(pieces)
-        pieces.clear()
-        if before:
+        if before := b"".join(pieces):
             link.replies(before)
+        pieces.clear()
         error, self.state_error = self.state_error, b""
         link.state_ready(error)
 
@@ -258,8 +259,7 @@ class ServerConnection:
         if head is None or head.restores is None or lower not in head.restores:
             self.link.reported(lower, value)
             return action, b""
-        restored = head.restores[lower]
-        if not self.link.reported(lower, restored):
+        if not self.link.reported(lower, restored := head.restores[lower]):
             return DROP, b""
         return action, states.status(lower, restored)
 

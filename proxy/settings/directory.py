@@ -16,12 +16,16 @@ from proxy.settings.policies import read_policy
 from proxy.settings.reader import Reader, dotted, suggestion
 
 # The architecture document's four tiers are there without being mentioned; of the free tier's limits, those
-# that a proxy can hold: ten users and 100 MB.
+# that a proxy can hold: ten users, 1,000 queries a day and 100 MB.
 DEFAULT_TIERS: dict[str, Tier] = {
     "enterprise": Tier("enterprise", weight=8),
     "vip": Tier("vip", weight=4),
     "standard": Tier("standard", weight=2),
-    "free": Tier("free", weight=1, limits=Limits(max_client_connections=10, max_storage_gb=0.1)),
+    "free": Tier(
+        "free",
+        weight=1,
+        limits=Limits(max_client_connections=10, max_queries_per_day=1_000, max_storage_gb=0.1),
+    ),
 }
 
 

@@ -23,6 +23,8 @@ LIMITS: dict[str, v.Kind] = {
     "max_qps": v.NUMBER,
     "burst": v.COUNT,
     "rate_wait": v.DURATION,
+    "max_queries_per_day": v.COUNT,
+    "max_bytes_per_second": v.BYTES,
     "query_timeout": v.DURATION,
     "transaction_timeout": v.DURATION,
     "idle_transaction_timeout": v.DURATION,
@@ -31,7 +33,10 @@ LIMITS: dict[str, v.Kind] = {
     "max_storage_gb": v.NUMBER,
 }
 
-OF_TENANTS = frozenset({"max_qps", "burst", "rate_wait", "max_storage_gb"})  # a user has none of its own
+# A user has none of its own.
+OF_TENANTS = frozenset(
+    {"max_qps", "burst", "rate_wait", "max_queries_per_day", "max_bytes_per_second", "max_storage_gb"}
+)
 
 POLICY: dict[str, v.Kind] = {
     "max_joins": v.COUNT,

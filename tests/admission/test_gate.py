@@ -135,3 +135,82 @@ def test_who_comes_back_when_told_is_let_in(wait: float, said: str) -> None:
         gate.ask(0.0)
     assert f"Retry in {said} seconds." in refused.value.detail
     assert gate.ask(float(said))
+
+
+def test_of_a_quota_what_is_left_may_be_asked_until_midnight() -> None:
+    stats = TenantStats()
+    gate = Gate("acme", stats, utc=86_400.0 * 3 - 100.0)  # at 100 it is midnight
+    limits = Limits(max_queries_per_day=3).over(UNLIMITED)
+    gate.update(limits)
+    assert gate.ask(0.0)
+    gate.spend(1, 1.0)
+    assert gate.take(2.0)
+    gate.spend(4, 3.0)  # within a block
+    assert not gate.take(40.0)
+    with pytest.raises(RateExceeded) as refused:
+        gate.ask(40.0)
+    assert refused.value.detail == "max_queries_per_day is 3. Retry in 60 seconds."
+    assert (stats.refused_quota, stats.refused_rate) == (1, 0)
+    gate.update(Limits(max_queries_per_day=8).over(UNLIMITED))
+    assert gate.ask(41.0), "one more of today's"
+    with pytest.raises(RateExceeded):
+        gate.ask(42.0)
+    assert not gate.update(UNLIMITED)
+    assert gate.ask(43.0)
+    gate.update(limits)
+    with pytest.raises(RateExceeded):
+        gate.ask(99.9)
+    assert gate.ask(100.0), "another day"
+
+
+def test_who_has_moved_too_many_bytes_is_slowed_down_not_failed() -> None:
+    stats = TenantStats()
+    stats.bytes = 5_000_000  # before there was a rate
+    gate = Gate("acme", stats)
+    gate.update(Limits(max_bytes_per_second=1000, query_wait_timeout=60).over(UNLIMITED))
+    assert gate.ask(0.0)
+    stats.bytes += 11_000
+    assert not gate.ask(0.0)
+    who = Someone()
+    gate.join(who, 0.0)
+    assert gate.due(0.0) == pytest.approx(10.0)
+    assert gate.next(9.9) is None
+    assert gate.next(10.0) == (who, None)
+    stats.bytes += 100_000
+    with pytest.raises(RateExceeded) as refused:
+        gate.ask(10.0)
+    assert refused.value.detail == "max_bytes_per_second is 1000. Retry in 100 seconds."
+    gate.update(Limits(max_bytes_per_second=1000, query_wait_timeout=0).over(UNLIMITED))
+    assert not gate.ask(10.0), "no bound"
+
+
+def test_a_wait_for_bytes_does_not_count_as_one_for_queries() -> None:
+    stats = TenantStats()
+    gate = Gate("acme", stats)
+    limits = Limits(max_bytes_per_second=1000, max_qps=10, burst=1, rate_wait=0.25, query_wait_timeout=60)
+    gate.update(limits.over(UNLIMITED))
+    assert gate.ask(0.0)
+    stats.bytes += 3_000
+    first, second, third = Someone(), Someone(), Someone()
+    for who in (first, second, third):
+        assert not gate.ask(0.0)
+        gate.join(who, 0.0)
+    assert gate.next(1.99) is None
+    assert gate.next(2.0) == (first, None)
+    assert gate.next(2.0) is None
+    assert gate.next(2.1) == (second, None)
+    assert gate.next(2.2) == (third, None)
+
+
+def test_what_waits_when_the_quota_is_used_up_waits_in_vain() -> None:
+    gate = Gate("acme", TenantStats())
+    gate.update(Limits(max_qps=10, burst=1, max_queries_per_day=2, rate_wait=1).over(UNLIMITED))
+    assert gate.ask(1.0)
+    who = Someone()
+    assert not gate.ask(1.0)
+    gate.join(who, 1.0)
+    gate.spend(1, 1.05)
+    found = gate.next(1.1)
+    assert found is not None
+    assert found[0] is who
+    assert isinstance(found[1], RateExceeded)

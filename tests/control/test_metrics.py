@@ -128,6 +128,21 @@ def test_the_busiest_tenants_are_told_and_the_others_summed(many: int) -> None:
         assert {"tenant_id": "other", "tier": "free"} in [group.labels for group in found]
 
 
+def test_rates_are_told_of_those_that_met_them() -> None:
+    counts = counting.empty()
+    account = Account(Tenant("acme", "free", "shared"), TierAccount(Tier("free")), Limits(max_qps=5))
+    stats = account.stats
+    stats.throttled, stats.throttled_seconds, stats.refused_rate = 3, 1.5, 2
+    _count(counts, 2)
+    counting.take_tenants([account], counts)
+    text = metrics.exposition(counts).decode()
+    assert one(text, "tiergate_throttled_queries_total") == 3
+    assert one(text, "tiergate_throttled_seconds_total") == 1.5
+    assert one(text, "tiergate_refused_queries_total") == 2
+    assert one(text, "tiergate_refused_queries_total", tenant_id="acme", tier="free", limit="rate") == 2
+    assert one(text, "tiergate_max_qps") == one(text, "tiergate_max_qps", tenant_id="acme") == 5
+
+
 def test_storage_limits_are_bounded_too(
     start_proxy: StartProxy, all_tiers: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:

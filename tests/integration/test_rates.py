@@ -11,6 +11,8 @@ import asyncpg  # type: ignore[import-untyped]
 import psycopg
 import pytest
 
+from proxy.control import counts as counting
+from proxy.control import metrics
 from tests.integration.running import configuration
 from tests.rawclient import SYNC, ask, copy_data, errors, kinds, query, rows, sqlstates
 
@@ -31,7 +33,13 @@ def proxy(request: pytest.FixtureRequest, start_module_proxy: StartProxy, all_ti
         "tier": "standard",
         "limits": {"max_qps": 100, "burst": 1, "rate_wait": "10s"},
     }
+    tenants["tenant.daily"] = {"tier": "free", "limits": {"max_queries_per_day": 2}}
+    tenants["tenant.bulky"] = {"tier": "standard", "limits": {"max_bytes_per_second": "100kB"}}
     return start_module_proxy(all_tiers | tenants, pool_mode=request.param, default_pool_size=60)
+
+
+def told(proxy: Proxy, tenant: str) -> dict[str, str | None]:
+    return next(row for row in proxy.console("SHOW TENANTS") if row["name"] == tenant)
 
 
 def test_simple_queries(proxy: Proxy) -> None:
@@ -140,6 +148,34 @@ def test_what_may_wait_is_let_through_at_the_rate(proxy: Proxy) -> None:
     for thread in threads:
         thread.join()
     assert time.monotonic() - began >= 0.38
+
+
+def test_a_days_quota(proxy: Proxy) -> None:
+    client = proxy.raw("app@daily")
+    client.query("BEGIN")
+    assert client.value("SELECT 1") == client.value("SELECT 1") == "1"
+    client.query("COMMIT")
+    (error,) = errors(client.query("SELECT 1"))
+    assert (error["C"], error["M"]) == ("53400", 'tenant "daily" has used up its queries of today')
+    assert error["D"].startswith("max_queries_per_day is 2. Retry in ")
+    tenant = told(proxy, "daily")
+    assert (tenant["max_queries_per_day"], tenant["refused_quota"], tenant["refused_rate"]) == ("2", "1", "0")
+
+
+def test_a_big_result_comes_at_once_and_what_follows_waits(proxy: Proxy) -> None:
+    client = proxy.raw("app@bulky")
+    began = time.monotonic()
+    assert len(client.value("SELECT repeat('x', 130000)") or "") == 130_000
+    result = time.monotonic()
+    assert client.value("SELECT 1") == "1"
+    took = time.monotonic() - result
+    assert took >= 0.2
+    assert took > result - began
+    tenant = told(proxy, "bulky")
+    assert (tenant["throttled"], tenant["refused_rate"], tenant["errors"]) == ("1", "0", "0")
+    text = proxy.call(lambda: metrics.exposition(counting.take(proxy.worker.plane))).decode()
+    assert 'tiergate_throttled_queries_total{tenant_id="bulky",tier="standard"} 1.0' in text
+    assert 'tiergate_refused_queries_total{limit="quota",tenant_id="daily",tier="free"} 1.0' in text
 
 
 def test_a_reload_changes_the_rate_of_those_who_are_connected(

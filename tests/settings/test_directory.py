@@ -19,7 +19,9 @@ ACME_ID = "0b5a1d5e-6f0f-4f0e-9a53-0d5f2a1c7e01"
 def test_four_tiers_are_there_unmentioned() -> None:
     tiers = good("").directory.tiers
     assert {t.name: t.weight for t in tiers.values()} == {"enterprise": 8, "vip": 4, "standard": 2, "free": 1}
-    assert tiers["free"].limits == Limits(max_client_connections=10, max_storage_gb=0.1)
+    assert tiers["free"].limits == Limits(
+        max_client_connections=10, max_queries_per_day=1000, max_storage_gb=0.1
+    )
 
 
 def test_a_tier_says_all_it_may() -> None:
@@ -55,7 +57,9 @@ def test_a_tier_says_all_it_may() -> None:
 
 def test_what_a_tier_says_lies_over_its_defaults() -> None:
     limits = good("[tier.free]\nlimits = { max_qps = 5, max_storage_gb = 1 }").directory.tiers["free"].limits
-    assert limits == Limits(max_client_connections=10, max_storage_gb=1.0, max_qps=5.0)
+    assert limits == Limits(
+        max_client_connections=10, max_queries_per_day=1000, max_storage_gb=1.0, max_qps=5.0
+    )
 
 
 def test_a_tenant_says_all_it_may() -> None:

@@ -62,7 +62,8 @@ def _limit(limits: Limits, name: str) -> Value:
 def tenants(plane: Plane) -> View:
     columns = (
         "name", "id", "tier", "cluster", "active", "disabled", "clients", "max_client_connections", "servers",
-        "max_connections", "waiting", "queries", "transactions", "errors", "query_timeout", "sql_rules",
+        "max_connections", "waiting", "queries", "transactions", "errors", "query_timeout", "sql_rules", "max_qps",
+        "max_queries_per_day", "throttled", "refused_rate", "refused_quota",
     )  # fmt: skip
     seen = {account.tenant.name: account for account in plane.accounts}
     rows: list[tuple[Value, ...]] = []
@@ -81,7 +82,9 @@ def tenants(plane: Plane) -> View:
                 int(plane.registry.is_disabled("tenant", tenant.name)), used[0], _limit(limits, "max_client_connections"),
                 used[1], _limit(limits, "max_connections"), used[2], counts.queries if counts else 0,
                 counts.transactions if counts else 0, sum(counts.errors.values()) if counts else 0,
-                _limit(limits, "query_timeout"), str(plane.registry.rules(tenant) or ""),
+                _limit(limits, "query_timeout"), str(plane.registry.rules(tenant) or ""), _limit(limits, "max_qps"),
+                _limit(limits, "max_queries_per_day"), counts.throttled if counts else 0,
+                counts.refused_rate if counts else 0, counts.refused_quota if counts else 0,
             )
         )  # fmt: skip
     return View(columns, rows)
