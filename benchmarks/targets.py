@@ -179,7 +179,9 @@ pool_size = {setup.pool_size}
 max_connections = {setup.pool_size * setup.workers}
 [tier.{tenant.tier}]
 cluster = "place"
-limits = {{ max_connections = {setup.pool_size * setup.workers}, max_client_connections = {MOST_CLIENTS}, max_queries_per_day = 0 }}
+limits.max_connections = {setup.pool_size * setup.workers}
+limits.max_client_connections = {MOST_CLIENTS}
+limits.max_queries_per_day = 0
 [tenant.{tenant.name}]
 tier = "{tenant.tier}"
 {others}"""
