@@ -8,27 +8,21 @@ from typing import Annotated
 import typer
 
 from proxy import __version__
+from proxy.cli.options import URL, CaFile, Config, Json, SomeConfig, Token, Url
+from proxy.cli.tenant_commands import tenants
 
 main = typer.Typer(
     name="tiergate",
     help="A tenant-aware PostgreSQL connection pooler.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
-tenants = typer.Typer(help="The tenants of a configuration file.", no_args_is_help=True)
 main.add_typer(tenants, name="tenants")
 sql = typer.Typer(help="The SQL kit that seals tenants, in the databases.", no_args_is_help=True)
 main.add_typer(sql, name="sql")
-token = typer.Typer(help="Tokens for the HTTP API.", no_args_is_help=True)
-main.add_typer(token, name="token")
+tokens = typer.Typer(help="Tokens for the HTTP API.", no_args_is_help=True)
+main.add_typer(tokens, name="token")
 
-Config = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="The TOML configuration.")]
-Json = Annotated[bool, typer.Option("--json", help="JSON for programs instead of a table.")]
-
-SomeConfig = Annotated[
-    Path | None, typer.Option("--config", "-c", metavar="FILE", help="The TOML configuration.")
-]
 Cluster = Annotated[str, typer.Option(metavar="NAME", help="One of its clusters.")]
 Dsn = Annotated[str, typer.Option(metavar="URL", help="postgresql://user:password@host:port/database")]
 ServerUser = Annotated[str, typer.Option(metavar="NAME", help="Who owns the kit; else PGUSER, or postgres.")]
@@ -92,24 +86,30 @@ def check(config: Config, heritage: Annotated[int | None, typer.Option(hidden=Tr
     raise typer.Exit(run(config, heritage))
 
 
-@tenants.command("list")
-def list_tenants(config: Config, json: Json = False) -> None:
-    """Each tenant with its tier and where it lives."""
-    from proxy.cli.tenants import run_list
+@main.command()
+def pools(json: Json = False, url: Url = URL, token: Token = "", ca_file: CaFile = "") -> None:
+    """The pools of a running proxy, by its API."""
+    from proxy.cli.remote import Api
+    from proxy.cli.top import run_pools
 
-    raise typer.Exit(run_list(config, json=json))
+    raise typer.Exit(run_pools(Api(url, token, ca_file), as_json=json))
 
 
-@tenants.command("show")
-def show_tenant(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A tenant's name or id.")],
-    config: Config,
+@main.command()
+def top(
+    interval: Annotated[float, typer.Option(min=0.05, metavar="SECONDS", help="How often.")] = 2.0,
+    rows: Annotated[int, typer.Option(min=1, metavar="N", help="How many tenants.")] = 30,
+    rounds: Annotated[int, typer.Option(min=0, metavar="N", help="How many times; 0: until Ctrl-C.")] = 0,
     json: Json = False,
+    url: Url = URL,
+    token: Token = "",
+    ca_file: CaFile = "",
 ) -> None:
-    """One tenant: its route, step by step with the reasons, and its limits."""
-    from proxy.cli.tenants import run_show
+    """The busiest tenants of a running proxy, live, by its API; with --json a line a round."""
+    from proxy.cli.remote import Api
+    from proxy.cli.top import run_top
 
-    raise typer.Exit(run_show(config, name, json=json))
+    raise typer.Exit(run_top(Api(url, token, ca_file), interval, rows, rounds, as_json=json))
 
 
 @sql.command("install")
@@ -176,7 +176,7 @@ def rotate_key(
     raise typer.Exit(run_rotate(Where(config, cluster, dsn, user), at_once=now))
 
 
-@token.command("new")
+@tokens.command("new")
 def new_token(
     name: Annotated[str, typer.Argument(metavar="NAME", help="What the log calls its bearer.")] = "NAME",
     role: Annotated[

@@ -5,22 +5,19 @@ from __future__ import annotations
 import json as jsonlib
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import typer
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from proxy import settings
+from proxy.cli import tables
 from proxy.cli.problems import complain
+from proxy.cli.tables import Row
 from proxy.errors import ConfigError
 from proxy.model import Cluster, Limits, Role, Tenant, Tier
 from proxy.registry.memory import Registry
 from proxy.routing.route import explain
 from proxy.settings import Settings, format_duration
 
-Row = dict[str, Any]
 _ONLY_JSON = {"id", "replicas"}
 
 
@@ -33,7 +30,7 @@ def run_list(config: Path, *, json: bool) -> int:
     if json:
         typer.echo(jsonlib.dumps(rows, indent=2, ensure_ascii=False))
     else:
-        _print([{k: v for k, v in row.items() if k not in _ONLY_JSON} for row in rows])
+        tables.show([{k: v for k, v in row.items() if k not in _ONLY_JSON} for row in rows])
     return 0
 
 
@@ -66,10 +63,10 @@ def run_show(config: Path, name: str, *, json: bool) -> int:
             )
         )
     else:
-        _print([{"step": step, "value": value, "reason": reason} for step, value, reason in steps])
-        _print([{"limit": limit, "value": value} for limit, value in limits.items()])
+        tables.show([{"step": step, "value": value, "reason": reason} for step, value, reason in steps])
+        tables.show([{"limit": limit, "value": value} for limit, value in limits.items()])
         if said:
-            _print(said)
+            tables.show(said)
     return 0
 
 
@@ -111,21 +108,3 @@ def _limits(limits: Limits) -> dict[str, str]:
         else f"{value:g}"
         for name, value in asdict(limits).items()
     }
-
-
-def _print(rows: list[Row]) -> None:
-    table = Table(box=box.SIMPLE, pad_edge=False)
-    for column in rows[0] if rows else ("tenant",):
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*("\n".join(v) if isinstance(v, list) else _word(v) for v in row.values()))
-    console = Console(markup=False, highlight=False)
-    if not console.is_terminal:
-        console.width = 1000  # a file or a pipe has no edge to fold at
-    console.print(table)
-
-
-def _word(value: object) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return str(value)

@@ -41,6 +41,10 @@ def rows(view: View) -> Rows:
     return Rows(items=[dict(zip(view.columns, row, strict=True)) for row in view.rows])
 
 
+def _number(cell: Cell) -> float:
+    return cell if isinstance(cell, int | float) else 0
+
+
 async def act(request: Request, verb: str, *words: str) -> Result:
     """Carries out a verb and says so in the log."""
     who, name = bearer(request).name, words[0] if words else ""
@@ -54,6 +58,14 @@ async def act(request: Request, verb: str, *words: str) -> Result:
 
 
 def add(app: FastAPI) -> None:
+    @app.get("/v1/activity", tags=["views"], **needs(Right.SEE))
+    async def activity(request: Request, limit: Annotated[int, Query(ge=1, le=10_000)] = 1000) -> Rows:
+        """SHOW TENANTS, of those that have clients or have asked something; those that asked most first."""
+        found = rows(await desk(request).control.view("tenants")).items
+        active = [row for row in found if row["clients"] or row["queries"]]
+        active.sort(key=lambda row: (-_number(row["queries"]), str(row["name"])))
+        return Rows(items=active[:limit])
+
     for name in _SEEN:
         _add_view(app, name)
     for verb in _TO_CLUSTERS:

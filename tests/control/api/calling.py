@@ -84,7 +84,7 @@ class Managed:
         worker = proxy.worker
         self.store = Store(dsn)
         tenancy = Tenancy(self.store, lambda: worker.settings.directory, lambda: worker.settings.server)
-        self._proxy = proxy
+        self.proxy = proxy
         self.http = Http(Desk(worker.local, lambda: worker.settings.api_tokens, tenancy))
         proxy.run(self.http.start("127.0.0.1", 0))
 
@@ -93,7 +93,7 @@ class Managed:
         return self.http.port
 
     def close(self) -> None:
-        self._proxy.run(self.http.stop())
+        self.proxy.run(self.http.stop())
 
     def sql(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         with psycopg.connect(self.dsn, autocommit=True) as connection:

@@ -1,0 +1,225 @@
+"""The commands of `tiergate tenants`: of a file, where one is named, else of a running proxy by its API."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from proxy.cli.options import (
+    URL,
+    CaFile,
+    Cluster,
+    Coordinators,
+    Json,
+    Primary,
+    Replicas,
+    Shard,
+    SomeConfig,
+    Token,
+    Url,
+)
+
+tenants = typer.Typer(
+    help="Tenants: those of a file (--config), or of a running proxy by its API.", no_args_is_help=True
+)
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A tenant's name or id.")]
+Tier = Annotated[str, typer.Argument(metavar="TIER", help="enterprise, vip, standard or free.")]
+_LIMITS = typer.Argument(
+    metavar="KEY=VALUE...",
+    help="max_connections, min_connections, max_qps, max_storage_gb, query_timeout_ms, cpu_quota_percentage, "
+    "memory_quota_gb; none: as the tier says.",
+)
+
+
+@tenants.command("list")
+def list_tenants(
+    config: SomeConfig = None,
+    tier: Annotated[str, typer.Option(metavar="TIER")] = "",
+    shard: Annotated[int | None, typer.Option(metavar="N")] = None,
+    cluster: Annotated[str, typer.Option(metavar="NAME", help="By cluster_name.")] = "",
+    state: Annotated[str, typer.Option(metavar="STATE", help="active, suspended or expired.")] = "",
+    limit: Annotated[int, typer.Option(min=0, metavar="N", help="At most; 0: all.")] = 0,
+    json: Json = False,
+    url: Url = URL,
+    token: Token = "",
+    ca_file: CaFile = "",
+) -> None:
+    """Each tenant with its tier and where it lives."""
+    if config is not None:
+        from proxy.cli.tenants import run_list as of_file
+
+        if tier or shard is not None or cluster or state or limit:
+            raise typer.BadParameter("only --json goes with --config")
+        raise typer.Exit(of_file(config, json=json))
+    from proxy.cli.remote import Api
+    from proxy.cli.remote_tenants import run_list
+
+    wanted = {"tier": tier, "shard_id": shard, "cluster_name": cluster, "state": state}
+    raise typer.Exit(run_list(Api(url, token, ca_file), limit, as_json=json, **wanted))
+
+
+@tenants.command("show")
+def show_tenant(
+    name: Name,
+    config: SomeConfig = None,
+    json: Json = False,
+    url: Url = URL,
+    token: Token = "",
+    ca_file: CaFile = "",
+) -> None:
+    """One tenant; of a file its route as well, step by step with the reasons, and its limits."""
+    if config is not None:
+        from proxy.cli.tenants import run_show as of_file
+
+        raise typer.Exit(of_file(config, name, json=json))
+    from proxy.cli.remote import Api
+    from proxy.cli.remote_tenants import run_show
+
+    raise typer.Exit(run_show(Api(url, token, ca_file), name, as_json=json))
+
+
+@tenants.command("route")
+def route_tenant(
+    name: Name,
+    user: Annotated[str, typer.Option(metavar="NAME", help="As that user.")] = "",
+    database: Annotated[str, typer.Option(metavar="NAME", help="To that database.")] = "",
+    json: Json = False,
+    url: Url = URL,
+    token: Token = "",
+    ca_file: CaFile = "",
+) -> None:
+    """What would happen to a login for the tenant, step by step with the reasons."""
+    from proxy.cli.remote import Api
+    from proxy.cli.remote_tenants import run_route
+
+    raise typer.Exit(run_route(Api(url, token, ca_file), name, user, database, as_json=json))
+
+
+@tenants.command("create")
+def create_tenant(
+    code: Annotated[str, typer.Argument(metavar="NAME", help="By which clients ask for it.")],
+    tier: Tier,
+    limits: Annotated[list[str] | None, _LIMITS] = None,
+    title: Annotated[str, typer.Option(metavar="TEXT", help="Its name for people.")] = "",
+    identity: Annotated[str | None, typer.Option("--id", metavar="UUID", help="Else a new one.")] = None,
+    expires: Annotated[str | None, typer.Option(metavar="TIME", help="As 2030-01-01T00:00:00Z.")] = None,
+    key: Annotated[str, typer.Option(metavar="KEY", help="The same request with the same key is done once.")] = "",
+    cluster: Cluster = None,
+    shard: Shard = None,
+    primary: Primary = None,
+    replica: Replicas = None,
+    coordinator: Coordinators = None,
+    json: Json = False,
+    url: Url = URL,
+    token: Token = "",
+    ca_file: CaFile = "",
+) -> None:  # fmt: skip
+    """A new tenant; without a place of its own, where its tier has room."""
+    from proxy.cli.remote import Api
+    from proxy.cli.remote_tenants import run_create
+
+    said = {
+        "tenant_code": code, "tenant_name": title or code, "tier": tier, "tenant_id": identity, "expires_at": expires,
+        **_target(cluster, shard, primary, replica, coordinator),
+    }  # fmt: skip
+    raise typer.Exit(run_create(Api(url, token, ca_file), said, _limits(limits or []), key, as_json=json))
+
+
+@tenants.command("set-tier")
+def set_tier(
+    name: Name,
+    tier: Tier,
+    cluster: Cluster = None,
+    shard: Shard = None,
+    primary: Primary = None,
+    replica: Replicas = None,
+    coordinator: Coordinators = None,
+    json: Json = False,
+    url: Url = URL,
+    token: Token = "",
+    ca_file: CaFile = "",
+) -> None:
+    """Another tier, another place, or both; its data is not moved."""
+    from proxy.cli.remote import Api
+    from proxy.cli.remote_tenants import run_set_tier
+
+    said = {"tier": tier, **_target(cluster, shard, primary, replica, coordinator)}
+    raise typer.Exit(run_set_tier(Api(url, token, ca_file), name, said, as_json=json))
+
+
+@tenants.command("set-limits")
+def set_limits(
+    name: Name,
+    limits: Annotated[list[str], _LIMITS],
+    json: Json = False,
+    url: Url = URL,
+    token: Token = "",
+    ca_file: CaFile = "",
+) -> None:
+    """What the tenant may use."""
+    from proxy.cli.remote import Api
+    from proxy.cli.remote_tenants import run_set_limits
+
+    raise typer.Exit(run_set_limits(Api(url, token, ca_file), name, _limits(limits), as_json=json))
+
+
+@tenants.command("suspend")
+def suspend_tenant(
+    name: Name, json: Json = False, url: Url = URL, token: Token = "", ca_file: CaFile = ""
+) -> None:
+    """Its logins are refused and its sessions end."""
+    raise typer.Exit(_verb(url, token, ca_file, name, "suspend", json))
+
+
+@tenants.command("resume")
+def resume_tenant(
+    name: Name, json: Json = False, url: Url = URL, token: Token = "", ca_file: CaFile = ""
+) -> None:
+    """It is served again."""
+    raise typer.Exit(_verb(url, token, ca_file, name, "resume", json))
+
+
+@tenants.command("delete")
+def delete_tenant(
+    name: Name,
+    with_usage: Annotated[bool, typer.Option("--with-usage", help="Its recorded usage as well.")] = False,
+    url: Url = URL,
+    token: Token = "",
+    ca_file: CaFile = "",
+) -> None:
+    """Out of the registry; what it has stored stays."""
+    from proxy.cli.remote import Api
+    from proxy.cli.remote_tenants import run_delete
+
+    raise typer.Exit(run_delete(Api(url, token, ca_file), name, with_usage=with_usage))
+
+
+def _verb(url: str, token: str, ca_file: str, name: str, verb: str, json: bool) -> int:
+    from proxy.cli.remote import Api
+    from proxy.cli.remote_tenants import run_verb
+
+    return run_verb(Api(url, token, ca_file), name, verb, as_json=json)
+
+
+def _limits(limits: list[str]) -> dict[str, Any]:
+    from proxy.cli.remote_tenants import parsed
+
+    try:
+        return parsed(limits)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def _target(
+    cluster: str | None,
+    shard: int | None,
+    primary: str | None,
+    replicas: list[str] | None,
+    coordinators: list[str] | None,
+) -> dict[str, Any]:
+    return {
+        "cluster_name": cluster, "shard_id": shard, "primary_endpoint": primary, "replica_endpoints": replicas,
+        "coordinator_endpoints": coordinators,
+    }  # fmt: skip
