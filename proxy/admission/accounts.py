@@ -331,6 +331,23 @@ class Accounts:
     def __iter__(self) -> Iterator[Account]:
         return iter(self._tenants.values())
 
+    def __contains__(self, tenant: object) -> bool:
+        return tenant in self._tenants
+
+    def __len__(self) -> int:
+        return len(self._tenants)
+
+    def names(self) -> list[str]:
+        return list(self._tenants)
+
+    def has(self, account: Account) -> bool:
+        """It has not been forgotten."""
+        return self._tenants.get(account.tenant.name) is account
+
+    def forget(self, tenant: str) -> None:
+        """Of one that nobody uses; what it has counted goes with it."""
+        del self._tenants[tenant]
+
     def tiers(self) -> list[TierAccount]:
         return list(self._tiers.values())
 

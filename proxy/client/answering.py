@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from proxy.model import Tenant
     from proxy.server.connection import ServerConnection
 
-PASS, DONE, AGAIN = 0, 1, 2
+PASS, DONE, AGAIN, SEEK = 0, 1, 2, 3
 _QUERY, _PARSE, _BIND, _DESCRIBE, _EXECUTE, _CLOSE, _CALL = b"QPBDECF"
 _TEXT, _BOOL = 25, 16
 _SUSPENDED = encode.frame(b"s", b"")
@@ -44,7 +44,7 @@ class Chooser(Choice):
 
     def hear(self, kind: int, frame: bytes, whole: bool) -> int:
         """PASS: it is for a server, or has an error to answer. DONE: it has been answered. AGAIN: `again` is to be
-        read in its place."""
+        read in its place. SEEK: it is to be heard again when `seek` is over."""
         self.calm = False
         body = frame[5:]
         try:
@@ -109,6 +109,8 @@ class Chooser(Choice):
         opening = session.plane.openings.of(text)
         if opening is None or not self.can(opening.steps[0]):
             return self._pass(text)
+        if any(self.must_seek(step, step.value) for step in opening.steps):
+            return SEEK
         several = opening.statements > 1
         if several:
             tenancy.begin()
@@ -239,6 +241,8 @@ class Chooser(Choice):
         portal = self._portals.get(name)
         if portal is None:
             return self._pass(b"")
+        if not portal.spent and self.must_seek(portal.step, portal.value):
+            return SEEK
 
         def execute() -> bytes:
             if portal.spent:

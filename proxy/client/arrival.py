@@ -19,7 +19,7 @@ from proxy import log
 from proxy.auth.exchange import Exchange, Step
 from proxy.auth.methods import exchange
 from proxy.client.greeting import Greeting
-from proxy.client.login import Applicant, Login, applicant, log_in, wanted
+from proxy.client.login import Applicant, Login, applicant, log_in, look_up, settled, wanted
 from proxy.errors import LoginTimeout, NotAuthorized, ProtocolViolation, ServerRefused, TiergateError
 from proxy.model import ClientOptions
 from proxy.net.stream import MAX_LOGIN_MESSAGE, LoginStream, PeerGone
@@ -237,11 +237,13 @@ class Arrival(LoginStream):
         """None where the registry has to be asked and waited for."""
         who = self._applicant()
         registry = self._reception.registry
-        if who.login is not None and who.epoch == registry.epoch:
+        if who.login is not None and who.epoch == registry.epoch and registry.holds(who.login.tenant):
             return who.login
+        if not settled(who, self._reception.options, registry):
+            return None
         asked = wanted(who, self._reception.options, registry)
         found = registry.known(asked.tenant) if asked.tenant else None
-        if asked.tenant and found is None:
+        if asked.tenant and (found is None or not registry.settled(asked.tenant)):
             return None
         login = log_in(who, asked, found, self._reception.options, registry)
         if self._packet and who.epoch == registry.epoch:
@@ -251,12 +253,13 @@ class Arrival(LoginStream):
 
     async def _finish(self) -> None:
         """The slow way, after the proof."""
+        who, registry, options = self._applicant(), self._reception.registry, self._reception.options
+        unasked = await look_up(who, options, registry)
         login = self._known_login()
         if login is None:
-            who, registry = self._applicant(), self._reception.registry
-            asked = wanted(who, self._reception.options, registry)
+            asked = wanted(who, options, registry, unasked)
             found = await registry.find(asked.tenant)
-            login = log_in(who, asked, found, self._reception.options, registry)
+            login = log_in(who, asked, found, options, registry)
         waiting = self._enter(login)
         if waiting is not None:
             await waiting

@@ -12,6 +12,7 @@ may be asked is for `settled.py` to say.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from proxy.client.placing import become
@@ -27,6 +28,7 @@ from proxy.errors import (
 from proxy.model import PoolMode, Tenant
 from proxy.protocol.pipeline import DROP, DROP_BIND, DROP_QUERY, EXECUTE, PARSE, Expect
 from proxy.protocol.tenancy import Block, nobody
+from proxy.registry.memory import RegistryDown
 from proxy.sql.opening import (
     Step,
     Verb,
@@ -54,11 +56,13 @@ class Choice(Settled):
         "_stale",
         "batch",
         "calm",
+        "sought",
     )
 
     def __init__(self, session: Linking, home: Tenant) -> None:
         super().__init__(session, home)
         self.calm = False
+        self.sought = ""  # the tenant that is looked up for the step at hand
         self.batch = False  # part of the batch at hand has been answered here
         self._portals: dict[bytes, Portal] = {}
         self._error_before = b""
@@ -82,12 +86,29 @@ class Choice(Settled):
             return nobody(session.plane.registry.lobby())
         user, registry = session.user, session.plane.registry
         tenant = registry.known(value)
+        self.sought = ""
         if tenant is None:
+            if not registry.settled(value) or registry.unasked(value):
+                raise RegistryDown(value)
             if user.tenants is None or value in user.tenants:
                 raise UnknownTenant(f'tenant "{value}" does not exist')
             raise TenantChangeRefused(f'user "{user.name}" may not act for tenant "{value}"')
         self._check(tenant)
         return tenant
+
+    def must_seek(self, step: Step, value: str | None) -> bool:
+        """Before the step is performed: the tenant that it names is to be looked up first."""
+        if step.verb is not Verb.NAME or not value or value == self.sought:
+            return False
+        if self._session.plane.registry.settled(value):
+            return False
+        self.sought = value
+        return True
+
+    async def seek(self) -> None:
+        """What has been found the registry knows."""
+        with contextlib.suppress(RegistryDown):
+            await self._session.plane.registry.find(self.sought)
 
     def _check(self, tenant: Tenant) -> None:
         session = self._session
@@ -95,6 +116,8 @@ class Choice(Settled):
             raise TenantChangeRefused(f'user "{session.user.name}" may not act for tenant "{tenant.name}"')
         if not tenant.active or session.plane.registry.is_disabled("tenant", tenant.name):
             raise TenantChangeRefused(f'tenant "{tenant.name}" is suspended')
+        if session.plane.registry.known(tenant.name) is None:
+            raise TenantChangeRefused(f'tenant "{tenant.name}" does not exist any more')
 
     def can(self, step: Step) -> bool:
         """False where only a server can do it, or say that it is refused."""

@@ -63,6 +63,7 @@ class Entrance:
             self.epoch == plane.registry.epoch
             and self._only_at_start == len(pools.only_at_start)
             and pools.has(self.place.pool)
+            and plane.accounts.has(self.account)
         )
 
     def introduced(self, plane: Plane) -> bool:

@@ -7,7 +7,7 @@ client it is: who says the same is the same Applicant and gets the same Login, a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -17,8 +17,8 @@ from proxy.errors import NotAuthorized, UnknownTenant
 from proxy.model import NO_PARAMETERS, ClientOptions, Tenant, User
 from proxy.protocol.state import State, intern
 from proxy.protocol.tenancy import nobody
-from proxy.registry.memory import Registry
-from proxy.routing.identify import Claim, LoginFacts, authorize, identify, not_allowed
+from proxy.registry.memory import Registry, RegistryDown
+from proxy.routing.identify import Claim, LoginFacts, authorize, identify, named, not_allowed
 from proxy.wire import encode
 from proxy.wire.startup import Startup, parse_options
 
@@ -118,12 +118,43 @@ def _negotiate(startup: Startup) -> tuple[int, bytes]:
     return minor, encode.negotiate_protocol_version(encode.PROTOCOL_3_0 | minor, unknown)
 
 
-def wanted(who: Applicant, options: ClientOptions, registry: Registry) -> Wanted:
-    """Of one that has proved who it is. Raises what the client is to read."""
-    user = _known(who)
-    claim = identify(
-        who.facts, options.identify, lambda user: registry.user(user) is not None, registry.known
+def _users(registry: Registry) -> Callable[[str], bool]:
+    return lambda user: registry.user(user) is not None
+
+
+def settled(who: Applicant, options: ClientOptions, registry: Registry) -> bool:
+    """`wanted` needs nothing that is still to be looked up."""
+    if registry.rows is None:
+        return True
+    return all(
+        registry.settled(name) and not registry.unasked(name)
+        for name in named(who.facts, options.identify, _users(registry))
     )
+
+
+async def look_up(who: Applicant, options: ClientOptions, registry: Registry) -> RegistryDown | None:
+    """All names that `wanted` may ask about. Returns the outage where nobody could be asked about one of them."""
+    unasked: RegistryDown | None = None
+    for name in named(who.facts, options.identify, _users(registry)):
+        try:
+            await registry.find(name)
+        except RegistryDown as error:
+            unasked = error
+    return unasked
+
+
+def wanted(
+    who: Applicant, options: ClientOptions, registry: Registry, unasked: RegistryDown | None = None
+) -> Wanted:
+    """Of one that has proved who it is. Raises what the client is to read, which is `unasked` where a name about which
+    nobody could be asked may have made the difference."""
+    user = _known(who)
+    try:
+        claim = identify(who.facts, options.identify, _users(registry), registry.known)
+    except NotAuthorized:
+        if unasked is not None:
+            raise unasked from None
+        raise
     database = who.facts.database or claim.user
     if database in CONSOLE_DATABASES:
         if user.name not in options.admin_users and user.name not in options.stats_users:
@@ -133,6 +164,8 @@ def wanted(who: Applicant, options: ClientOptions, registry: Registry) -> Wanted
     claimed = claim.tenant
     if claim.source in ("", "default") and user.tenants is not None and len(user.tenants) == 1:
         claimed = next(iter(user.tenants))  # the client named none, and the user has only this one
+    if unasked is not None and not claim.tenant:
+        raise unasked
     if claimed:
         return Wanted(claimed, database, False, chooses)
     if chooses and (lobby := registry.lobby()):

@@ -51,6 +51,8 @@ def _place(session: Conversation, tenant: Tenant) -> Place:
 
 def find_place(plane: Plane, login: Login, user: User, tenant: Tenant, address: str) -> Place:
     registry, pools = plane.registry, plane.pools
+    if tenant.name and not tenant.cluster:
+        raise NoHealthyEndpoint(f'tenant "{tenant.name}" cannot be served now', internal=tenant.placement)
     tier = registry.tier(tenant.tier) if tenant.name else _NO_TIER
     cluster = registry.cluster(tenant.cluster)
     if tier is None or cluster is None or registry.is_disabled("cluster", tenant.cluster):
@@ -161,7 +163,7 @@ def follow_registry(session: Conversation) -> None:
     tenant = registry.known(session.tenant.name)
     user = registry.user(session.user.name)
     if tenant is None or not tenant.active or registry.is_disabled("tenant", tenant.name):
-        raise ShuttingDown(f'tenant "{session.tenant.name}" has been suspended')
+        raise ShuttingDown(f'tenant "{session.tenant.name}" {registry.ended(session.tenant.name)}')
     if user is None or not user.may_act_for(tenant):
         raise NotAuthorized(f'user "{session.user.name}" may not act for tenant "{tenant.name}" any more')
     session.epoch = registry.epoch

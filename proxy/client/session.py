@@ -11,8 +11,9 @@ from time import monotonic
 
 from proxy import log
 from proxy.client import effects, throttling
-from proxy.client.answering import AGAIN, DONE, PASS
+from proxy.client.answering import AGAIN, DONE, PASS, SEEK
 from proxy.client.linking import Linking
+from proxy.client.parking import evict, hold_for
 from proxy.client.refusals import TooLong, look
 from proxy.client.requests import MALFORMED, handle
 from proxy.client.throttling import BEHIND, HALT, PAID
@@ -104,6 +105,10 @@ class Session(Linking):
                 sent = scanner.stop
                 if heard == DONE:
                     continue
+                if heard == SEEK:
+                    self._flush(server, out, b"")
+                    hold_for(self, chooser.seek())
+                    return
                 if heard == AGAIN:
                     self._flush(server, out, b"")
                     rest = scanner.data[scanner.start : scanner.stop]
@@ -186,7 +191,7 @@ class Session(Linking):
                 return
             except EvictFirst as eviction:
                 self._flush(server, out, scanner.data[sent:start])
-                self._evict(eviction.databases)
+                hold_for(self, evict(self, eviction.databases))
                 return
             if metered:
                 throttling.asked(self, kind, told)
@@ -274,27 +279,6 @@ class Session(Linking):
         if told == HEAD:
             return False
         return bool(self.chooser.opens(server, kind, scanner.data[scanner.start : scanner.stop]))
-
-    def _evict(self, databases: tuple[str, ...]) -> None:
-        """Parks the batch until no idle connection of ours is in the way of a statement about databases."""
-        self.holding = True
-        wait = self.evicting = object()
-        rest = self.scanner.rewind()
-        self.parked.insert(0, rest)
-        self.parked_size += len(rest)
-
-        async def evict() -> None:
-            try:
-                for database in databases:
-                    await self.plane.pools.evict_database(self.pool.cluster.name, database)
-            finally:
-                if self.evicting is wait and self.state is not _CLOSED:
-                    self.evicting = None
-                    self.evicted = True
-                    self.holding = False
-                    self.resume()
-
-        self.plane.pools.spawn(evict())
 
     # --- the tenant's rate --------------------------------------------------------------------------
 

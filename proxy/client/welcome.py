@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from proxy.admission.accounts import Counter, give_all, take_all
 from proxy.client.answering import Chooser
 from proxy.client.entrance import Entrance, entrance, hello, statuses, without
+from proxy.client.following import OLD
 from proxy.client.permits import take
 from proxy.client.placing import place
 from proxy.client.placing import take as use_place
@@ -76,6 +77,9 @@ def _begin(session: Session, server: ServerConnection | None, told: bytes, strea
         session.keep(server)
     else:
         session.step("welcomed")
+    registry, name = plane.registry, session.tenant.name
+    if registry.rows is not None and name and registry.known(name) is not session.tenant:
+        session.epoch = OLD  # it has changed meanwhile
     stream.write(hello(told, session.pid, session.key))
     plane.enter(session)
     rest = stream.take_over(session)

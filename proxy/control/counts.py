@@ -26,6 +26,7 @@ def take(plane: Plane) -> Counts:
     take_tenants(plane.accounts, counts)
     _pools(plane, counts)
     _process(plane, counts)
+    _stores(plane, counts)
     return counts
 
 
@@ -104,6 +105,18 @@ def _process(plane: Plane, counts: Counts) -> None:
         cluster.name: sum(not health.healthy(endpoint, now) for endpoint in cluster.endpoints)
         for cluster in plane.registry.clusters()
     }
+
+
+def _stores(plane: Plane, counts: Counts) -> None:
+    if plane.registry.finder is None or plane.registry.rows is None:
+        return
+    states = plane.registry.finder.stores()
+    counts["counters"]["registry"] = {s.name: {"asked": s.asked, "found": s.found} for s in states}
+    counts["gauges"]["registry"] = {
+        "tenants": len(plane.registry.rows),
+        "stale": len(plane.registry.rows.stale(monotonic())),
+    }
+    counts["most"]["registry_down"] = {s.name: int(not s.state.up) for s in states}
 
 
 def add(total: Counts, more: Counts) -> None:

@@ -83,6 +83,9 @@ SUMS: dict[str, Sums] = {
         most=("disabled",),
     ),
     "tiers": Sums(("name",), ("clients", "servers")),
+    "registry": Sums(
+        ("store",), ("stale",), counts=("asked", "found"), least=("up",), most=("seconds", "tenants"), joined=("reason",)
+    ),
     "users": Sums(("name",), ("current_connections", "current_client_connections", "waiting")),
 }  # fmt: skip
 _ID_BITS = 47  # an id is an address of user space

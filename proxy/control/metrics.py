@@ -80,6 +80,7 @@ class CountsCollector(Collector):
         yield from self._pools()
         yield self._endpoints()
         yield from self._process()
+        yield from self._registry()
 
     def _tenants(self) -> Iterator[Metric]:
         queries = Metric("db_query_count", "Queries answered.", "unknown")
@@ -179,6 +180,30 @@ class CountsCollector(Collector):
         for reason, count in self._counters.get("pins", {}).items():
             pins.add_sample("tiergate_pins_total", {"reason": reason}, count)
         yield from (timeouts, pins)
+
+    def _registry(self) -> Iterator[Metric]:
+        down = self._most.get("registry_down", {})
+        if not down:
+            return
+        up = Metric("tiergate_registry_up", "Whether the store of tenants can be reached.", "gauge")
+        lookups = Metric(
+            "tiergate_registry_lookups_total", "Tenants that the store was asked for.", "unknown"
+        )
+        found = Metric("tiergate_registry_found_total", "Tenants that the store had.", "unknown")
+        for store, is_down in down.items():
+            up.add_sample("tiergate_registry_up", {"store": store}, 1 - is_down)
+        for store, counters in self._counters.get("registry", {}).items():
+            lookups.add_sample("tiergate_registry_lookups_total", {"store": store}, counters["asked"])
+            found.add_sample("tiergate_registry_found_total", {"store": store}, counters["found"])
+        yield from (up, lookups, found)
+        gauges = self._gauges.get("registry", {})
+        for name, text, gauge in (
+            ("tiergate_registry_tenants", "Tenants of the registry in memory.", "tenants"),
+            ("tiergate_registry_stale_tenants", "Those in use that should be asked about again.", "stale"),
+        ):
+            metric = Metric(name, text, "gauge")
+            metric.add_sample(name, {}, gauges.get(gauge, 0))
+            yield metric
 
 
 def _pool_labels(key: str) -> dict[str, str]:

@@ -78,6 +78,14 @@ class Tenancy:
             return []
         return [*self._begins, *(savepoint.text for savepoint in self._savepoints)]
 
+    @property
+    def names(self) -> list[str]:
+        """All that it may come to speak for."""
+        tenants = [self.home, self.own, self.value, self.lasting]
+        for savepoint in self._savepoints:
+            tenants += (savepoint.value, savepoint.lasting)
+        return [tenant.name for tenant in tenants]
+
     # --- names --------------------------------------------------------------------------------------
 
     def begin(self) -> None:

@@ -94,6 +94,20 @@ def identify(
     return Claim(user, claimed, source)
 
 
+def named(facts: LoginFacts, order: Sequence[str], known_user: Callable[[str], bool]) -> list[str]:
+    """Every name that `identify` may ask about."""
+    asked = facts.user.rpartition("@")[2] if "@" in facts.user and not known_user(facts.user) else ""
+    label = facts.sni.partition(".")[0]
+    guc = facts.tenant_guc.lower()
+    said = {
+        "startup": [value for name, value in facts.parameters.items() if name.lower() == guc],
+        "user": [asked],
+        "sni": [label, label.lower()],
+    }
+    found = [name for source in order for name in said.get(source, [])]
+    return list(dict.fromkeys(name for name in (*found, facts.default_tenant) if name))
+
+
 def _agree(one: str, other: str, known: KnownTenant | None) -> None:
     if one == other:
         return

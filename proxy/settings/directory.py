@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
+from uuid import UUID
 
 from proxy.model import ClientOptions, Directory, Limits, ServerOptions, Tenant, Tier, User
 from proxy.protocol import seal
@@ -30,8 +31,14 @@ DEFAULT_TIERS: dict[str, Tier] = {
 
 
 def build(
-    reader: Reader, document: dict[str, Any], server: ServerOptions, client: ClientOptions
+    reader: Reader,
+    document: dict[str, Any],
+    server: ServerOptions,
+    client: ClientOptions,
+    *,
+    registry: bool = False,
 ) -> Directory:
+    """With a `registry` there are other tenants besides, which users and `default_tenant` may name."""
     said = {kind: _tables(reader, document, kind) for kind in TABLES}
     clusters = Clusters(reader, server, client)
     for name, values in said["cluster"].items():
@@ -40,8 +47,8 @@ def build(
     tenants = _tenants(reader, said["tenant"], tiers, clusters, client.tenant_guc)
     _check_tenants(reader, said["tier"], tiers, tenants)
     _check_guc(reader, client.tenant_guc, {"tier": tiers, "tenant": tenants})
-    users = _users(reader, said["user"], tenants, client.auth_type)
-    if client.default_tenant and not _known(client.default_tenant, tenants):
+    users = _users(reader, said["user"], tenants, client.auth_type, registry=registry)
+    if client.default_tenant and not registry and not _known(client.default_tenant, tenants):
         reader.problem(
             "proxy",
             "default_tenant",
@@ -168,12 +175,24 @@ def _check_guc(reader: Reader, guc: str, holders: dict[str, Any]) -> None:
                     reader.problem(dotted(kind, name), "parameters", f"{what}; only the proxy sets it")
 
 
+def _is_id(name: str) -> bool:
+    try:
+        return str(UUID(name)) == name.lower()
+    except ValueError:
+        return False
+
+
 def _known(name_or_id: str, tenants: dict[str, Tenant]) -> bool:
     return name_or_id in tenants or any(tenant.id == name_or_id.lower() for tenant in tenants.values())
 
 
 def _users(
-    reader: Reader, said: dict[str, dict[str, Any]], tenants: dict[str, Tenant], auth_type: str
+    reader: Reader,
+    said: dict[str, dict[str, Any]],
+    tenants: dict[str, Tenant],
+    auth_type: str,
+    *,
+    registry: bool,
 ) -> dict[str, User]:
     users: dict[str, User] = {}
     ids = {tenant.id for tenant in tenants.values()} - {""}
@@ -181,7 +200,7 @@ def _users(
         where = dotted("user", name)
         wanted: frozenset[str] | None = values.get("tenants", frozenset())
         for tenant in sorted(wanted or ()):
-            if tenant not in tenants and tenant.lower() not in ids:
+            if not registry and tenant not in tenants and tenant.lower() not in ids:
                 reader.problem(
                     where, "tenants", f'no tenant is called "{tenant}"' + suggestion(tenant, tenants)
                 )
@@ -190,7 +209,7 @@ def _users(
             password=reader.secret(values, "password", where),
             tenants=None
             if wanted is None
-            else frozenset(t.lower() if t.lower() in ids else t for t in wanted),
+            else frozenset(t.lower() if t.lower() in ids or _is_id(t) else t for t in wanted),
             auth_type=values.get("auth_type", ""),
             server_user=values.get("server_user", ""),
             server_password=reader.secret(values, "server_password", where),

@@ -23,6 +23,9 @@ from proxy.wire.way import MAX_PEER
 NOTHING: Mapping[str, str] = MappingProxyType({})
 PREFIX = "TIERGATE_"
 
+_POSTGRESQL = ("postgresql", "postgres")
+_REDIS = ("redis", "rediss", "unix")
+
 # The proxy is the top of the order user, tenant, tier, proxy: here every limit has a value.
 DEFAULT_LIMITS = replace(UNLIMITED, query_wait_timeout=120.0, rate_wait=0.1)
 
@@ -85,7 +88,7 @@ def _parse(text: str, path: str, environ: Mapping[str, str], overrides: Mapping[
         peers=_peers(reader, document.get("peers", {}), said.get("peer_id", 0)),
         limits=_limits(reader, said),
     )
-    people = directory.build(reader, document, server, client)
+    people = directory.build(reader, document, server, client, registry=bool(process.registry_dsn))
     _check_process(reader, process)
     process = api.check_http(reader, process)
     tokens = api.read_tokens(reader, document)
@@ -140,10 +143,14 @@ def _peers(reader: Reader, table: object, own: int) -> Mapping[int, tuple[str, i
 
 
 def _check_process(reader: Reader, process: ProcessSettings) -> None:
-    if process.redis_url:
-        reader.problem("proxy", "redis_url", "Redis is not supported yet; leave it empty")
-    if process.registry_dsn:
-        reader.problem("proxy", "registry_dsn", "a registry database is not supported yet; leave it empty")
+    if process.redis_url and not process.registry_dsn:
+        reader.missing("proxy", "registry_dsn", "missing; redis_url keeps copies of what is stored there")
+    for key, schemes in (("registry_dsn", _POSTGRESQL), ("redis_url", _REDIS)):
+        said: str = getattr(process, key)
+        if said and said.partition("://")[0] not in schemes:
+            reader.problem("proxy", key, f"must begin with {schemes[0]}://")
+    if process.registry_dsn and not process.registry_ttl:
+        reader.missing("proxy", "registry_ttl", "must be more than 0")
     if not process.listen_port and not process.unix_socket_dir:
         reader.problem("proxy", "listen_port", "is 0 and unix_socket_dir is empty: nothing would listen")
 

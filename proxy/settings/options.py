@@ -15,7 +15,7 @@ from proxy.routing import addresses
 class ProcessSettings:
     """`shutdown_timeout` bounds a drain, `upgrade_timeout` the rest of the life of workers that were replaced.
 
-    Keys here need a restart, except the log's and those that are times.
+    Keys here need a restart, except the log's, the registry's size in memory and those that are times.
     """
 
     listen_addr: str = "127.0.0.1"
@@ -35,7 +35,15 @@ class ProcessSettings:
     upgrade_timeout: float = 0.0
     redis_url: str = ""
     registry_dsn: str = ""
+    registry_cache_size: int = 10_000
+    registry_ttl: float = 300.0
+    registry_negative_ttl: float = 5.0
     pidfile: str = ""
+
+    @property
+    def registry_cache(self) -> tuple[int, float, float]:
+        """How many tenants are kept, and how long those that are there and those that are not are believed."""
+        return self.registry_cache_size, self.registry_ttl, self.registry_negative_ttl
 
     @property
     def worker_count(self) -> int:

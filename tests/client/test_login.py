@@ -7,11 +7,15 @@ import contextlib
 import struct
 from collections.abc import Iterator
 from dataclasses import replace
+from time import monotonic
 
 import pytest
 
 from proxy.errors import CapReached, ServerRefused
-from proxy.model import Tenant, User
+from proxy.model import User
+from proxy.registry.cache import Cache
+from proxy.registry.rows import Row
+from proxy.registry.sources import StoreState
 from proxy.wire import encode
 from tests.client.gate import ACME_ID, DIRECTORY, OPTIONS, Gate, gate
 from tests.rawclient import Closed, Frame, RawClient, ServerError, frame, startup
@@ -271,24 +275,76 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         assert [packet[-3:] for packet in familiar] == [b"b\0\0", b"c\0\0"]
 
 
-def test_a_tenant_that_the_registry_has_to_fetch(door: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is sent meanwhile is kept."""
-    far = replace(DIRECTORY.tenants["acme"], name="far")
+FAR = Row(
+    "0b5a1d5e-6f0f-4f0e-9a53-0d5f2a1c7e99", "far", "standard", "shared_pool",
+    cluster_name=DIRECTORY.tenants["acme"].cluster,
+)  # fmt: skip
 
-    async def find(name: str) -> Tenant | None:
+
+class Far:
+    """A store that has one tenant, and may be down."""
+
+    def __init__(self, door: Gate) -> None:
+        self.door = door
+        self.up = True
+        self.asked: list[str] = []
+        self.rows = door.registry.rows = Cache(10, 60.0, 60.0)
+        door.registry.finder = self
+
+    def stores(self) -> list[StoreState]:
+        return []
+
+    async def find(self, name: str) -> None:
+        self.asked.append(name)
         await asyncio.sleep(0)
-        return far if name == "far" else None
+        if not self.up:
+            self.rows.put_unasked(name, monotonic())
+        elif name == "far":
+            self.door.registry.take(FAR)
+        else:
+            self.rows.put_absent(name, monotonic())
 
-    monkeypatch.setattr(door.registry, "find", find, raising=False)
+
+@pytest.fixture
+def far() -> Iterator[Far]:
+    with gate() as running:
+        yield Far(running)
+
+
+def test_a_tenant_that_the_registry_has_to_fetch(far: Far) -> None:
+    """What is sent meanwhile is kept."""
+    door = far.door
     for user, password in (("trusted@far", b""), ("open@far", b"open-secret")):
         client = door.client()
         opening = startup({"user": user, "database": "db"})
         client.send(opening + (frame("p", password + b"\0") if password else b"") + frame("Q", b"who\0"))
         kinds = [found.kind for found in client.read_ready(2)]
         assert kinds[-3:] == ["D", "C", "Z"]
-        assert door.logins[-1].tenant is far
-    door.logins.clear()
-    assert refused(door, "trusted@nowhere", "") == "3D000"
+        assert door.logins[-1].tenant is door.registry.known("far")
+    assert refused_again(door, "trusted@nowhere", "") == "3D000"
+    assert far.asked == ["far", "nowhere"]
+
+
+def test_a_login_that_is_remembered_is_not_that_of_a_tenant_that_has_changed(far: Far) -> None:
+    door = far.door
+    first = door.log_in("trusted@far", "", "db").tenant
+    assert door.log_in("trusted@far", "", "db").tenant is first
+    door.registry.take(replace(FAR, max_connections=3))
+    second = door.log_in("trusted@far", "", "db").tenant
+    assert second is not None
+    assert second.limits.max_connections == 3
+
+
+def test_when_nobody_can_be_asked_a_name_that_is_not_known_may_exist(far: Far) -> None:
+    door = far.door
+    assert door.log_in("trusted@far", "", "db").tenant is not None
+    far.up = False
+    assert door.log_in("trusted@far", "", "db").tenant is not None
+    conflicting = {"options": "-c app.tenant_id=far"}
+    assert refused_again(door, "trusted@nowhere", "") == "57P03"
+    assert refused_again(door, "trusted@elsewhere", "", **conflicting) == "57P03"  # that may be its id
+    far.up = True
+    assert refused_again(door, "trusted@acme", "", **conflicting) == "28000"
 
 
 # --- parameters -------------------------------------------------------------------------------------

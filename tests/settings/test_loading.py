@@ -219,7 +219,7 @@ def test_every_problem_is_told_at_once() -> None:
         listen_port = "x"
         workers = -1
         redis_url = "redis://x"
-        registry_dsn = "postgres://x"
+        registry_dsn = "mysql://x"
         http_addr = "a:b:c/"
         query_timeout = 1
         limits = { query_timeout = 2 }
@@ -234,8 +234,7 @@ def test_every_problem_is_told_at_once() -> None:
         '[proxy] listen_prot: unknown key; the nearest known one is "listen_port"',
         '[proxy] listen_port: must be a whole number from 0 to 65535, not "x"',
         "[proxy] workers: must be",
-        "[proxy] redis_url: Redis is not supported yet",
-        "[proxy] registry_dsn: a registry database is not supported yet",
+        "[proxy] registry_dsn: must begin with postgresql://",
         "[proxy] http_addr: must be a host",
         "[proxy.limits] query_timeout: [proxy] query_timeout says it as well",
         '[tenant.acme] tier: no tier is called "vipp"; the nearest known one is "vip"',
@@ -244,7 +243,7 @@ def test_every_problem_is_told_at_once() -> None:
         "[user.u] password: missing",
     ):
         assert sum(line.startswith(start) for line in found) == 1, (start, found)
-    assert len(found) == 12
+    assert len(found) == 11
 
 
 def test_nothing_to_listen_on() -> None:
@@ -403,3 +402,32 @@ def test_every_example_loads(path: Path) -> None:
     assert settings.directory.tenants
     for tenant in settings.directory.tenants.values():
         assert tenant.cluster in settings.directory.clusters
+
+
+def test_a_registry_and_what_it_needs() -> None:
+    found = good("""
+        [proxy]
+        registry_dsn = "postgresql://tiergate:secret@db/registry"
+        redis_url = "redis://cache:6379/0"
+        registry_cache_size = 500
+        registry_ttl = "1m"
+        registry_negative_ttl = "500ms"
+        default_tenant = "stored"
+        [user.app]
+        password = "x"
+        tenants = ["stored", "0B5A1D5E-6F0F-4F0E-9A53-0D5F2A1C7E01"]
+    """)
+    process = found.process
+    assert (process.registry_cache_size, process.registry_ttl, process.registry_negative_ttl) == (
+        500,
+        60.0,
+        0.5,
+    )
+    assert found.directory.users["app"].tenants == {"stored", "0b5a1d5e-6f0f-4f0e-9a53-0d5f2a1c7e01"}
+    for text, problem in {
+        'redis_url = "redis://cache"': "[proxy] registry_dsn: missing; redis_url keeps copies",
+        'registry_dsn = "host=db"': "[proxy] registry_dsn: must begin with postgresql://",
+        'registry_dsn = "postgres://db/x"\nredis_url = "cache:6379"': "[proxy] redis_url: must begin with redis://",
+        'registry_dsn = "postgres://db/x"\nregistry_ttl = 0': "[proxy] registry_ttl: must be more than 0",
+    }.items():
+        assert [line for line in problems("[proxy]\n" + text) if line.startswith(problem)], text

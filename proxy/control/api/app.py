@@ -14,6 +14,7 @@ from proxy.control import metrics
 from proxy.control.api import operations, page, problems, tenants
 from proxy.control.api.access import Guarded, Right, needs
 from proxy.control.api.desk import Desk, desk
+from proxy.control.views import stores
 
 
 class _Documented(FastAPI):
@@ -54,8 +55,10 @@ def make_app(of: Desk) -> FastAPI:
 
     @app.get("/readyz", tags=["health"], **needs(Right.OPEN), responses={503: {"description": "Not ready"}})
     async def readyz(request: Request) -> JSONResponse:
-        found = await desk(request).control.problems()
-        body = {"status": "ready" if not found else "not ready", "problems": found}
+        control = desk(request).control
+        found = await control.problems()
+        warnings = stores.warnings(await control.view("registry"))
+        body = {"status": "ready" if not found else "not ready", "problems": found, "warnings": warnings}
         return JSONResponse(body, status_code=503 if found else 200)
 
     operations.add(app)

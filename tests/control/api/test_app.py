@@ -34,7 +34,10 @@ def get(proxy: Proxy, path: str) -> httpx.Response:
 def test_healthy_and_ready(proxy: Proxy) -> None:
     assert get(proxy, "/healthz").status_code == 200
     ready = get(proxy, "/readyz")
-    assert (ready.status_code, ready.json()) == (200, {"status": "ready", "problems": []})
+    assert (ready.status_code, ready.json()) == (
+        200,
+        {"status": "ready", "problems": [], "warnings": []},
+    )
     assert get(proxy, "/nothing").status_code == 404
 
 

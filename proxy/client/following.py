@@ -1,0 +1,85 @@
+"""What follows for those who are connected when tenants change where they are stored, and what is forgotten of
+tenants that nobody uses.
+
+A session follows at its next transaction. One that asks for nothing follows at once, so that the sessions of a tenant
+that is suspended, deleted or expired end; those that wait for a connection then end as well, and those that are in a
+transaction have until the next look at it (`end_unserved`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from proxy.client.plane import Plane
+from proxy.errors import ShuttingDown
+from proxy.protocol.lifecycle import SessionState
+
+if TYPE_CHECKING:
+    from proxy.client.session import Session
+
+OLD = -1  # an epoch that the registry never has
+
+
+def all_changed(plane: Plane) -> None:
+    """The configuration is another. Sessions see that at their next transaction."""
+    for account in list(plane.accounts):  # who waits at a cap that was raised waits no longer
+        tenant = plane.registry.known(account.tenant.name)
+        if tenant is not None:
+            plane.accounts.account(tenant)
+    for of_user in plane.accounts.users():
+        plane.accounts.user(of_user.user)
+
+
+def tenants_changed(plane: Plane, names: frozenset[str]) -> None:
+    for name in names:
+        tenant = plane.registry.known(name)
+        if tenant is not None:
+            plane.accounts.account(tenant)  # who waits at a cap that was raised waits no longer
+    for session in list(plane.sessions):
+        if not names.isdisjoint(_speaks_for(session)):
+            session.epoch = OLD
+            if session.state is SessionState.WAITING:
+                end_unserved(session)
+            elif session.rests:
+                session.reroute()
+    for relay in list(plane.relays):
+        if relay.tenant in names:
+            relay.session.epoch = OLD
+            relay.follow()
+    for pool in plane.pools:
+        if plane.registry.cluster(pool.cluster.name) is None:
+            pool.recycle()
+
+
+def end_unserved(session: Session) -> None:
+    """Ends a session that has not followed yet and whose tenant is served no more, whatever it does. One that may choose
+    its tenant goes on, for others."""
+    if session.epoch != OLD or session.chooser is not None:
+        return
+    why = session.registry.ended(session.tenant.name)
+    if why:
+        session.end(ShuttingDown(f'tenant "{session.tenant.name}" {why}'))
+
+
+def forget_unused(plane: Plane) -> None:
+    """Drops the accounts of tenants that are gone, and of others if there are more than tenants are kept in memory."""
+    rows, accounts = plane.registry.rows, plane.accounts
+    if rows is None:
+        return
+    used = {name for session in plane.sessions for name in _speaks_for(session)}
+    used |= {relay.tenant for relay in plane.relays}
+    over = len(accounts) - rows.size
+    for account in list(accounts):
+        name = account.tenant.name
+        gone = plane.registry.known(name) is None
+        if (gone or over > 0) and account.idle and name not in used:
+            accounts.forget(name)
+            over -= 1
+    plane.registry.trim()
+
+
+def _speaks_for(session: Session) -> list[str]:
+    names = [session.tenant.name]
+    if session.chooser is not None:
+        names += session.chooser.tenancy.names
+    return names

@@ -1,0 +1,183 @@
+"""The registry's database: one connection a process, on which rows are looked up and changes are heard.
+
+CONNECTING until an attempt has had an outcome, UP while the connection lives and listens, DOWN until an attempt
+succeeds, with pauses that grow. Who asks while it is CONNECTING waits for the outcome; who asks while it is DOWN is
+told so at once. The feed begins before anything is looked up, so that no change falls between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Sequence
+from time import monotonic
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from proxy import log
+from proxy.registry.rows import CHANNEL, TABLE, Row
+from proxy.registry.sources import Ear, SourceDown, State
+
+_log = log.get("registry")
+_ROWS = f"""
+SELECT pg_catalog.row_to_json(t)::pg_catalog.text FROM {TABLE} AS t
+WHERE t.tenant_code OPERATOR(pg_catalog.=) ANY ($1::pg_catalog.text[])
+    OR t.tenant_id OPERATOR(pg_catalog.=) ANY ($2::pg_catalog.uuid[])
+"""  # noqa: S608
+_CONNECT = 5.0  # seconds
+_ANSWER = 2.0
+_PING_EVERY = 5.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
+_FAILURES = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, ValueError)
+
+
+class PostgreSQL:
+    def __init__(self, dsn: str, ear: Ear) -> None:
+        self.state = State(False, monotonic())
+        self._dsn = dsn
+        self._ear = ear
+        self._connection: asyncpg.Connection[Any] | None = None
+        self._busy = asyncio.Lock()
+        self._told = asyncio.Event()  # whether it is up
+        self._failed = False
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def worth_asking(self) -> bool:
+        return not self._failed
+
+    def start(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    # --- the connection -------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        pause = _FIRST_PAUSE
+        while True:
+            reason = ""
+            try:
+                pause = await self._serve()
+                reason = "the connection was lost"
+            except TimeoutError:
+                reason = "it does not answer"
+            except _FAILURES as error:
+                reason = str(error) or type(error).__name__
+            was_up = self.state.up
+            if was_up or not self._failed:
+                _log.warning("registry lost" if was_up else "registry cannot be reached", reason=reason)
+            self.state = State(False, monotonic() if was_up else self.state.since, reason)
+            if was_up:
+                self._told.clear()  # the next attempt follows at once
+                await asyncio.sleep(0.02)  # but for a server that takes us and drops us, again and again
+                continue
+            self._failed = True
+            self._told.set()
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    async def _serve(self) -> float:
+        """Until the connection is lost. Returns the pause before the attempt after the next."""
+        lost = asyncio.Event()
+        connection = await asyncpg.connect(
+            self._dsn,
+            timeout=_CONNECT,
+            command_timeout=_ANSWER,
+            server_settings={
+                "application_name": "tiergate registry",
+                "search_path": "pg_catalog, pg_temp",
+                "statement_timeout": str(int(_ANSWER * 1000)),
+            },
+        )
+        try:
+            connection.add_termination_listener(lambda _: lost.set())
+            await connection.add_listener(CHANNEL, self._heard)
+            self._connection = connection
+            self.state = State(True, monotonic())
+            if self._failed:
+                _log.info("registry can be reached")
+            self._failed = False
+            self._ear.heard_all()
+            self._told.set()
+            while not lost.is_set():
+                try:
+                    await asyncio.wait_for(lost.wait(), _PING_EVERY)
+                except TimeoutError:
+                    async with self._busy:
+                        await connection.execute("SELECT 1")
+        finally:
+            self._connection = None
+            connection.terminate()
+        return _FIRST_PAUSE
+
+    def _heard(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
+        try:
+            said = json.loads(str(payload))
+            names = None if said.get("all") else [str(name) for name in said["names"]]
+        except (ValueError, KeyError, TypeError, AttributeError):
+            names = None  # something has changed, and nobody says what
+        if names is None:
+            self._ear.heard_all()
+        else:
+            self._ear.heard(names)
+
+    # --- look-ups -------------------------------------------------------------------------------------
+
+    async def rows(self, names: Sequence[str]) -> list[Row]:
+        try:
+            async with asyncio.timeout(_ANSWER):
+                return await self._rows(names)
+        except TimeoutError:
+            raise SourceDown("it does not answer") from None
+
+    async def _rows(self, names: Sequence[str]) -> list[Row]:
+        while True:
+            await self._told.wait()
+            connection = self._connection
+            if connection is None:
+                if self._told.is_set():
+                    raise SourceDown(self.state.reason)
+                continue
+            try:
+                async with self._busy:
+                    return await self._ask(connection, names)
+            except asyncpg.DataError:
+                if len(names) == 1:
+                    return []  # a name that the database cannot spell is none of its tenants'
+                return [row for name in names for row in await self._rows([name])]
+            except _FAILURES as error:
+                if not connection.is_closed():
+                    _log.warning("registry look-up failed", error=str(error))
+                    raise SourceDown(str(error)) from None
+                if self._connection is connection:  # it has not been noticed yet
+                    self._connection = None
+                    self._told.clear()
+
+    async def _ask(self, connection: asyncpg.Connection[Any], names: Sequence[str]) -> list[Row]:
+        records = await connection.fetch(_ROWS, list(names), _ids(names))
+        return [row for record in records if (row := _row(record[0])) is not None]
+
+
+def _row(text: str) -> Row | None:
+    row = Row.from_json(text)
+    if row is None:
+        _log.warning("registry row cannot be read")
+    return row
+
+
+def _ids(names: Sequence[str]) -> list[UUID]:
+    found = []
+    for name in names:
+        if len(name) == 36:
+            try:
+                found.append(UUID(name))
+            except ValueError:
+                continue
+    return found

