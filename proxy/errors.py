@@ -123,6 +123,12 @@ class UnknownSavepoint(ClientError):
     sqlstate = "3B001"
 
 
+class SequenceUndefined(ClientError):
+    """What a sequence has given to this session is not known."""
+
+    sqlstate = "55000"
+
+
 class DuplicateStatement(ClientError):
     sqlstate = "42P05"
 

@@ -43,6 +43,7 @@ class PinReason(Enum):
     HOLD_CURSOR = "a cursor WITH HOLD"
     ROLE = "SET SESSION AUTHORIZATION"
     LOAD = "a library was loaded"
+    SEQUENCE = "numbers were drawn from sequences, and currval() or lastval() is used"
     UNINSPECTED = "a statement too large or too strange to inspect"
 
 
@@ -223,6 +224,7 @@ class User:
     server_password: str = field(default="", repr=False)
     pool_mode: PoolMode | None = None
     limits: Limits = Limits()
+    keep_sequences: bool = False  # its sessions keep what they draw, for currval() and lastval()
 
     def may_act_for(self, tenant: Tenant) -> bool:
         if self.tenants is None or tenant.name in self.tenants:

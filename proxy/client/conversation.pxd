@@ -15,7 +15,7 @@ cdef class Conversation(Link):
     cdef public object _counted_by, _permits
     cdef public object cancel_wanted, checked, chooser, doubts, evicting, inquiry, host, key, login, mode, owing, pid, rules
     cdef public object pins, state, tenant, throttled, transport, unnamed_by, user, watch
-    cdef public bint _wanted, acquiring, answers_first, discarded, entering, evicted, gone, held_back, holding, leaving, maps_statements, opening, paid, skipping, strict, temp_first, unsynced, write_paused
+    cdef public bint _wanted, acquiring, answers_first, discarded, draws_alone, entering, evicted, gone, held_back, holding, keeps_sequences, leaving, maps_statements, opening, paid, skipping, strict, temp_first, unsynced, write_paused
     cdef public bytes amiss, answer
     cdef public double connected_at, idle_since
     cdef public list parked, undescribed
@@ -24,10 +24,11 @@ cdef class Conversation(Link):
     cdef public Registry registry
     cdef public long epoch
     cdef public Judge judge
-    cdef public Py_ssize_t lasting_in, parked_size
+    cdef public Py_ssize_t bound_in, lasting_in, parked_size
     cdef public int port
+    cdef public long long drawn_use
     cdef public Scanner scanner
-    cdef public ServerConnection server
+    cdef public ServerConnection drawn_on, server
     cdef public State startup, told
     cdef public dict by_sql, described, lasting, statements
     cdef public Statement unnamed

@@ -48,13 +48,14 @@ class Conversation(Link):
     """The fields of a session, and the small steps that need nothing else."""
 
     __slots__ = (
-        "_counted_by", "_permits", "_wanted", "acquiring", "amiss", "answer", "answers_first", "by_sql",
-        "cancel_wanted", "checked", "chooser", "connected_at", "described", "discarded", "doubts", "entering",
-        "epoch", "evicted", "evicting", "gone", "held_back", "holding", "host", "idle_since", "inquiry", "judge",
-        "key", "lasting", "lasting_in", "leaving", "login", "maps_statements", "mode", "opening", "owing", "paid",
-        "parked", "parked_size", "pid", "pins", "plane", "pool", "port", "registry", "rules", "scanner", "server",
-        "skipping", "startup", "state", "statements", "strict", "temp_first", "tenant", "throttled", "told", "transport",
-        "undescribed", "unnamed", "unnamed_by", "unsynced", "user", "watch", "write_paused",
+        "_counted_by", "_permits", "_wanted", "acquiring", "amiss", "answer", "answers_first", "bound_in", "by_sql",
+        "cancel_wanted", "checked", "chooser", "connected_at", "described", "discarded", "doubts", "drawn_on",
+        "drawn_use", "draws_alone", "entering", "epoch", "evicted", "evicting", "gone", "held_back", "holding", "host",
+        "idle_since", "inquiry", "judge", "keeps_sequences", "key", "lasting", "lasting_in", "leaving", "login",
+        "maps_statements", "mode", "opening", "owing", "paid", "parked", "parked_size", "pid", "pins", "plane", "pool",
+        "port", "registry", "rules", "scanner", "server", "skipping", "startup", "state", "statements", "strict",
+        "temp_first", "tenant", "throttled", "told", "transport", "undescribed", "unnamed", "unnamed_by", "unsynced",
+        "user", "watch", "write_paused",
     )  # fmt: skip
 
     def __init__(self, plane: Plane, login: Login, entrance: Entrance, host: str, port: int) -> None:
@@ -97,6 +98,11 @@ class Conversation(Link):
         self.pins: frozenset[PinReason] = NO_PINS
         self.doubts: Doubts | None = None  # what its transactions may have changed
         self.inquiry: Inquiry | None = None  # what its server connection is being asked about that
+        self.keeps_sequences = False  # is asked behind its transactions whether it has drawn from sequences
+        self.drawn_on: ServerConnection | None = None  # where it may have drawn last, and its use then
+        self.drawn_use = 0
+        self.draws_alone = False  # all that it has drawn is remembered there, and nothing else
+        self.bound_in = -1  # the batch in which it has bound last
         self.evicting: object | None = None  # the wait until databases have no idle connection
         self.evicted = False
         self.watch: Watch | Dropped | None = None  # of a text that passes in pieces
@@ -127,6 +133,12 @@ class Conversation(Link):
     def step(self, event: str) -> None:
         self.state = session_step(self.state, event)
 
+    def doubted(self) -> Doubts:
+        """What is to be asked when the session is at rest."""
+        if self.doubts is None:
+            self.doubts = Doubts(b"" if self.server is None else self.server.last_error)
+        return self.doubts
+
     @property
     def address(self) -> str:
         return f"{self.host}:{self.port}" if self.host else "unix"
@@ -154,6 +166,7 @@ class Conversation(Link):
         # What a chooser has answered itself no server has under the client's name.
         mapped = pool.mode is not PoolMode.SESSION or self.chooser is not None
         self.maps_statements = mapped and self.plane.pools.options.max_prepared_statements > 0
+        self.keeps_sequences = self.user.keep_sequences or pool.key in self.plane.keeping_sequences
         self.look_at_texts(False)
 
     def use_rules(self, rules: Rules | None) -> None:

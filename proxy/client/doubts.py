@@ -8,10 +8,21 @@ class Doubts:
 
     sets, resets: names of parameters. certain: all was set in transactions of its own, which have not failed if
     `last_error` is still the server's. causes: one of a pin may be gone. failed_at: how much had been asked of the
-    server when it would not answer. stopgap: therefore the session is pinned.
+    server when it would not answer. stopgap: therefore the session is pinned. sequences: numbers may have been drawn.
+    numbered: the session has said itself what the number of a sequence is.
     """
 
-    __slots__ = ("causes", "certain", "failed_at", "last_error", "resets", "sets", "stopgap")
+    __slots__ = (
+        "causes",
+        "certain",
+        "failed_at",
+        "last_error",
+        "numbered",
+        "resets",
+        "sequences",
+        "sets",
+        "stopgap",
+    )
 
     def __init__(self, last_error: bytes) -> None:
         self.sets: set[str] = set()
@@ -21,3 +32,4 @@ class Doubts:
         self.causes = False
         self.failed_at = -1
         self.stopgap = False
+        self.sequences = self.numbered = False

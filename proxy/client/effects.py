@@ -66,8 +66,11 @@ def obey(session: Conversation, verdict: Verdict, bound: bytes = b"") -> None:
 
 def learned(session: Conversation, server: ServerConnection, error: bytes) -> None:
     """The server has been asked what is left behind, and has answered."""
+    inquiry = session.inquiry
     if not remains.learned(session, server, error):
         pin(session, PinReason.SET)
+    elif inquiry is not None and inquiry.sequences and session.drawn_on is not None:
+        pin(session, PinReason.SEQUENCE)
     elif session.temp_first:
         pin(session, PinReason.TEMP_TABLE)
 

@@ -6,6 +6,7 @@ cdef class Linking(Conversation):
     cpdef object _process(self, bytes data)
     @cython.locals(now=double, server=ServerConnection)
     cpdef ServerConnection _link(self, list out)
+    @cython.locals(uses="long long")
     cpdef object _attach(self, ServerConnection server)
     cpdef bint _take_state(self, ServerConnection server, list out) except -1
     cpdef object replies(self, bytes data)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from time import monotonic
 
-from proxy.client import effects, remains, sql_prepared
+from proxy.client import effects, remains, sequences, sql_prepared
 from proxy.client.conversation import NO_PINS, PARKED_MAX, Conversation
 from proxy.client.placing import follow_registry
 from proxy.client.preparing import describe_new
@@ -97,6 +97,12 @@ class Linking(Conversation):
         self.step("link")
         self.server = server
         server.link = self
+        uses = server.uses
+        if server is not self.drawn_on or uses != self.drawn_use + 1:
+            self.draws_alone = self.drawn_on is None and uses == server.clean_at + 1
+        self.drawn_on, self.drawn_use = server, uses
+        if self.keeps_sequences:
+            sequences.arrive(self, server)
         if self.write_paused:
             server.transport.pause_reading()
         if server.write_paused:
@@ -119,16 +125,12 @@ class Linking(Conversation):
         if self.chooser is not None:
             self.entering = True
             opener = None if self.chooser.calm else self.chooser
-        if server.values is needs and server.query_since < server.seal_due:
+        before = server.values.parameters
+        there = server.values is needs and server.query_since < server.seal_due
+        ahead = b"" if there else server.apply(needs)
+        if not ahead:
             if self.told is not server.reported:
                 self.tell(server.reported)
-            if opener is not None:
-                out.append(opener.serves(server))
-            return True
-        before = server.values.parameters
-        ahead = server.apply(needs)
-        if not ahead:
-            self.tell(server.reported)
             if opener is not None:
                 out.append(opener.serves(server))
             return True
@@ -148,14 +150,17 @@ class Linking(Conversation):
 
     def enter(self, server: ServerConnection) -> bool:
         """Before a transaction on a connection that is kept: whether requests may follow at once."""
-        server.begin(monotonic())
-        out: list[bytes] = []
-        if not self._take_state(server, out):
+        if not (entered := self._enter(server)):
             self._park(self.scanner.rewind())
-            return False
+        return entered
+
+    def _enter(self, server: ServerConnection) -> bool:
+        out: list[bytes] = []
+        server.begin(monotonic())
+        entered = self._take_state(server, out)
         if out:
             server.send(b"".join(out))
-        return True
+        return entered
 
     def loosen(self, server: ServerConnection) -> None:
         """Between transactions: the connection is kept only by whom it must be kept, or who has to ask it first."""
@@ -171,15 +176,8 @@ class Linking(Conversation):
 
     def granted(self, server: ServerConnection) -> None:
         self._attach(server)
-        if self.acquiring:
-            return
-        server.begin(monotonic())
-        out: list[bytes] = []
-        if not self._take_state(server, out):
-            return
-        if out:
-            server.send(b"".join(out))
-        self.resume()
+        if not self.acquiring and self._enter(server):
+            self.resume()
 
     def refused(self, error: TiergateError) -> None:
         self.step("refuse")
@@ -384,6 +382,7 @@ class Linking(Conversation):
         self.statements.clear()
         self.by_sql = self.described = None
         if everything:
+            self.draws_alone = True
             if self.chooser is not None:
                 self.chooser.discarded()
             self.state_needed = self.startup

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from proxy.admission.accounts import Accounts, Counter, Lender
 from proxy.admission.gate import Timer
-from proxy.model import ClientOptions
+from proxy.model import ClientOptions, PoolKey
 from proxy.registry.memory import Registry
 from proxy.server.pools import Pools
 from proxy.sql.constants import guc
@@ -40,8 +40,8 @@ class Member(Protocol):
 
 class Plane:
     __slots__ = (
-        "_keys", "_openings", "accounts", "answers", "clients", "draining", "judge", "later", "logging_in", "number",
-        "options", "pools", "process", "registry", "relays", "sessions",
+        "_keys", "_openings", "accounts", "answers", "clients", "draining", "judge", "keeping_sequences", "later",
+        "logging_in", "number", "options", "pools", "process", "registry", "relays", "sessions",
     )  # fmt: skip
 
     def __init__(
@@ -65,6 +65,7 @@ class Plane:
         self.clients = Counter("max_client_conn", options.max_client_conn, lender=lender)
         self.sessions: set[Any] = set()  # of Session, which knows this class
         self.relays: set[Any] = set()  # of Relay, likewise
+        self.keeping_sequences: set[PoolKey] = set()  # whose sessions keep what they draw from sequences
         self.draining = False
         self.later: Callable[[float, Callable[[], None]], Timer] = _later
         self.logging_in: Callable[[], int] = lambda: 0  # how many clients that are not sessions yet

@@ -10,7 +10,7 @@ or closed waits for the answers.
 
 from __future__ import annotations
 
-from proxy.client import effects, remains, sql_prepared
+from proxy.client import effects, remains, sequences, sql_prepared
 from proxy.client.conversation import Conversation
 from proxy.client.refusals import frame_size, refusal, watch
 from proxy.client.told import (
@@ -76,6 +76,8 @@ def on_parse(
         return _MISSING
     evict(session, verdict)
     if _is_the_clients(session, name):
+        if sequences.refuses(session, server, owed.PARSE, verdict):
+            return _MISSING
         effects.settle(session, server)
         undo = effects.remember(session, b"S", name, verdict)
         server.expect(expect_of(owed.PARSE, None, undo))
@@ -316,10 +318,13 @@ def on_bind(
         server.expect(expect_of(_BIND_REPLY, statement, None))
     elif statement is CHANGED:
         server.expect(Expect(owed.BIND, error=CHANGED_ERROR))
+    elif sequences.refuses(session, server, owed.BIND, statement.verdict, ahead):
+        return ahead + _MISSING
     else:
         undo = effects.remember(session, b"P", portal, statement.verdict)
         server.expect(expect_of(_BIND_REPLY, statement, undo))
         effects.obey(session, statement.verdict, data[start + 5 + rest : stop])
+    session.bound_in = server.pipeline.asked
     if statement is not None and session.pins:
         remains.look(session, statement.text)
     if known_as == name:

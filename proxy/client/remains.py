@@ -13,6 +13,7 @@ from __future__ import annotations
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from proxy.client import sequences
 from proxy.client.doubts import Doubts
 from proxy.errors import ProtocolViolation
 from proxy.model import PinReason
@@ -34,24 +35,18 @@ STAYING = frozenset({"idle_session_timeout", "temp_buffers", "seed", PARAMETER})
 _TOO_LONG = 65_536  # bytes of a value that is not to be carried about
 
 
-def _doubts(session: Conversation) -> Doubts:
-    doubts = session.doubts
-    if doubts is None:
-        server = session.server
-        doubts = session.doubts = Doubts(b"" if server is None else server.last_error)
-    return doubts
-
-
 def pinned(session: Conversation, reason: PinReason) -> None:
     """Its cause may be gone by the end of the transaction, or may never have come to be."""
     if reason in ENDING or reason is PinReason.ROLE:
-        _doubts(session).causes = True
+        session.doubted().causes = True
 
 
 def look(session: Conversation, text: bytes) -> None:
     """A pinned session's statement."""
     if may_release(text):
-        _doubts(session).causes = True
+        session.doubted().causes = True
+        if PinReason.SEQUENCE in session.pins and b"discard" in text.lower():
+            session.doubted().sequences = True
 
 
 def bound_names(verdict: Verdict, bound: bytes) -> list[str] | None:
@@ -89,18 +84,18 @@ def changed(session: Conversation, server: ServerConnection, verdict: Verdict, n
     if "session_authorization" in sets or "session_authorization" in verdict.resets:
         resets.add(ROLE)
     if session.pins and ("search_path" in sets or "search_path" in resets):
-        _doubts(session).causes = True
+        session.doubted().causes = True
     elsewhere = {*session.told.parameters, *staying(session), "session_authorization"}
     sets -= elsewhere
     resets -= elsewhere
     if not sets and not resets:
         return
-    doubts = _doubts(session)
-    doubts.sets |= sets
-    doubts.resets |= resets
+    found = session.doubted()
+    found.sets |= sets
+    found.resets |= resets
     pipeline = server.pipeline
     if server.status != IDLE or verdict.statements != 1 or pipeline.asked > pipeline.answered + 1:
-        doubts.certain = False
+        found.certain = False
 
 
 # --- asking -----------------------------------------------------------------------------------------
@@ -119,10 +114,11 @@ def ask(session: Conversation, server: ServerConnection) -> bool:
         if session.temp_first and PinReason.TEMP_TABLE in reasons:
             reasons.remove(PinReason.TEMP_TABLE)
     names = sorted(doubts.sets | doubts.resets)
-    if not names and not reasons:
+    drawing = doubts.sequences and session.draws_alone
+    if not names and not reasons and not drawing:
         session.doubts = None
         return False
-    inquiry = session.inquiry = Inquiry(names, _sourced(session, server, doubts), reasons)
+    inquiry = session.inquiry = Inquiry(names, _sourced(session, server, doubts), reasons, drawing)
     session.holding = True
     server.begin(monotonic())
     server.send(inquiry.messages(server.pipeline))
@@ -172,6 +168,8 @@ def learned(session: Conversation, server: ServerConnection, error: bytes) -> bo
         if "search_path" in news:
             path(session)
     gone = set(inquiry.gone)
+    if inquiry.sequences:
+        gone |= sequences.learned(session, server, inquiry.drawn or doubts.numbered)
     if session.temp_first:
         gone.discard(PinReason.TEMP_TABLE)
     if doubts.stopgap:
@@ -195,7 +193,7 @@ def path(session: Conversation) -> None:
     """The session's search_path is another: whatever it creates may be temporary, or may be so no longer."""
     session.temp_first = "pg_temp" in session.state_needed.parameters.get("search_path", "").lower()
     if session.pins:
-        _doubts(session).causes = True
+        session.doubted().causes = True
 
 
 def _unpin(session: Conversation, gone: set[PinReason]) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from proxy.client import effects, remains, sql_prepared
+from proxy.client import effects, remains, sequences, sql_prepared
 from proxy.client.prepared import UnnamedIs, evict, on_bind, on_close, on_describe, on_parse
 from proxy.client.preparing import SAID
 from proxy.client.refusals import REFUSED, TooLong, frame_size, refusal, watch
@@ -67,6 +67,11 @@ def on_query(
     verdict = session.judge.judge(text)
     if verdict is not PLAIN or session.strict:
         refused = refusal(session, text, verdict)
+        if refused is not None:
+            server.expect(_begun(session, server, Expect(owed.QUERY, error=encode.refusal(refused))))
+            return encode.query(REFUSED)
+    if verdict.asks_sequences or verdict.sets_sequences:
+        refused = sequences.said(session, server, verdict, works=session.unsynced)
         if refused is not None:
             server.expect(_begun(session, server, Expect(owed.QUERY, error=encode.refusal(refused))))
             return encode.query(REFUSED)
@@ -177,7 +182,9 @@ def on_function_call(
         verdict = judge_call(*decode.function_call(data[start + 5 : stop]))
     else:
         verdict = UNKNOWN
-    refused = refusal(session, b"", verdict)
+    refused = refusal(session, b"", verdict) or sequences.said(
+        session, server, verdict, works=session.unsynced
+    )
     if refused is not None:
         if told == HEAD:
             raise TooLong("a function call that is too long to inspect", hint="Call it in a query.")

@@ -204,6 +204,8 @@ class Introduction(Link):
         self._server = None
         if session.mode is PoolMode.SESSION:
             return server
+        if server.uses == server.clean_at + 1:  # an introduction draws no numbers
+            server.clean_at = server.uses
         pool.checkin(server)
         return None
 

@@ -36,6 +36,15 @@ _CAUSES = {
     ),
     PinReason.HOLD_CURSOR: b"SELECT FROM pg_catalog.pg_cursors c WHERE c.is_holdable",
 }
+# An error would be written to the server's log, were it not caught there.
+_DRAW = (
+    b"DO LANGUAGE plpgsql $$BEGIN PERFORM pg_catalog.lastval();"
+    b" PERFORM pg_catalog.set_config('tiergate.drawn', 'yes', true);"
+    b" EXCEPTION WHEN object_not_in_prerequisite_state THEN"
+    b" PERFORM pg_catalog.set_config('tiergate.drawn', 'no', true);"
+    b" WHEN OTHERS THEN PERFORM pg_catalog.set_config('tiergate.drawn', 'yes', true); END$$"
+)
+_DRAWN = b"SELECT pg_catalog.current_setting('tiergate.drawn')"
 ENDING = frozenset(_CAUSES)  # pins whose end can be seen
 
 
@@ -44,15 +53,34 @@ class Inquiry:
 
     values: of the parameters `names`, None for one that the server does not know. in_session: those of `sourced` whose
     value was set in the session, and is not the default or what the connection began with. gone: of `reasons`, those
-    that hold no longer. too_long: a value is too long to be had.
+    that hold no longer. too_long: a value is too long to be had. drawn: numbers were drawn from sequences, if that is
+    asked (`sequences`).
     """
 
-    __slots__ = ("_rows", "gone", "in_session", "names", "reasons", "sourced", "too_long", "values")
+    __slots__ = (
+        "drawn",
+        "gone",
+        "in_session",
+        "names",
+        "reasons",
+        "sequences",
+        "sourced",
+        "too_long",
+        "values",
+    )
 
-    def __init__(self, names: Sequence[str], sourced: Sequence[str], reasons: Sequence[PinReason]) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        sourced: Sequence[str],
+        reasons: Sequence[PinReason],
+        sequences: bool = False,
+    ) -> None:
         self.names = names
         self.sourced = sourced
         self.reasons = reasons
+        self.sequences = sequences
+        self.drawn = True
         self.values: dict[str, str | None] = {}
         self.in_session: set[str] = set()
         self.gone: set[PinReason] = set()
@@ -70,6 +98,9 @@ class Inquiry:
         if self.reasons:
             columns = b", ".join([b"EXISTS (%s)" % _CAUSES[reason] for reason in self.reasons])
             out.append(_asked(pipeline, b"SELECT " + columns, (), self._learn_causes))
+        if self.sequences:
+            out.append(_asked(pipeline, _DRAW, (), None))
+            out.append(_asked(pipeline, _DRAWN, (), self._learn_drawn))
         out.append(encode.SYNC)
         pipeline.expect(owed.DROP_SYNC)
         return b"".join(out)
@@ -92,6 +123,9 @@ class Inquiry:
         for name in self._row(body, whole, 1):
             self.in_session.add((name or b"").decode("utf-8", "surrogateescape"))
 
+    def _learn_drawn(self, kind: int, body: bytes, whole: bool) -> None:
+        self.drawn = self._row(body, whole, 1) != [b"no"]
+
     def _learn_causes(self, kind: int, body: bytes, whole: bool) -> None:
         for reason, there in zip(self.reasons, self._row(body, whole, len(self.reasons)), strict=whole):
             if there == b"f":
@@ -99,7 +133,7 @@ class Inquiry:
 
 
 def _asked(
-    pipeline: Pipeline, text: bytes, values: Sequence[str], learn: Callable[[int, bytes, bool], None]
+    pipeline: Pipeline, text: bytes, values: Sequence[str], learn: Callable[[int, bytes, bool], None] | None
 ) -> bytes:
     for entry in (owed.DROP_PARSE, owed.DROP_BIND, Expect(owed.EXECUTE, DROP, learn=learn), owed.DROP_CLOSE):
         pipeline.expect(entry)

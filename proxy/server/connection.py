@@ -40,11 +40,11 @@ _NONSENSE = "the server sent something that is not the protocol"
 
 class ServerConnection:
     __slots__ = (
-        "_done", "_job_failed", "_undone", "account", "address", "cancels", "carried", "charged", "closing", "copy_in",
-        "dirty", "endpoint", "generation", "idle_since", "key", "last_error", "lent_at", "link", "login_parameters",
-        "named_in", "opened_at", "owner", "permits", "pid", "pipeline", "prepared", "query_since", "reported",
-        "scanner", "seal_due", "sealer", "state", "state_error", "stats", "status", "struck", "struck_at", "to_close",
-        "transport", "unnamed", "unnamed_as", "unnamed_in", "uses", "values", "write_paused", "xact_since",
+        "_done", "_job_failed", "_undone", "account", "address", "cancels", "carried", "charged", "clean_at", "closing",
+        "copy_in", "dirty", "endpoint", "generation", "idle_since", "key", "last_error", "lent_at", "link",
+        "login_parameters", "named_in", "opened_at", "owner", "permits", "pid", "pipeline", "prepared", "query_since",
+        "reported", "scanner", "seal_due", "sealer", "state", "state_error", "stats", "status", "struck", "struck_at",
+        "to_close", "transport", "unnamed", "unnamed_as", "unnamed_in", "uses", "values", "write_paused", "xact_since",
     )  # fmt: skip
 
     def __init__(
@@ -76,7 +76,7 @@ class ServerConnection:
         self.scanner = Scanner(FROM_SERVER)
         self.state, self.status = ServerState.LOGIN, IDLE
         self.dirty = False  # holds something that only a reset clears
-        self.cancels = self.uses = 0  # cancel requests under way, and clients it was lent to
+        self.cancels = self.uses = self.clean_at = 0  # `clean_at`: the last use to leave no numbers
         self.copy_in = self.closing = self.write_paused = False
         self.carried = 0  # bytes since it was last ready for a query
         self.link: Link | None = None
@@ -375,7 +375,7 @@ class ServerConnection:
     def was_reset(self) -> None:
         self.prepared.clear()
         self.to_close.clear()
-        self.unnamed, self.values, self.dirty = None, EMPTY, False
+        self.unnamed, self.values, self.dirty, self.clean_at = None, EMPTY, False, self.uses
 
     # --- the end ------------------------------------------------------------------------------------
 

@@ -215,6 +215,7 @@ def _users(
             server_password=reader.secret(values, "server_password", where),
             pool_mode=values.get("pool_mode"),
             limits=Limits(**values.get("limits", {})),
+            keep_sequences=values.get("keep_sequences", False),
         )
         method = user.auth_type or auth_type
         if (

@@ -138,6 +138,7 @@ USER: Schema = {
     "server_password": v.SECRET,
     "server_password_file": v.TEXT,
     "pool_mode": POOL_MODE,
+    "keep_sequences": v.BOOLEAN,
     "limits": {key: kind for key, kind in LIMITS.items() if key not in OF_TENANTS},
 }
 

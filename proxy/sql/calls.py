@@ -23,6 +23,8 @@ _VERDICTS: dict[int, Verdict] = {
     ),
     # query_to_xml, query_to_xmlschema, query_to_xml_and_xmlschema, ts_rewrite, ts_stat
     **dict.fromkeys((2924, 2927, 2930, 3685, 3689, 3690), UNKNOWN),
+    **dict.fromkeys((1575, 2559), Verdict(asks_sequences=True)),  # currval, lastval
+    **dict.fromkeys((1576, 1765), Verdict(sets_sequences=True)),  # setval
     1599: Verdict(pins=frozenset({PinReason.SET})),  # setseed
     2172: Verdict(pins=frozenset({PinReason.UNINSPECTED})),  # pg_backup_start
 }

@@ -267,6 +267,10 @@ def _call(findings: Findings, call: Node) -> None:
         findings.hides = Hidden.TEXT_RUNNER
     elif name in _SESSION_FUNCTIONS:
         findings.pins.add(_SESSION_FUNCTIONS[name])
+    elif name in ("currval", "lastval"):
+        findings.asks_sequences = findings.asks_sequences or not findings.stores
+    elif name == "setval":
+        findings.sets_sequences = findings.sets_sequences or not findings.stores
 
 
 def _stored_set(findings: Findings, fields: Node) -> None:
@@ -305,6 +309,8 @@ def _do(findings: Findings, fields: Node) -> None:
         findings.pins.add(PinReason.UNINSPECTED)
     elif words.body_keeps(low):
         findings.pins.add(PinReason.UNINSPECTED)
+    findings.asks_sequences = findings.asks_sequences or words.asks_sequences(low)
+    findings.sets_sequences = findings.sets_sequences or b"setval" in low
 
 
 def _prepare(findings: Findings, fields: Node, text: bytes) -> None:
@@ -315,6 +321,8 @@ def _prepare(findings: Findings, fields: Node, text: bytes) -> None:
         findings.prepares.append((fields["name"], text))
     else:
         findings.pins.add(PinReason.SQL_PREPARE)
+        findings.asks_sequences = findings.asks_sequences or alone.asks_sequences
+        findings.sets_sequences = findings.sets_sequences or alone.sets_sequences
         findings.stores = True
         _walk(findings, kind, statement)
 

@@ -40,6 +40,7 @@ class Verdict:
         may have one, the PREPARE pins).
     executes: names of statements that it executes. deallocates: by name, each DEALLOCATE.
     looks: it may look at which statements are prepared.
+    asks_sequences: it asks what number a sequence has given this session. sets_sequences: it says so itself.
     drops_databases: databases that must have no idle connection when the text runs.
     statements: how many there are; 0 if nobody has counted.
     unread: the lowercased text, if the parser did not take it.
@@ -62,6 +63,8 @@ class Verdict:
     discards_plans: bool = False
     discards_temp: bool = False
     unlistens: bool = False
+    asks_sequences: bool = False
+    sets_sequences: bool = False
     drops_databases: tuple[str, ...] = ()
     statements: int = 0
     unread: bytes = b""
@@ -78,7 +81,8 @@ class Verdict:
         """
         name = constants.guc(guc)
         if self.unread:
-            return name.rpartition(".")[2].encode("utf-8", "surrogateescape") in self.unread
+            parts = name.encode("utf-8", "surrogateescape").split(b".")
+            return words.sets(self.unread) and all(part in self.unread for part in parts)
         return name in self.touched
 
 
@@ -116,6 +120,8 @@ def inspect(text: bytes) -> Verdict:
         discards_plans="plans" in found.discards,
         discards_temp="temp" in found.discards,
         unlistens=found.unlistens,
+        asks_sequences=found.asks_sequences,
+        sets_sequences=found.sets_sequences,
         drops_databases=tuple(found.drops_databases),
         statements=found.statements,
     )
@@ -127,6 +133,7 @@ def _unread(text: bytes) -> Verdict:
         pins=frozenset({PinReason.UNINSPECTED}),
         hides=Hidden.UNREADABLE if words.hides_sets(low) else None,
         looks=words.looks(low),
+        asks_sequences=words.asks_sequences(low),
         unread=low,
     )
 

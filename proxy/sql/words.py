@@ -24,11 +24,14 @@ _NAMES = (
     rb"|g(?<=pg)_(?:settings|backup_start|start_backup|prepared_statement)|x(?<=query_to_x)ml|w(?<=ts_rew)rite"
     rb"|k(?<=dblink)_connect|_(?<=ts_)stat|d(?<=setseed)"
 )
+_NUMBERS = rb"v(?<=currv)al|v(?<=lastv)al|v(?<=setv)al"
 
 _first = re.compile(rb"\s*" + _VERBS).match
 # Stops at a line comment too: what it may hide is for `_behind_comments`.
-_anywhere = re.compile(rb";\s*%s|/(?<=\*/)\s*%s|-(?<=--)|%s" % (_VERBS, _VERBS, _NAMES)).search
-_behind_comments = re.compile(rb"[;/]\s*%s|[\r\n][ \t\f\v]*%s|%s" % (_VERBS, _VERBS, _NAMES)).search
+_anywhere = re.compile(rb";\s*%s|/(?<=\*/)\s*%s|-(?<=--)|%s|%s" % (_VERBS, _VERBS, _NAMES, _NUMBERS)).search
+_behind_comments = re.compile(
+    rb"[;/]\s*%s|[\r\n][ \t\f\v]*%s|%s|%s" % (_VERBS, _VERBS, _NAMES, _NUMBERS)
+).search
 
 _execute = re.compile(rb"\s*execute\s+([a-z_][a-z0-9_]*)\s*\(", re.IGNORECASE).match
 
@@ -45,6 +48,7 @@ _HIDING = (
     rb"|\bexecute\b|\bdo\b(?!\s+(?:nothing|update)\b)"
 )
 _hiding = re.compile(_HIDING).search
+_sets = re.compile(rb"(?<![a-z_])(?:re)?set(?![a-z0-9])|set_config").search
 _body_sets = re.compile(rb"%s\s*%s|%s" % (_INSIDE, _SETTING, _HIDING)).search
 _body_keeps = re.compile(rb"%s\s*%s|%s" % (_INSIDE, _KEEPING, _NAMES)).search
 _line_sets = re.compile(rb"[\r\n][ \t\f\v]*" + _SETTING).search
@@ -109,6 +113,8 @@ def suspicious(text: bytes) -> bool:
                 or (rule == 3 and text[at - 1] == 45 and at)  # --
                 or (rule == 4 and before == 111 and last == 110)  # set_c-on-f
                 or (rule == 5 and before == 97 and last == 100)  # ad-v
+                or (rule == 5 and before == 114 and last == 114)  # curr-v
+                or (rule == 5 and last == 116 and (before == 115 or before == 101))  # last-v, set-v
                 or (rule == 6 and last == 117)  # u&
                 or (rule == 7 and before == 116 and last == 101)  # te-m
                 or (rule == 8 and last == 112 and following == 95)  # p-g_
@@ -152,6 +158,11 @@ def looks(low: bytes) -> bool:
     return b"pg_prepared_statement" in low
 
 
+def asks_sequences(low: bytes) -> bool:
+    """The lowercased text may ask for the last number of a sequence."""
+    return b"currval" in low or b"lastval" in low
+
+
 def executed(text: bytes) -> bytes:
     """The name in a text that is an EXECUTE and nothing else that could matter, whatever its arguments; b"" for others."""
     found = _execute(text)
@@ -161,6 +172,11 @@ def executed(text: bytes) -> bytes:
 def hides_sets(low: bytes) -> bool:
     """The lowercased text may set a parameter under a name that does not stand in it."""
     return bool(_hiding(low))
+
+
+def sets(low: bytes) -> bool:
+    """The lowercased text may hold a SET or RESET of whatever kind."""
+    return bool(_sets(low))
 
 
 def body_sets(low: bytes) -> bool:

@@ -150,6 +150,15 @@ TABLE = [
     ("SET LOCAL search_path = 'pg_temp'", expect(P.TEMP_TABLE, touched=("search_path",))),
     ("RESET x", expect(resets=("x",))),
     ("RESET ALL", expect(resets_all=True)),
+    # sequences
+    ("SELECT currval('s')", expect(asks_sequences=True)),
+    ("select 1; Select pg_catalog.LastVal()", expect(asks_sequences=True, statements=2)),
+    ("SELECT setval('s', 7)", expect(sets_sequences=True)),
+    ("INSERT INTO t VALUES (\"currval\"('s'))", expect(asks_sequences=True)),
+    ("PREPARE p AS SELECT currval('s')", expect(P.SQL_PREPARE, asks_sequences=True)),
+    ("CREATE TABLE t (n bigint DEFAULT currval('s'))", expect()),
+    ("DO $$BEGIN PERFORM setval('s', lastval()); END$$", expect(asks_sequences=True, sets_sequences=True)),
+    ("SELECT 'currval'", expect()),
     ("SET TRANSACTION READ ONLY", expect()),
     ("SET TRANSACTION SNAPSHOT '1-1'", expect()),
     ("SET transaction_read_only = on", expect(touched=("transaction_read_only",))),
@@ -399,6 +408,9 @@ def test_verdict(sql, verdict):
         # no parser takes these
         ("SET app . tenant_id = = 1", True),
         ("SET foo bar", False),
+        ("SELECT tenant_id FRM app", False),
+        ("SELECT current_setting('app.tenant_id') FRM t", False),
+        ("ALTER FUNCTION f() COST 1SET app.tenant_id = 'x' SOMETHING NEW", True),
     ],
 )
 def test_touches_the_tenant(sql, touches):
@@ -555,6 +567,7 @@ _WORD_LIST = """
     set reset listen unlisten prepare load discard deallocate declare create alter drop do explain select
     insert update delete into temp temporary table view function role session local authorization all to
     default from values where cursor with hold for as begin commit database template set_config pg_catalog
+    currval lastval setval
     pg_temp pg_advisory_lock pg_try_advisory_lock pg_settings setting query_to_xml ts_stat ts_rewrite setseed
     true false on conflict nothing transaction characteristics read only x t a tenant_id app language plpgsql
 """
