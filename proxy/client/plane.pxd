@@ -8,4 +8,4 @@ cdef class Plane:
     cdef public Judge judge
     cdef public int number
     cdef public Registry registry
-    cdef public set relays, sessions
+    cdef public set keeping_sequences, relays, sessions
