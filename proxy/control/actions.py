@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Protocol
 
 from proxy.client.plane import Plane
@@ -15,9 +16,10 @@ from proxy.control.counts import Counts
 from proxy.control.fleet import Result
 from proxy.control.views import View
 from proxy.errors import InvalidParameter, NoSuchName, ShuttingDown
-from proxy.registry.memory import Kind
+from proxy.registry.memory import Kind, RegistryDown
 
 Named = tuple[Kind, str]  # what a name has meant
+_ON_TENANTS = frozenset({"disable", "enable", "kill"})
 
 
 class Operations(Protocol):
@@ -137,6 +139,7 @@ class Local:
         if name == "workers":
             return views.workers([self._operations.worker_row()])
         if name == "route":
+            await self._plane.registry.find(words[0])
             return views.route(self._plane, *words)
         if name.startswith(views.PGBOUNCER):
             return views.AS_PGBOUNCER[name.removeprefix(views.PGBOUNCER)](self._plane)
@@ -144,6 +147,9 @@ class Local:
 
     async def act(self, verb: str, *words: str) -> Result:
         plane, operations = self._plane, self._operations
+        if verb in _ON_TENANTS and words[1:] != ("cluster",) and words[0] != "*":
+            with contextlib.suppress(RegistryDown):  # whoever is known is known without it
+                await plane.registry.find(words[0])
         match verb:
             case "reload":
                 return operations.reload()

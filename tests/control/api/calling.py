@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import httpx
 import psycopg
@@ -22,6 +22,11 @@ from tests.integration.servers import APP_PASSWORD, Server, connect
 TOKENS = {role: token.new() for role in ("viewer", "operator", "admin", "tenant-admin")}
 ID = "0b0e7a34-3c55-4b60-9c3c-3b9f7d1e2a01"
 Tables = dict[str, dict[str, Any]]
+
+
+class HasHttp(Protocol):
+    @property
+    def http_port(self) -> int: ...
 
 
 def tables(server: Server) -> Tables:
@@ -45,7 +50,7 @@ def start(start_proxy: StartProxy, server: Server, **proxy: Any) -> Proxy:
 
 
 def call(
-    proxy: Proxy | Managed,
+    proxy: HasHttp,
     method: str,
     path: str,
     role: str | None = "admin",
