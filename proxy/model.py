@@ -77,6 +77,7 @@ class Limits:
 
     max_connections: int | None = None  # server connections in use at once
     max_client_connections: int | None = None
+    guaranteed_connections: float | None = None  # from 1 on so many, below 1 a share of the cluster's
     max_queue: int | None = None  # transactions that may wait at once
     max_qps: float | None = None
     burst: int | None = None  # queries at once; 0: what max_qps is in a second
@@ -98,6 +99,7 @@ class Limits:
 UNLIMITED = Limits(
     max_connections=0,
     max_client_connections=0,
+    guaranteed_connections=0.0,
     max_queue=0,
     max_qps=0.0,
     burst=0,

@@ -29,12 +29,12 @@ cdef class UserAccount:
 
 cdef class Account:
     cdef public Counter clients, servers
-    cdef public object gate, limits, tenant
+    cdef public object gate, guarantor, limits, tenant
     cdef object _gate
     cdef double _utc
     cdef public TierAccount tier
     cdef public TenantStats stats
     cdef public long waiting
-    cdef public double expected
+    cdef public double expected, guaranteed
 
     cpdef tuple server_counters(self, UserAccount user)

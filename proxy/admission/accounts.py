@@ -253,6 +253,8 @@ class Account:
         "clients",
         "expected",
         "gate",
+        "guaranteed",
+        "guarantor",
         "limits",
         "servers",
         "stats",
@@ -284,6 +286,9 @@ class Account:
         self.tenant = tenant
         self.tier = tier
         self.limits = limits
+        own = limits.guaranteed_connections or 0.0
+        self.guaranteed = own or tier.tier.caps.guaranteed_connections or 0.0
+        self.guarantor: object = self if own else tier
         if self._gate is None and rated(limits):
             self._gate = Gate(tenant.name, self.stats, self._utc)
         self.gate = self._gate if self._gate is not None and self._gate.update(limits) else None

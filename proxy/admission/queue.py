@@ -2,6 +2,9 @@
 
 A tenant whose cap is reached steps aside with all its waiters and comes back when a permit of the
 counter that refused it is given back; it costs nothing in between. So does a user inside its tenants.
+
+Tenants that have a guarantee stand in the turns as the group of those that have it together: at their own rounds, or
+before all others while they are entitled to more than they have.
 """
 
 from __future__ import annotations
@@ -11,23 +14,29 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
+from proxy.admission import guarantees
 from proxy.admission.accounts import Account, Counter, Seeker, UserAccount, take_all
+from proxy.admission.guarantees import Guarantee
 from proxy.admission.turns import Place, Rota, Standing, Turns
 
 W = TypeVar("W")
 NEVER = 1 << 62  # the round of those who want nothing
+ENTITLED = -1  # of those who come before all others
 
 
 class _Line(Place, Generic[W]):
     """The waiters of one tenant. `users` are those that may be served, each with its own in the order of
     their numbers, `aside` those at their cap. `seekers` wait for permits, of the tenant's own (None) and the users'."""
 
-    __slots__ = ("account", "aside", "queue", "seekers", "standing", "users")
+    __slots__ = ("account", "aside", "group", "queue", "seekers", "standing", "users")
 
-    def __init__(self, queue: FairQueue[W], account: Account, standing: Standing) -> None:
+    def __init__(
+        self, queue: FairQueue[W], account: Account, standing: Standing, group: _Group[W] | None
+    ) -> None:
         super().__init__()
         self.queue = queue
         self.account = account
+        self.group = group
         self.standing = standing
         self.users: dict[UserAccount, deque[tuple[int, W]]] = {}
         self.aside: dict[UserAccount, deque[tuple[int, W]]] = {}
@@ -40,6 +49,8 @@ class _Line(Place, Generic[W]):
     def due_at(self, number: int) -> None:
         if self.turns is not None:
             self.turns.move(self, number)
+            if self.group is not None:
+                self.group.update()
             self.queue.head_moved()
 
     def take(self, user: UserAccount) -> W:
@@ -78,6 +89,21 @@ class _Line(Place, Generic[W]):
         return False
 
 
+class _Group(Place, Generic[W]):
+    """Those of the queue's tenants that have one guarantee together."""
+
+    __slots__ = ("guarantee", "lines", "queue")
+
+    def __init__(self, queue: FairQueue[W], guarantee: Guarantee) -> None:
+        super().__init__()
+        self.queue = queue
+        self.guarantee = guarantee
+        self.lines: Turns[_Line[W]] = Turns()
+
+    def update(self) -> None:
+        self.queue.place(self)
+
+
 class _Refused(Seeker):
     """A tenant (`user` is None) or one of its users that has stepped aside."""
 
@@ -113,12 +139,25 @@ class FairQueue(Generic[W]):
     """`on_free` is called when a tenant or a user that had stepped aside may be served again. `claim`, if there is one,
     waits on behalf of the whole queue for what several queues share, at the round of its first."""
 
-    __slots__ = ("_first", "_last", "_lines", "_on_free", "_turns", "claim", "rota", "size")
+    __slots__ = (
+        "_first",
+        "_groups",
+        "_last",
+        "_lines",
+        "_on_free",
+        "_turns",
+        "claim",
+        "most",
+        "rota",
+        "size",
+    )
 
     def __init__(self, on_free: Callable[[], None], rota: Rota | None = None) -> None:
         self.rota = rota or Rota()
         self.claim: Seeker | None = None
-        self._turns: Turns[_Line[W]] = Turns()
+        self.most = 0  # connections that guarantees are a part of
+        self._groups: dict[Guarantee, _Group[W]] = {}
+        self._turns: Turns[_Line[W] | _Group[W]] = Turns()
         self._lines: dict[Account, _Line[W]] = {}
         self._on_free = on_free
         self.size = 0
@@ -137,7 +176,7 @@ class FairQueue(Generic[W]):
         count, seen = 0, -1
         while count < enough and seen:  # again while somebody has stepped aside
             count = seen = 0
-            for line in list(islice(self._turns, enough)):
+            for line in list(islice(self.in_turn(), enough)):
                 count += self._room(line)
                 seen += line.turns is None
         return count
@@ -150,7 +189,7 @@ class FairQueue(Generic[W]):
             else:
                 room += _at_most(len(waiters), user.servers)
         if not line.users:
-            self._turns.remove(line)
+            self._leave(line)
         for counter in (account.servers, account.tier.servers):
             if room and counter.full:
                 self._step_aside(line, counter)
@@ -160,9 +199,13 @@ class FairQueue(Generic[W]):
 
     def number(self, rota: Rota | None) -> int:
         """The round of the first, there."""
-        line = self._turns.first()
-        if line is None:
+        first = self._turns.first()
+        if first is None:
             return NEVER
+        if first.round == ENTITLED:
+            return ENTITLED
+        line = first if isinstance(first, _Line) else first.lines.first()
+        assert line is not None
         return line.round if rota is None or rota is self.rota else rota.standing(line.account).round
 
     def head_moved(self) -> None:
@@ -180,7 +223,7 @@ class FairQueue(Generic[W]):
         line.of(user).append((self._last, waiter))
         self._count(account, user, 1)
         if line.turns is None and None not in line.seekers and line.users:
-            self._turns.add(line, line.standing.round)  # only its other users are at their cap, if any is
+            self._enter(line)  # only its other users are at their cap, if any is
         self.head_moved()
 
     def push_front(self, account: Account, user: UserAccount, waiter: W) -> None:
@@ -190,8 +233,8 @@ class FairQueue(Generic[W]):
         line.of(user).appendleft((self._first, waiter))
         self._count(account, user, 1)
         if line.turns is not None:
-            line.turns.remove(line)
-        self._turns.add(line, line.standing.round, first=True)
+            self._leave(line)
+        self._enter(line, first=True)
         self.head_moved()
 
     def remove(self, account: Account, user: UserAccount, waiter: W) -> None:
@@ -200,9 +243,12 @@ class FairQueue(Generic[W]):
             self._count(account, user, -1)
             self._tidy(line)
 
-    def take(self) -> tuple[W, tuple[Counter, ...]] | None:
-        """The next waiter that may be served, and the permits taken for it."""
-        while (line := self._turns.first()) is not None:
+    def take(self, entitled: bool = False) -> tuple[W, tuple[Counter, ...]] | None:
+        """The next waiter that may be served, and the permits taken for it. `entitled`: only of those who come before
+        all others."""
+        while (first := self._turns.first()) is not None and not (entitled and first.round != ENTITLED):
+            line = first if isinstance(first, _Line) else first.lines.first()
+            assert line is not None
             account = line.account
             user = line.first()
             counters = account.server_counters(user)
@@ -210,15 +256,18 @@ class FairQueue(Generic[W]):
             if full is user.servers:
                 self._user_steps_aside(line, user)
                 if not line.users:
-                    self._turns.remove(line)
+                    self._leave(line)
                 continue
             if full is not None:
                 self._step_aside(line, full)
                 continue
-            self.rota.serve(line.standing)
+            if first.round != ENTITLED:
+                self.rota.serve(line.standing)
             waiter = line.take(user)
             self._count(account, user, -1)
-            self._turns.put_last(line)
+            self._turns.put_last(first)
+            if line.group is not None:
+                line.group.lines.put_last(line)
             self._tidy(line)
             return waiter, counters
         self.head_moved()
@@ -232,19 +281,67 @@ class FairQueue(Generic[W]):
             standing = self.rota.standing(account)
             if not standing.places:
                 standing.begin()
-            line = self._lines[account] = _Line(self, account, standing)
+            line = self._lines[account] = _Line(self, account, standing, self._group(account))
             standing.places[line] = None
         return line
 
     def _tidy(self, line: _Line[W]) -> None:
         """Somebody has left it."""
         if not line.users and line.turns is not None:
-            self._turns.remove(line)
+            self._leave(line)
         if line.empty:
             del self._lines[line.account], line.standing.places[line]
             for seeker in line.seekers.values():
                 seeker.leave()
         self.head_moved()
+
+    def _group(self, account: Account) -> _Group[W] | None:
+        guarantee = guarantees.of(self.rota, account, self.most)
+        if guarantee is None:
+            return None
+        group = self._groups.get(guarantee)
+        if group is None:
+            group = self._groups[guarantee] = _Group(self, guarantee)
+            guarantee.groups[group] = None
+        return group
+
+    def _enter(self, line: _Line[W], *, first: bool = False) -> None:
+        number, group = line.standing.round, line.group
+        if group is None:
+            self._turns.add(line, number, first=first)
+            return
+        group.lines.add(line, number, first=first)
+        self.place(group)
+        if first:
+            self._turns.remove(group)
+            self._turns.add(group, group.round, first=True)
+
+    def _leave(self, line: _Line[W]) -> None:
+        if line.turns is not None:
+            line.turns.remove(line)
+        if line.group is not None:
+            self.place(line.group)
+
+    def place(self, group: _Group[W]) -> None:
+        """Where it stands has to do with its first line and with what it has."""
+        line = group.lines.first()
+        if line is None:
+            if group.turns is not None:
+                self._turns.remove(group)
+        else:
+            number = ENTITLED if group.guarantee.free else line.round
+            if group.turns is None:
+                self._turns.add(group, number)
+            else:
+                self._turns.move(group, number)
+        self.head_moved()
+
+    def in_turn(self) -> Iterator[_Line[W]]:
+        for place in self._turns:
+            if isinstance(place, _Line):
+                yield place
+            else:
+                yield from place.lines
 
     def _count(self, account: Account, user: UserAccount, by: int) -> None:
         account.waiting += by
@@ -254,7 +351,7 @@ class FairQueue(Generic[W]):
         self.rota.crowd.waiting += by
 
     def _step_aside(self, line: _Line[W], full: Counter) -> None:
-        self._turns.remove(line)
+        self._leave(line)
         seeker = line.seekers[None] = _Refused(line, None)
         full.when_free(seeker)
 
@@ -269,7 +366,7 @@ class FairQueue(Generic[W]):
         if user is not None:
             line.users[user] = line.aside.pop(user)
         if line.turns is None and line.users and None not in line.seekers:
-            self._turns.add(line, line.standing.round)
+            self._enter(line)
             self.head_moved()
         self._on_free()
 

@@ -141,10 +141,11 @@ class Standing:
 class Rota:
     """Who has had how much of one thing. `waiting`: how many transactions want something of it, in all queues."""
 
-    __slots__ = ("_standings", "crowd", "now", "waiting")
+    __slots__ = ("_standings", "crowd", "guarantees", "now", "waiting")
 
     def __init__(self, crowd: Crowd | None = None) -> None:
         self._standings: dict[Any, Standing] = {}
+        self.guarantees: dict[Any, Any] = {}  # by whom they are given to (see guarantees.py)
         self.crowd = crowd or Crowd()
         self.now = 0.0
         self.waiting = 0

@@ -23,6 +23,8 @@ def sweep(pools: Pools, now: float, *, thorough: bool) -> None:
             _expire_waits(pools, pool, now)
         if pools.room.crowd.waiting:
             pool.charge_running(now)
+        if pool.kept.look(now) and pool.queue:
+            pool.serve()
         for server in list(pool.active):
             _enforce(pools, server, now)
         if thorough:

@@ -19,7 +19,6 @@ from collections import OrderedDict
 from time import monotonic
 from weakref import WeakSet
 
-from proxy.admission import charging
 from proxy.admission.accounts import Account, Counter, UserAccount, give_all, may_wait, take_all
 from proxy.admission.queue import FairQueue
 from proxy.errors import NoHealthyEndpoint, ServerLost, ServerRefused, TiergateError
@@ -28,17 +27,16 @@ from proxy.protocol.lifecycle import ServerState
 from proxy.protocol.state import State
 from proxy.protocol.statements import Statement
 from proxy.server.connection import ServerConnection
+from proxy.server.lending import Lending
 from proxy.server.link import Keeper, Link
-from proxy.server.places import Places
 from proxy.server.room import Claim
 from proxy.stats import PoolStats
 
 
-class Pool(Places):
+class Pool(Lending):
     __slots__ = (
-        "_check_delay", "_cluster", "_crowd", "_lifetime", "_most", "_of_all", "_of_cluster", "_options", "_serving",
-        "accepted", "claim", "failed_with", "generation", "introductions", "key", "last_used", "login", "mode", "paused",
-        "pools", "queue", "schema", "sessions", "stats",
+        "_check_delay", "_cluster", "_lifetime", "_of_cluster", "_options", "_serving", "accepted", "claim", "failed_with",
+        "generation", "introductions", "key", "last_used", "login", "mode", "paused", "pools", "schema", "sessions",
     )  # fmt: skip
 
     def __init__(
@@ -49,8 +47,10 @@ class Pool(Places):
         mode: PoolMode,
         login: tuple[str, str],
     ) -> None:
-        self._of_cluster, self._of_all = caps = pools.room.counters(cluster)
-        super().__init__(caps)
+        self._of_cluster, _ = caps = pools.room.counters(cluster)
+        self.last_used = monotonic()
+        super().__init__(caps, FairQueue(self.serve, self._of_cluster.rota), PoolStats(self.last_used))
+        self.claim = self.queue.claim = Claim(self)
         self.pools = pools
         self.key = key
         self.cluster = cluster
@@ -58,9 +58,6 @@ class Pool(Places):
         self.mode = mode
         self.login = login  # user and password for the server
         self.generation = 0
-        self.queue: FairQueue[Link] = FairQueue(self.serve, self._of_cluster.rota)
-        self.claim = self.queue.claim = Claim(self)
-        self._crowd = self.queue.rota.crowd
         self.sessions = 0  # that will come here for their next transaction
         self.paused = False
         self.schema = pools.catalog.schema(key.cluster, key.database)
@@ -69,8 +66,6 @@ class Pool(Places):
         # and all that it then reported.
         self.introductions: OrderedDict[State, tuple[State, State]] = OrderedDict()
         self.failed_with: TiergateError | None = None
-        self.last_used = monotonic()
-        self.stats = PoolStats(self.last_used)
         self._serving = False
 
     @property
@@ -81,6 +76,7 @@ class Pool(Places):
     def cluster(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._most = cluster.pool_size
+        self.queue.most = cluster.max_connections or cluster.pool_size
 
     @property
     def options(self) -> ServerOptions:
@@ -104,7 +100,10 @@ class Pool(Places):
         Raises CapReached for a full queue, and the servers' error while they are known to be down.
         """
         account, user = waiter.account, waiter.user_account
-        if self.idle and not self.queue.size and not self.paused:
+        if account.guaranteed:
+            self._keep(account, now)
+        free = not self.kept.count or self._has_more_than_is_kept()
+        if free and self.idle and not self.queue.size and not self.paused:
             counters = account.server_counters(user)
             if take_all(counters) is None:
                 server = self._pick(waiter.state_needed, now)
@@ -143,18 +142,6 @@ class Pool(Places):
                     return server
         return newest
 
-    def _lend(
-        self, server: ServerConnection, account: Account, counters: tuple[Counter, ...], now: float
-    ) -> None:
-        self._move(server, "checkout")
-        server.account = account
-        server.permits = counters
-        server.lent_at, server.charged = now, 0.0
-        if self._crowd.waiting:
-            server.charged = charging.begin(account, self.queue.rota, (*counters, self._of_all))
-        server.uses += 1
-        self.stats.server_assignments += 1
-
     def serve(self) -> None:
         if self._serving:
             return
@@ -162,7 +149,8 @@ class Pool(Places):
         try:
             now = monotonic()
             while self.queue.size and self.idle and not self.paused:
-                taken = self.queue.take()
+                entitled = bool(self.kept.count) and not self._has_more_than_is_kept()
+                taken = self.queue.take(entitled)
                 if taken is None:
                     break
                 waiter, counters = taken
@@ -335,30 +323,6 @@ class Pool(Places):
             waiter.refused(error)
 
     # --- leaving ------------------------------------------------------------------------------------
-
-    def _give_permits(self, server: ServerConnection, now: float) -> None:
-        if server.account is not None:
-            self._charge(server, server.account, now)
-        permits, server.permits = server.permits, ()
-        give_all(permits)
-
-    def _charge(self, server: ServerConnection, account: Account, now: float) -> None:
-        """The tenant has had the connection until now; whose it is after this is another question."""
-        server.account = None
-        seconds = now - server.lent_at
-        account.stats.server_seconds += seconds
-        if self._crowd.waiting:
-            counters = (*server.permits, self._of_all)
-            charging.end(account, self.queue.rota, counters, server.charged, seconds)
-
-    def charge_running(self, now: float) -> None:
-        """Those that have their connections for longer than was expected are charged as they go on."""
-        for server in self.active:
-            more = now - server.lent_at - server.charged
-            if server.account is not None and server.charged and more > 0.0:
-                counters = (*server.permits, self._of_all)
-                charging.correct(server.account, self.queue.rota, counters, more)
-                server.charged += more
 
     def drop(self, server: ServerConnection) -> None:
         """Closes a connection that is not to be used again, whatever it is doing."""

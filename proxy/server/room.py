@@ -14,11 +14,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from itertools import islice
 from time import monotonic
 from typing import Any, Protocol
 
 from proxy.admission.accounts import Counter, Lender, Seeker
-from proxy.admission.queue import NEVER
+from proxy.admission.queue import ENTITLED, NEVER
 from proxy.admission.turns import Crowd, Rota
 from proxy.model import Cluster
 
@@ -44,6 +45,8 @@ class Pool(Protocol):
 
     @property
     def queue(self) -> Queue: ...
+    @property
+    def spare(self) -> int: ...
     @property
     def size(self) -> int: ...
 
@@ -77,7 +80,7 @@ class Reserve:
         self._pools = pools
 
     def spare(self) -> int:
-        return sum(len(pool.idle) for pool in self._pools() if not pool.queue)
+        return sum(pool.spare for pool in self._pools() if not pool.queue)
 
     def surrender(self, count: int) -> None:
         """Closes those that were idle longest; the permits come back when their backends are gone. One that has
@@ -90,7 +93,7 @@ class Reserve:
             (pool, server)
             for pool in self._pools()
             if not pool.queue
-            for server in pool.idle
+            for server in islice(pool.idle, pool.spare)
             if now - server.opened_at >= _TURN
         ]
         idle.sort(key=lambda found: found[1].idle_since)
@@ -161,13 +164,13 @@ class Room:
             or not isinstance(claim, Claim)
         ):
             return
-        now, wanting = monotonic(), claim.pool
+        now, wanting, urgent = monotonic(), claim.pool, _is_urgent(claim)
         others = [
             pool
             for pool in self._pools()
             if pool is not wanting
-            and pool.idle
-            and (not wanting.size or now - pool.idle[0].idle_since >= _TURN)
+            and pool.spare
+            and (urgent or now - pool.idle[0].idle_since >= _TURN)
             and (cluster is None or self.cluster(pool.cluster.name) is cluster)
         ]
         if others:
@@ -182,8 +185,8 @@ class Room:
             claim = counter.first
             if claim is not None and not counter.full:
                 counter.wake()
-            elif isinstance(claim, Claim) and not claim.pool.size and counter.lender is None:
-                if not counter.leaving and pool.idle:
+            elif isinstance(claim, Claim) and _is_urgent(claim) and counter.lender is None:
+                if not counter.leaving and pool.spare:
                     pool.close_idle(pool.idle[0])
             elif claim is not None and counter.lender is not None:
                 counter.lender.touch(counter)
@@ -193,12 +196,11 @@ class Room:
     def owed(self, pool: Pool, server: Connection, now: float) -> bool:
         """Whether a connection that comes back must make room for another worker, or for another pool whose turn it
         is, whoever waits for it here."""
-        if now - server.opened_at < _TURN:
-            return False
+        fresh = now - server.opened_at < _TURN
         for counter in (self.servers, self.cluster(pool.cluster.name)):
-            if counter.owed > counter.leaving:
+            if not fresh and counter.owed > counter.leaving:
                 return True
-            if counter.full and not counter.leaving and _is_anothers_turn(counter, pool):
+            if counter.full and not counter.leaving and _is_anothers_turn(counter, pool, fresh):
                 return True
         return False
 
@@ -225,10 +227,16 @@ class Room:
         return full is not None
 
 
-def _is_anothers_turn(counter: Counter, pool: Pool) -> bool:
+def _is_urgent(claim: Claim) -> bool:
+    return claim.round == ENTITLED or not claim.pool.size
+
+
+def _is_anothers_turn(counter: Counter, pool: Pool, fresh: bool) -> bool:
     claim = counter.first
-    if not isinstance(claim, Claim) or claim.pool is pool:
+    if not isinstance(claim, Claim) or claim.pool is pool or not pool.spare:
         return False
+    if fresh or claim.round == ENTITLED:
+        return claim.round == ENTITLED and pool.queue.number(counter.rota) != ENTITLED
     here = pool.queue.number(counter.rota) if pool.queue else NEVER
     if not claim.pool.size:
         return claim.round <= here

@@ -19,6 +19,7 @@ POOL_MODE = v.member(PoolMode)
 LIMITS: dict[str, v.Kind] = {
     "max_connections": v.COUNT,
     "max_client_connections": v.COUNT,
+    "guaranteed_connections": v.COUNT_OR_SHARE,
     "max_queue": v.COUNT,
     "max_qps": v.NUMBER,
     "burst": v.COUNT,
@@ -35,7 +36,15 @@ LIMITS: dict[str, v.Kind] = {
 
 # A user has none of its own.
 OF_TENANTS = frozenset(
-    {"max_qps", "burst", "rate_wait", "max_queries_per_day", "max_bytes_per_second", "max_storage_gb"}
+    {
+        "guaranteed_connections",
+        "max_qps",
+        "burst",
+        "rate_wait",
+        "max_queries_per_day",
+        "max_bytes_per_second",
+        "max_storage_gb",
+    }
 )
 
 POLICY: dict[str, v.Kind] = {

@@ -163,6 +163,13 @@ def _matching(pattern: re.Pattern[str]) -> Read:
     return read
 
 
+def _count_or_share(value: object) -> float:
+    """A share is less than 1, a count is not."""
+    if isinstance(value, str) and _PERCENT.fullmatch(value) and float(value[:-1]) < 100:
+        return float(value[:-1]) / 100
+    return float(_integer(0)(value))
+
+
 def _uuid(value: object) -> str:
     return str(uuid.UUID(_text(value))) if value else ""
 
@@ -316,6 +323,7 @@ TABLE = Kind("a table", _table)
 SIZE = Kind('a size such as "64gb"', _matching(_SIZE))
 BYTES = Kind('a number of bytes, or a size such as "64kB"', _bytes)
 PERCENT = Kind('a percentage such as "30%"', _matching(_PERCENT))
+COUNT_OR_SHARE = Kind('a whole number, or a percentage below 100 such as "20%"', _count_or_share)
 WINDOW = Kind('a time window such as "02:00-06:00"', _matching(_WINDOW))
 SOCKET_MODE = Kind('an octal mode such as "0777"', _socket_mode)
 PEER = Kind('a host such as "proxy2" or "proxy2:6433"', lambda value: addresses.parse(_word(value), 6432))

@@ -265,6 +265,48 @@ def test_one_that_is_owed_to_others_is_closed_although_somebody_waits(keeper: Ke
     assert late.server is None
 
 
+# --- guarantees -------------------------------------------------------------------------------------
+
+
+def test_a_guarantee_that_nobody_asks_for_is_lent_out_and_comes_back_with_the_next_that_ends(
+    keeper: Keeper,
+) -> None:
+    pool = keeper.pool(size=2)
+    opened(keeper, pool, 2)
+    servers = [lent(pool, waiter("noisy")) for _ in range(2)]
+    late, entitled = waiter("noisy"), Waiter(account("vip", guaranteed_connections=1))
+    pool.acquire(late, 1_000.0)
+    pool.acquire(entitled, 1_000.0)
+    pool.checkin(servers[0])
+    assert entitled.server is servers[0]
+    assert late.server is None
+
+
+def test_what_is_asked_for_is_kept_free_for_a_while(keeper: Keeper, clock: Clock) -> None:
+    pool = keeper.pool(size=3)
+    opened(keeper, pool, 3)
+    tenant = account("vip", guaranteed_connections=2)
+    pool.checkin(lent(pool, Waiter(tenant)))
+    held = [lent_or_granted(pool, waiter("noisy"))]
+    late = waiter("noisy")
+    assert pool.acquire(late, 1_000.0) is None
+    assert (late.server, len(pool.idle), pool.spare) == (None, 2, 0)
+    held += [lent_or_granted(pool, Waiter(tenant)) for _ in range(2)]
+    pool.checkin(held.pop())
+    assert late.server is None, "it is the tenant's until it has not asked for long"
+    pool.checkin(held.pop())
+    clock.now += 6.0
+    assert pool.kept.look(clock.now)
+    pool.serve()
+    assert late.server is not None
+
+
+def lent_or_granted(pool: Pool, who: Waiter) -> ServerConnection:
+    server = pool.acquire(who, 1_000.0) or who.server
+    assert server is not None
+    return server
+
+
 # --- checkin ----------------------------------------------------------------------------------------
 
 

@@ -29,6 +29,7 @@ class Pool:
     closing: set[Any] = field(default_factory=set)
     queue: Queue = field(default_factory=lambda: Queue())
     size: int = 1
+    kept: int = 0
     caps: tuple[Counter, ...] = ()
 
     def close_idle(self, server: Any) -> None:
@@ -36,6 +37,10 @@ class Pool:
         self.closing.add(server)
         for counter in self.caps:
             counter.leaving += 1
+
+    @property
+    def spare(self) -> int:
+        return len(self.idle) - self.kept
 
     def hung_up(self) -> None:
         for counter in self.caps:
@@ -119,7 +124,7 @@ def test_what_comes_back_is_owed_to_another_worker_once() -> None:
 
 
 def test_what_comes_back_is_owed_to_a_pool_whose_turn_it_is() -> None:
-    rich, other = Pool(queue=Queue([500])), Pool(queue=Queue([399]))
+    rich, other = Pool(idle=deque([Connection()]), queue=Queue([500])), Pool(queue=Queue([399]))
     room = Room(0, lambda: [rich, other], None)
     rich.caps = other.caps = room.counters(C)
     counter, _ = rich.caps
@@ -137,6 +142,28 @@ def test_what_comes_back_is_owed_to_a_pool_whose_turn_it_is() -> None:
     assert not room.owed(rich, Connection(), 100.0), "unless it is not its turn"
     rich.queue.clear()
     assert room.owed(rich, Connection(), 100.0)
+
+
+def test_who_is_entitled_waits_for_no_turn_to_be_over() -> None:
+    rich, entitled = Pool(idle=deque([Connection(99.95, 99.95)]), queue=Queue([0])), Pool(queue=Queue([-1]))
+    room = Room(0, lambda: [rich, entitled], None)
+    rich.caps = entitled.caps = room.counters(C)
+    counter, _ = rich.caps
+    for _ in range(4):
+        counter.take()
+    counter.when_free(Claim(entitled))
+    assert room.owed(rich, rich.idle[0], 100.0)
+    rich.queue[:] = [-1]
+    assert not room.owed(rich, rich.idle[0], 100.0), "unless somebody here is as well"
+    rich.queue.clear()
+    rich.kept = 1
+    assert not room.owed(rich, rich.idle[0], 100.0), "or it is kept for somebody who is"
+    room.came_idle(rich)
+    room.look()
+    assert not rich.closing
+    rich.kept = 0
+    room.came_idle(rich)
+    assert rich.closing
 
 
 def test_what_was_used_a_moment_ago_is_taken_only_for_a_pool_that_has_none() -> None:

@@ -1,0 +1,85 @@
+"""What a connection is lent with, and what becomes of it when it is given back: permits of the counters, the tenant's part
+of a guarantee, and the charge for its time."""
+
+from __future__ import annotations
+
+from proxy.admission import charging, guarantees
+from proxy.admission.accounts import Account, Counter, give_all
+from proxy.admission.guarantees import Guarantee, Kept
+from proxy.admission.queue import FairQueue
+from proxy.server.connection import ServerConnection
+from proxy.server.link import Link
+from proxy.server.places import Places
+from proxy.stats import PoolStats
+
+
+class Lending(Places):
+    """`kept`: what is free for those who are entitled to it."""
+
+    __slots__ = ("_crowd", "_guaranteed", "_most", "_of_all", "kept", "queue", "stats")
+
+    def __init__(self, caps: tuple[Counter, ...], queue: FairQueue[Link], stats: PoolStats) -> None:
+        super().__init__(caps)
+        self._of_all = caps[-1]
+        self._most = 0  # connections there may be
+        self.queue = queue
+        self.stats = stats
+        self.kept = Kept()
+        self._crowd = queue.rota.crowd
+        self._guaranteed: dict[ServerConnection, Guarantee] = {}  # those lent to tenants that have one
+
+    def _lend(
+        self, server: ServerConnection, account: Account, counters: tuple[Counter, ...], now: float
+    ) -> None:
+        self._move(server, "checkout")
+        server.account = account
+        server.permits = counters
+        server.lent_at, server.charged = now, 0.0
+        if account.guaranteed and (guarantee := self._keep(account, now)) is not None:
+            self._guaranteed[server] = guarantee
+            guarantee.use(1)
+        if self._crowd.waiting:
+            server.charged = charging.begin(account, self.queue.rota, (*counters, self._of_all))
+        server.uses += 1
+        self.stats.server_assignments += 1
+
+    def _give_permits(self, server: ServerConnection, now: float) -> None:
+        if server.account is not None:
+            self._charge(server, server.account, now)
+        permits, server.permits = server.permits, ()
+        give_all(permits)
+
+    def _charge(self, server: ServerConnection, account: Account, now: float) -> None:
+        """The tenant has had the connection until now; whose it is after this is another question."""
+        server.account = None
+        if self._guaranteed and (guarantee := self._guaranteed.pop(server, None)) is not None:
+            guarantee.use(-1)
+        seconds = now - server.lent_at
+        account.stats.server_seconds += seconds
+        if self._crowd.waiting:
+            counters = (*server.permits, self._of_all)
+            charging.end(account, self.queue.rota, counters, server.charged, seconds)
+
+    def charge_running(self, now: float) -> None:
+        """Those that have their connections for longer than was expected are charged as they go on."""
+        for server in self.active:
+            more = now - server.lent_at - server.charged
+            if server.account is not None and server.charged and more > 0.0:
+                counters = (*server.permits, self._of_all)
+                charging.correct(server.account, self.queue.rota, counters, more)
+                server.charged += more
+
+    def _keep(self, account: Account, now: float) -> Guarantee | None:
+        guarantee = guarantees.of(self.queue.rota, account, self.queue.most)
+        if guarantee is not None:
+            self.kept.ask(guarantee, now)
+        return guarantee
+
+    def _has_more_than_is_kept(self) -> bool:
+        """Connections for those who are not entitled to any."""
+        return len(self.active) + self.kept.count < min(self._most, self.queue.most)
+
+    @property
+    def spare(self) -> int:
+        """Idle connections that nobody is entitled to."""
+        return max(0, len(self.idle) - self.kept.count)

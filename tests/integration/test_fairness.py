@@ -1,0 +1,105 @@
+"""Who is served when more is asked for than there is: the others of a pool, of a cluster, and those with a guarantee."""
+
+from __future__ import annotations
+
+import select
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.integration.running import waiting
+from tests.integration.tables import with_cluster, with_limits
+from tests.rawclient import RawClient, query, rows
+from tests.waiting import wait_until
+
+if TYPE_CHECKING:
+    from tests.conftest import StartProxy
+    from tests.integration.running import Proxy
+
+Tables = dict[str, dict[str, Any]]
+
+
+class Crowd:
+    """Clients that ask again as soon as they are answered."""
+
+    def __init__(self, proxy: Proxy, login: str, count: int, seconds: float) -> None:
+        self.request = query(f"SELECT pg_sleep({seconds})")
+        self.clients = [proxy.raw(login) for _ in range(count)]
+        for client in self.clients:
+            client.send(self.request)
+
+    def go_on(self) -> int:
+        """How many were answered since the last time."""
+        answered = select.select([client.sock for client in self.clients], [], [], 0.0)[0]
+        for client in self.clients:
+            if client.sock not in answered:
+                continue
+            client.read_ready()
+            client.send(self.request)
+        return len(answered)
+
+    def leave(self) -> None:
+        for client in self.clients:
+            client.close()
+
+
+def asked_beside(client: RawClient, crowd: Crowd, times: int) -> list[float]:
+    """What a query takes each time."""
+    took = []
+    for number in range(times):
+        asked = time.monotonic()
+        client.send(query(f"SELECT {number}"))
+        while client.nothing_to_read(0.001):
+            crowd.go_on()
+        assert rows(client.read_ready()) == [[str(number)]]
+        took.append(time.monotonic() - asked)
+    return took
+
+
+@pytest.mark.parametrize("layout", ["one pool", "a pool for each"])
+def test_one_client_beside_the_crowd_of_another_tenant(
+    start_proxy: StartProxy, all_tiers: Tables, layout: str
+) -> None:
+    """Forty clients of the other tenant wait; by turns of transactions it would wait for ten of theirs."""
+    login = "app@std_1" if layout == "one pool" else "other@std_1"
+    proxy = start_proxy(with_cluster(all_tiers, pool_size=4, max_connections=4))
+    crowd = Crowd(proxy, "app@std_2", 40, 0.05)
+    waiting(proxy, 36)
+    took = sorted(asked_beside(proxy.raw(login), crowd, 10))
+    assert took[5] < 0.15, "one of the crowd's transactions, and opening a connection"
+    assert crowd.go_on() >= 0
+    crowd.leave()
+
+
+def test_server_time_is_shared_and_not_the_number_of_transactions(
+    start_proxy: StartProxy, all_tiers: Tables
+) -> None:
+    proxy = start_proxy(with_cluster(all_tiers, pool_size=2, max_connections=2))
+    slow, fast = Crowd(proxy, "app@std_2", 8, 0.05), Crowd(proxy, "app@std_1", 8, 0.01)
+    counts = [0, 0]
+    until = time.monotonic() + 2.0
+    while time.monotonic() < until:
+        counts[0] += slow.go_on()
+        counts[1] += fast.go_on()
+        time.sleep(0.001)
+    assert 0.6 < counts[0] * 0.05 / (counts[1] * 0.01) < 1.6
+    slow.leave()
+    fast.leave()
+
+
+@pytest.mark.parametrize("layout", ["one pool", "a pool for each"])
+def test_what_is_guaranteed_is_free_for_who_has_asked_of_late(
+    start_proxy: StartProxy, all_tiers: Tables, layout: str
+) -> None:
+    login = "app@std_1" if layout == "one pool" else "other@std_1"
+    tables = with_cluster(all_tiers, pool_size=4, max_connections=4)
+    proxy = start_proxy(with_limits(tables, "std_1", guaranteed_connections="25%"))
+    crowd = Crowd(proxy, "app@std_2", 20, 0.2)
+    waiting(proxy, 16)
+    client = proxy.raw(login)
+    asked_beside(client, crowd, 1)
+    wait_until(lambda: crowd.go_on() == 0 and client.value("SELECT 1") == "1")
+    took = sorted(asked_beside(client, crowd, 8))
+    assert took[4] < 0.1, "it waits for none of the crowd's transactions"
+    crowd.leave()
