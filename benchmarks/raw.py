@@ -24,7 +24,9 @@ class Refused(RuntimeError):
 
 
 class RawClient:
-    def __init__(self, target: Target, context: ssl.SSLContext | None = None, tenant: str = "") -> None:
+    def __init__(
+        self, target: Target, context: ssl.SSLContext | None = None, tenant: str = "", user: str = "app"
+    ) -> None:
         self.received = 0
         self._buffer = bytearray(_RECEIVE)
         self._sock = socket.create_connection(("127.0.0.1", target.port), 60)
@@ -36,7 +38,7 @@ class RawClient:
                     raise Refused("no TLS")
                 self._sock = context.wrap_socket(self._sock, server_hostname="localhost")
             options = f"-c app.tenant_id={tenant}" if tenant else target.pgoptions
-            self._log_in({"user": "app", "database": target.database, "options": options})
+            self._log_in({"user": user, "database": target.database, "options": options})
         except BaseException:
             self._sock.close()
             raise
@@ -65,6 +67,20 @@ class RawClient:
                 case 11:
                     self._sock.sendall(encode.frame(b"p", exchange.final(body)))
                     answer = b""
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def begin(self, request: bytes) -> None:
+        """Sends it; the answer must be short, and is taken in with `answered`."""
+        self._sock.sendall(request)
+
+    def answered(self) -> bool:
+        """Takes in what there is. Whether it is the end of the answer."""
+        got = self._sock.recv(8192)
+        if not got or got[0] == _ERROR:
+            raise Refused(got.decode(errors="replace"))
+        return got.endswith(_READY)
 
     def ask(self, request: bytes) -> None:
         """Sends it and takes in all of the answer."""

@@ -28,7 +28,7 @@ from types import FrameType
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # the tree beside this file is what is measured, whatever is installed
 
-from benchmarks import building, bulk, idle, logins, switching, tenants, transactions, workers  # noqa: E402
+from benchmarks import building, bulk, fairness, idle, logins, switching, tenants, transactions, workers  # noqa: E402
 from benchmarks.options import Options  # noqa: E402
 from benchmarks.table import Targets  # noqa: E402
 from benchmarks.targets import MOST_SERVERS, PASSWORD, Bench, Certificate, Tenant  # noqa: E402
@@ -42,6 +42,7 @@ PARTS: dict[str, Callable[[Bench, Options, Targets], None]] = {
     "memory": idle.memory,
     "tenants": tenants.tenants,
     "switching": switching.switching,
+    "fairness": fairness.fairness,
     "latency": transactions.latency,
     "workers": workers.workers,
     "tiers": transactions.tiers,
@@ -75,7 +76,9 @@ def main() -> int:
     try:
         builds = _builds(arguments, directory)
         with EmbeddedServer(
-            directory / "server", settings=_SETTINGS, hba=["host all app 127.0.0.1/32 scram-sha-256"]
+            directory / "server",
+            settings=_SETTINGS,
+            hba=["host all app,quiet,noisy 127.0.0.1/32 scram-sha-256"],
         ) as server:
             bench = _bench(directory, server, builds, arguments.pgbouncer)
             print(_machine(bench, options))

@@ -77,6 +77,10 @@ class Setup:
     more_tenants: tuple[str, ...] = ()
     workers: int = 1
     pool_size: int = POOL_SIZE
+    users: tuple[
+        str, ...
+    ] = ()  # log in as themselves and have pools of their own; () = all are "app", in one pool
+    guaranteed: str = ""  # to the tenant, in Tiergate
     prepared: bool = False  # PgBouncer before 1.21 then pools sessions, with a server connection a client
     cpus: frozenset[int] = frozenset()
 
@@ -128,7 +132,8 @@ class Bench:
         """It knows no tenants: a `connect_query` sets the only one of the database."""
         port = free_port()
         directory = Path(tempfile.mkdtemp(prefix="pgbouncer-", dir=self.directory))
-        (directory / "users.txt").write_text(f'"app" "{setup.verifier or PASSWORD}"\n')
+        known = [f'"app" "{setup.verifier or PASSWORD}"', *(f'"{name}" "{PASSWORD}"' for name in setup.users)]
+        (directory / "users.txt").write_text("".join(f"{line}\n" for line in known))
         session = setup.prepared and self.pgbouncer_version < _FOLLOWS_STATEMENTS
         (directory / "pgbouncer.ini").write_text(_pgbouncer_ini(setup, port, directory, session))
         for path in (directory, *directory.iterdir()):
@@ -153,6 +158,9 @@ client_tls_cert_file = "{setup.tls.chain}"
     address = f'"127.0.0.1:{tenant.port}"'
     place = f"primary = {address}" if tenant.kind == "dedicated" else f"coordinators = [{address}]"
     others = "".join(f'[tenant.{name}]\ntier = "standard"\n' for name in setup.more_tenants)
+    others += "".join(f'[user.{name}]\npassword = "{PASSWORD}"\ntenants = "*"\n' for name in setup.users)
+    server_user = "" if setup.users else f'user = "app"\npassword = "{PASSWORD}"\n'
+    guaranteed = f'limits = {{ guaranteed_connections = "{setup.guaranteed}" }}' if setup.guaranteed else ""
     return f"""
 [proxy]
 listen_port = {port}
@@ -173,8 +181,7 @@ tenants = "*"
 [cluster.place]
 kind = "{tenant.kind}"
 {place}
-user = "app"
-password = "{PASSWORD}"
+{server_user}
 pool_size = {setup.pool_size}
 max_connections = {setup.pool_size * setup.workers}
 [tier.{tenant.tier}]
@@ -184,6 +191,7 @@ limits.max_client_connections = {MOST_CLIENTS}
 limits.max_queries_per_day = 0
 [tenant.{tenant.name}]
 tier = "{tenant.tier}"
+{guaranteed}
 {others}"""
 
 
@@ -191,6 +199,8 @@ def _pgbouncer_ini(setup: Setup, port: int, directory: Path, session: bool) -> s
     tenant = setup.tenant
     pooling = "session" if session else "transaction"
     pool_size = MOST_SERVERS // 2 if session else setup.pool_size
+    if setup.users:
+        pooling += f"\nmax_db_connections = {pool_size}"
     if setup.prepared and not session:
         pooling += "\nmax_prepared_statements = 200"
     tls = ""
@@ -199,9 +209,10 @@ def _pgbouncer_ini(setup: Setup, port: int, directory: Path, session: bool) -> s
 client_tls_key_file = {setup.tls.key}
 client_tls_cert_file = {setup.tls.chain}
 """
+    server_user = "" if setup.users else f" user=app password={PASSWORD}"
     return f"""
 [databases]
-{tenant.database} = host=127.0.0.1 port={tenant.port} user=app password={PASSWORD}\
+{tenant.database} = host=127.0.0.1 port={tenant.port}{server_user}\
  connect_query='SET app.tenant_id = ''{tenant.name}'''
 [pgbouncer]
 listen_addr = 127.0.0.1

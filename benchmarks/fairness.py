@@ -1,0 +1,253 @@
+"""The part of the noisy neighbour: what one client's 2 ms query takes beside hundreds of another tenant's that take 20 ms,
+all under one cap of 20 server connections."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import select
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+
+from benchmarks import processes
+from benchmarks.building import ROOT
+from benchmarks.options import Options
+from benchmarks.raw import RawClient
+from benchmarks.table import Column, Runs, Sample, Table, Targets, side_by_side
+from benchmarks.targets import PASSWORD, Bench, Setup, Target, Tenant
+from proxy.wire import encode
+
+_CAP = 20
+_CROWDS = (300, 2_000)
+_NOISY_QUERY, _QUIET_QUERY = "SELECT pg_sleep(0.02)", "SELECT pg_sleep(0.002)"
+_PAUSE = 0.005  # of the quiet client between its queries
+_GIVE_UP = 15.0
+_NOISY_MS = 20
+_COLUMNS = (
+    Column("quiet p50 ms", "p50"),
+    Column("p99 ms", "p99"),
+    Column("max ms", "max"),
+    Column("quiet queries a second", "rate", 0),
+    Column("noisy queries a second", "noisy", 0),
+)
+
+
+def fairness(bench: Bench, options: Options, aims: Targets) -> None:
+    print(f"\n## The noisy neighbour: {_CAP} connections, 20 ms queries beside one client's 2 ms queries")
+    for user in ("quiet", "noisy"):
+        bench.server.sql(f"CREATE ROLE {user} LOGIN PASSWORD '{PASSWORD}'")
+    tenant = Tenant("quiet", "standard", "shared", bench.tenant.port, bench.tenant.database)
+    one = Setup(tenant, more_tenants=("noisy",), pool_size=_CAP)
+    each = replace(one, users=("quiet", "noisy"))
+    ways = {
+        "one pool": one,
+        "one pool, 20 % guaranteed": replace(one, guaranteed="20%"),
+        "a pool for each": each,
+        "a pool for each, 20 % guaranteed": replace(each, guaranteed="20%"),
+    }
+    table, plot = Table(_COLUMNS), _Plot()
+    for way, setup in ways.items():
+        with bench.running(setup, direct=False) as found:
+            # PgBouncer knows users, and neither tenants nor guarantees: in one pool nobody could tell the two apart.
+            comparable = setup.users and not setup.guaranteed
+            targets = [target for target in found if comparable or target.role == "tiergate"]
+            _measure(way, setup, targets, options, aims, table, plot)
+    print(f"\n{plot.show()}")
+
+
+def _measure(
+    way: str, setup: Setup, targets: list[Target], options: Options, aims: Targets, table: Table, plot: _Plot
+) -> None:
+    seconds = 4 * options.seconds
+    separate = bool(setup.users)
+    alone = side_by_side(targets, options.repetitions, lambda target: _quiet(target, separate, seconds))
+    table.rows(f"{way}: quiet alone", targets, alone)
+    for crowd in _CROWDS:
+        silent = side_by_side(
+            targets, options.repetitions, partial(_silent, separate=separate, seconds=seconds, count=crowd)
+        )
+        table.rows(f"{way}: {crowd:,} noisy, quiet connected and silent", targets, silent)
+        beside = side_by_side(
+            targets, options.repetitions, partial(_beside, separate=separate, seconds=seconds, count=crowd)
+        )
+        table.rows(f"{way}: beside {crowd:,} noisy", targets, beside)
+        for target in targets:
+            if crowd == _CROWDS[0]:
+                plot.add(f"{way}, {target.name}, alone", alone[target.name])
+            plot.add(f"{way}, {target.name}, beside {crowd:,}", beside[target.name])
+            if target.build:
+                _note(aims, f"{way}, {crowd:,} noisy", bool(setup.guaranteed), target, alone, silent, beside)
+
+
+def _note(
+    aims: Targets, what: str, guaranteed: bool, target: Target, alone: Runs, silent: Runs, beside: Runs
+) -> None:
+    for before, after in zip(alone[target.name], beside[target.name], strict=False):
+        if guaranteed:
+            ratio = after["p99"] / before["p99"]
+            aims.note(f"{what}: quiet p99 : alone", "at most 1.20", target.build, ratio)
+        else:
+            ratio = after["p99"] / (2 * before["p99"] + _NOISY_MS)
+            aims.note(
+                f"{what}: quiet p99 : twice alone + {_NOISY_MS} ms", "at most 1.00", target.build, ratio
+            )
+    for run in silent[target.name]:
+        ratio = run["noisy"] / run["before"]
+        aims.note(f"{what}: noisy rate, quiet silent : alone", "at least 0.95", target.build, ratio)
+
+
+# --- clients ----------------------------------------------------------------------------------------
+
+
+def _client(target: Target, who: str, separate: bool) -> RawClient:
+    return RawClient(target, tenant=who if target.names_tenant else "", user=who if separate else "app")
+
+
+def _quiet(target: Target, separate: bool, seconds: float) -> Sample:
+    """What the quiet client sees, in milliseconds. Who gets no answer stops asking."""
+    request, took = encode.query(_QUIET_QUERY.encode()), []
+    client = _client(target, "quiet", separate)
+    with contextlib.closing(client):
+        client.ask(request)
+        began = time.monotonic()
+        while time.monotonic() - began < seconds:
+            asked = time.monotonic()
+            client.begin(request)
+            answered = _answered(client, asked + _GIVE_UP)
+            took.append((time.monotonic() - asked) * 1000)
+            if not answered:
+                break
+            time.sleep(_PAUSE)
+    took.sort()
+    return {
+        "p50": statistics.median(took),
+        "p99": took[math.ceil(len(took) * 0.99) - 1],
+        "max": took[-1],
+        "rate": len(took) / (time.monotonic() - began),
+    }
+
+
+def _answered(client: RawClient, until: float) -> bool:
+    while select.select([client], [], [], max(0.0, until - time.monotonic()))[0]:
+        if client.answered():
+            return True
+    return False
+
+
+@contextlib.contextmanager
+def _noisy(target: Target, separate: bool, count: int) -> Iterator[Callable[[], tuple[int, float]]]:
+    """So many clients of the noisy tenant, asking; what is given tells how many answers there were, and when."""
+    words = [target.port, target.database, int(target.names_tenant), int(separate), count]
+    command = [sys.executable, "-m", "benchmarks.fairness", *map(str, words)]
+    with processes.started(command, cwd=ROOT, talks=True) as process:
+        output, asking = process.stdout, process.stdin
+        assert output
+        assert asking
+        if output.readline() != "started\n":
+            raise SystemExit("the noisy clients have not come in")
+
+        def done() -> tuple[int, float]:
+            asking.write("count\n")
+            asking.flush()
+            return int(output.readline()), time.monotonic()
+
+        yield done
+
+
+def _rate(before: tuple[int, float], after: tuple[int, float]) -> float:
+    return (after[0] - before[0]) / (after[1] - before[1])
+
+
+def _silent(target: Target, separate: bool, seconds: float, count: int) -> Sample:
+    """The noisy tenant alone, and then with the quiet client connected, which has asked once."""
+    with _noisy(target, separate, count) as done:
+        began = done()
+        time.sleep(seconds)
+        alone = _rate(began, done())
+        with _client(target, "quiet", separate) as client:
+            client.begin(encode.query(_QUIET_QUERY.encode()))
+            _answered(client, time.monotonic() + _GIVE_UP)
+            began = done()
+            time.sleep(seconds)
+            return {"before": alone, "noisy": _rate(began, done())}
+
+
+def _beside(target: Target, separate: bool, seconds: float, count: int) -> Sample:
+    with _noisy(target, separate, count) as done:
+        began = done()
+        seen = _quiet(target, separate, seconds)
+        return {**seen, "noisy": _rate(began, done())}
+
+
+def main() -> None:
+    """The noisy clients: `python -m benchmarks.fairness PORT DATABASE NAMES_TENANT SEPARATE COUNT`. A line asks for the
+    number of answers so far."""
+    port, database, names_tenant, separate, count = sys.argv[1:]
+    target = Target("", "", int(port), database, "noisy", names_tenant=names_tenant == "1")
+    clients = [_client(target, "noisy", separate == "1") for _ in range(int(count))]
+    request, answers = encode.query(_NOISY_QUERY.encode()), 0
+    poll = select.epoll()
+    poll.register(sys.stdin.fileno(), select.EPOLLIN)
+    by_number = {client.fileno(): client for client in clients}
+    for client in clients:
+        poll.register(client.fileno(), select.EPOLLIN)
+        client.begin(request)
+    print("started", flush=True)
+    while True:
+        for number, _ in poll.poll():
+            if number == sys.stdin.fileno():
+                if not sys.stdin.readline():
+                    return
+                print(answers, flush=True)
+            elif by_number[number].answered():
+                answers += 1
+                by_number[number].begin(request)
+
+
+# --- the plot ---------------------------------------------------------------------------------------
+
+
+class _Plot:
+    """Latencies of the quiet client on a logarithmic line from 1 ms to 15 s: p50 `o`, p99 `|`, maximum `>`."""
+
+    _WIDTH = 64
+
+    def __init__(self) -> None:
+        self._rows: list[tuple[str, Sample]] = []
+
+    def add(self, name: str, runs: Sequence[Sample]) -> None:
+        if runs:
+            self._rows.append((name, {key: statistics.median(run[key] for run in runs) for key in runs[0]}))
+
+    def show(self) -> str:
+        longest = max((len(name) for name, _ in self._rows), default=0)
+        ticks = [" "] * (self._WIDTH + 8)
+        for milliseconds, text in (
+            (1, "1 ms"),
+            (10, "10 ms"),
+            (100, "100 ms"),
+            (1_000, "1 s"),
+            (10_000, "10 s"),
+        ):
+            at = self._column(milliseconds)
+            ticks[at : at + len(text)] = text
+        lines = [f"{'':{longest}}  {''.join(ticks).rstrip()}"]
+        for name, row in self._rows:
+            cells = [" "] * (self._WIDTH + 1)
+            p50, p99, most = (self._column(row[key]) for key in ("p50", "p99", "max"))
+            cells[p50 : most + 1] = "-" * (most + 1 - p50)
+            cells[most], cells[p99], cells[p50] = ">", "|", "o"
+            lines.append(f"{name:{longest}}  {''.join(cells).rstrip()}")
+        return "\n".join(["```", *lines, "```"])
+
+    def _column(self, milliseconds: float) -> int:
+        share = math.log10(max(milliseconds, 1.0)) / math.log10(_GIVE_UP * 1000)
+        return round(min(share, 1.0) * self._WIDTH)
+
+
+if __name__ == "__main__":
+    main()
