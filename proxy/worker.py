@@ -17,6 +17,7 @@ from proxy.admission.lease import Leases
 from proxy.client.accept import Acceptor
 from proxy.client.cancelling import Canceller, Tells
 from proxy.client.following import all_changed, end_unserved, forget_unused, tenants_changed
+from proxy.client.idling import end_idle
 from proxy.client.login import Login
 from proxy.client.plane import Plane
 from proxy.client.relay import Relay
@@ -25,7 +26,7 @@ from proxy.control.actions import Local
 from proxy.control.console import Console, open_console
 from proxy.control.fleet import Control
 from proxy.control.views import WorkerRow
-from proxy.errors import ClientIdleTimeout, ShuttingDown, TiergateError
+from proxy.errors import ShuttingDown, TiergateError
 from proxy.net import listen, tls
 from proxy.net.stream import LoginStream
 from proxy.protocol.lifecycle import SessionState
@@ -201,13 +202,7 @@ class Worker:
             if session.epoch != self.registry.epoch and session.state is SessionState.IDLE:
                 session.reroute()
             end_unserved(session)
-            limit = session.limits.client_idle_timeout
-            server = session.server
-            idle_since = session.idle_since if server is None else max(session.idle_since, server.query_since)
-            idle = session.rests and session.state is not SessionState.WAITING
-            if limit and idle and now - idle_since > limit:
-                self.process.timeout("client_idle_timeout")
-                session.end(ClientIdleTimeout("client_idle_timeout"))
+            end_idle(session, self.process, now)
 
     # --- clients ------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from proxy.client.choosing import Choice
@@ -136,6 +137,7 @@ class Chooser(Choice):
             tenancy.end(True)
         out.append(encode.ready_for_query(tenancy.status))
         session.write(b"".join(out))
+        session.idle_since = monotonic()
         return DONE
 
     def _perform(
@@ -278,6 +280,7 @@ class Chooser(Choice):
     def synced(self) -> bytes:
         """The Sync of a batch that is answered here: the transaction's status."""
         self.batch = False
+        self._session.idle_since = monotonic()
         if self.tenancy.block is Block.NONE:
             self.tenancy.end(True)
             self._portals.clear()

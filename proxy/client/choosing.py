@@ -73,7 +73,7 @@ class Choice(Settled):
     @property
     def answers(self) -> bool:
         """A Sync is answered here."""
-        return self.batch or self.tenancy.block in (Block.HELD, Block.FAILED)
+        return self.batch or self.tenancy.holds
 
     # --- which tenant -------------------------------------------------------------------------------
 

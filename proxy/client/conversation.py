@@ -144,6 +144,14 @@ class Conversation(Link):
         return f"{self.host}:{self.port}" if self.host else "unix"
 
     @property
+    def speaks_for(self) -> Tenant:
+        """`tenant` is whom it has been served for last, if it may choose."""
+        if self.chooser is None or self.server is not None:
+            return self.tenant
+        tenant: Tenant = self.chooser.tenancy.value
+        return tenant
+
+    @property
     def rests(self) -> bool:
         """Nothing is asked, and no transaction is open."""
         server = self.server

@@ -67,6 +67,11 @@ class Tenancy:
         return {Block.HELD: b"T", Block.FAILED: b"E"}.get(self.block, b"I")
 
     @property
+    def holds(self) -> bool:
+        """A block is open of which no server knows."""
+        return self.block is Block.HELD or self.block is Block.FAILED
+
+    @property
     def returns(self) -> bool:
         """With the transaction's end the session may come to speak for another tenant than now."""
         return self.open and (self.value is not self.own or self.value is not self.lasting)

@@ -320,6 +320,25 @@ def test_nothing_runs_behind_a_reset_of_the_tenant_within_its_transaction(proxy:
             assert tenant_of(client) == tenant
 
 
+def test_clients_are_shown_with_the_tenant_that_they_speak_for(lobby: Proxy) -> None:
+    client = lobby.raw("app")
+
+    def shown() -> tuple[str | None, ...]:
+        (row,) = [row for row in lobby.console("SHOW CLIENTS") if row["user"] == "app"]
+        return row["tenant"], row["tier"], row["cluster"]
+
+    nobody = shown()
+    assert nobody[:2] == ("", "")
+    client.checked(client.query("SET app.tenant_id = 'ent_1'"))
+    assert shown() == ("ent_1", "enterprise", "ent")
+    client.checked(client.query(WHO))
+    assert shown() == ("ent_1", "enterprise", "ent")
+    client.checked(client.query("BEGIN; SET LOCAL app.tenant_id = 'std_2'"))
+    assert shown() == ("std_2", "standard", "shared")
+    client.checked(client.query("COMMIT; RESET app.tenant_id"))
+    assert shown() == nobody
+
+
 @pytest.mark.parametrize("home", ["std_1", ""])
 def test_what_follows_a_reset_in_one_text_or_batch_is_not_run_for_the_tenant_before(
     start_proxy: StartProxy, all_tiers: Tables, home: str

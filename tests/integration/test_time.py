@@ -236,6 +236,22 @@ def test_idle_transaction_timeout_in_a_failed_transaction(start_proxy: StartProx
     assert proxy.raw().value("SELECT 1") == "1"
 
 
+def test_idle_transaction_timeout_in_a_block_that_no_server_has(
+    start_proxy: StartProxy, all_tiers: Tables
+) -> None:
+    limits = {"idle_transaction_timeout": "300ms", "client_idle_timeout": "100ms"}
+    proxy = start_proxy(all_tiers, default_tenant="std_1", limits=limits)
+    for opening in (query("BEGIN"), ask("BEGIN") + SYNC, query("BEGIN") + query("RELEASE nothing")):
+        client = proxy.raw("app")
+        client.send(opening)
+        frames = client.read_to_eof()
+        assert sqlstates(frames)[-1] == "25P03"
+    client = proxy.raw("app")
+    client.query("BEGIN")
+    client.query("COMMIT")
+    assert sqlstates(client.read_to_eof()) == ["57P05"]
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_client_idle_timeout(start_proxy: StartProxy, all_tiers: Tables, mode: str) -> None:
     proxy = start_proxy(limited(all_tiers, mode, client_idle_timeout="300ms"))

@@ -78,7 +78,10 @@ def _client(session: Session, now: float) -> Row:
 
 def _place(session: Session) -> Row:
     pins = ", ".join(sorted(reason.value for reason in session.pins))
-    return (session.tenant.name, session.tenant.tier, session.pool.key.cluster, session.mode.value, pins)
+    tenant, cluster = session.speaks_for, session.pool.key.cluster
+    if tenant is not session.tenant:  # its next statement goes there
+        cluster = tenant.cluster
+    return (tenant.name, tenant.tier, cluster, session.mode.value, pins)
 
 
 def servers(plane: Plane) -> View:
