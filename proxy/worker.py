@@ -6,7 +6,7 @@ import asyncio
 import gc
 import os
 import socket
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -157,6 +157,8 @@ class Worker:
             )  # fmt: skip
             self._listeners.append(listen.Listener(loop, sock, self._acceptor.accept))
         if process.http is not None:
+            from proxy.hosting import http_face  # a worker among others has no use for its libraries
+
             self.http = http_face(self.local, lambda: self.settings)
             await self.http.start(*process.http)
 
@@ -359,19 +361,6 @@ class Worker:
         if self.http is not None:
             http, self.http = self.http, None
             await http.stop()
-
-
-def http_face(control: Control, config: Callable[[], Settings]) -> Http:
-    """The HTTP face over `control`; `config` is the configuration of now."""
-    from proxy.control.api import Desk, Http  # a worker among others has no use for its libraries
-    from proxy.control.tenancy import Tenancy
-    from proxy.registry.store import Store
-
-    process = config().process
-    store = Store(process.registry_dsn) if process.registry_dsn else None
-    tenancy = Tenancy(store, lambda: config().directory, lambda: config().server)
-    desk = Desk(control, lambda: config().api_tokens, tenancy)
-    return Http(desk, process.http_tls_cert_file, process.http_tls_key_file)
 
 
 def certificates(config: Settings) -> tuple[tls.ServerTls, tls.ClientTls | None]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from datetime import date
 from uuid import UUID
 
 import asyncpg
 
 from proxy.errors import RegistryUnavailable
-from proxy.registry import statements
+from proxy.registry import statements, usage
 from proxy.registry.statements import Columns, Conflict, Connection, Living, Wanted
 
 Change = Callable[[Columns, Living], Columns]
@@ -95,6 +95,13 @@ class Store:
         """Audit rows, the newest first, of those whose id is less than `before`; of one tenant by code or id."""
         async with self._connection() as connection:
             return await statements.audited(connection, tenant, before, limit)
+
+    async def record(
+        self, process: UUID, day: date, used: Sequence[tuple[str, tuple[int, float, int]]]
+    ) -> None:
+        """What a process has counted of a day so far; it may be told again."""
+        async with self._transaction() as connection:
+            await usage.write(connection, process, day, used)
 
     # --- writing ------------------------------------------------------------------------------------
 

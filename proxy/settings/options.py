@@ -33,6 +33,7 @@ class ProcessSettings:
     shutdown_timeout: float = 60.0
     stats_period: float = 60.0
     upgrade_timeout: float = 0.0
+    usage_interval: float = 60.0
     redis_url: str = ""
     registry_dsn: str = ""
     registry_cache_size: int = 10_000

@@ -16,6 +16,7 @@ from proxy.control.api import Http, listening
 from proxy.control.fleet import Fleet, Result
 from proxy.control.views import View, WorkerRow
 from proxy.errors import ConfigError, InvalidParameter, TiergateError
+from proxy.hosting import http_face
 from proxy.net.channel import Fields, Handler
 from proxy.settings import Settings
 from proxy.supervisor import heritage
@@ -24,7 +25,7 @@ from proxy.supervisor.heritage import Heritage
 from proxy.supervisor.permits import Permits
 from proxy.supervisor.process import State, WorkerProcess, program
 from proxy.supervisor.sockets import Sockets
-from proxy.worker import certificates, http_face
+from proxy.worker import certificates
 
 _log = log.get("supervisor")
 _CHECK_TIMEOUT = 60.0
@@ -104,7 +105,7 @@ class Supervisor:
         elif where is not None:
             self._http_sock = listening(*where)
         if self._http_sock is not None:
-            self.http = http_face(self.fleet, lambda: self.settings)
+            self.http = http_face(self.fleet, lambda: self.settings, fresh=self._before is None)
             await self.http.serve(self._http_sock.dup())
 
     async def _take_over(self, before: Heritage) -> None:

@@ -69,10 +69,10 @@ def test_the_files_stand_in_deploy() -> None:
 
 def test_from_nothing_and_again(database: str) -> None:
     assert run("status", database)[0] == run("upgrade", database)[0] == 1
-    assert run("install", database)[1].endswith("registry 2 installed\n")
+    assert run("install", database)[1].endswith("registry 3 installed\n")
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute(INSERT.encode())
-        assert run("install", database)[1].endswith("registry 2 is now 2\n")
+        assert run("install", database)[1].endswith("registry 3 is now 3\n")
         code, said = run("status", database)
         assert (code, "tenants: 1, of which 1 are served" in said, "WARNING" in said) == (0, True, False)
         connection.execute("DROP TRIGGER tiergate_tell ON tenant_registry")
@@ -86,7 +86,7 @@ def test_tables_made_by_hand_keep_their_rows(database: str) -> None:
         connection.execute(BY_HAND.encode())
         connection.execute(INSERT.encode())
         assert "made by hand" in run("status", database)[1]
-        assert run("upgrade", database)[1].endswith("registry made by hand is now registry 2\n")
+        assert run("upgrade", database)[1].endswith("registry made by hand is now registry 3\n")
         assert connection.execute("SELECT tenant_code, version FROM tenant_registry").fetchall() == [
             (ACME, 1)
         ]

@@ -1,0 +1,27 @@
+"""Puts together what the process that hosts the control plane has besides: the HTTP face, the registry's store behind it,
+and the recording of usage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from proxy.control.api import Desk, Http
+from proxy.control.fleet import Control
+from proxy.control.metering import Metering
+from proxy.control.tenancy import Tenancy
+from proxy.registry.store import Store
+from proxy.settings import Settings
+
+
+def http_face(control: Control, config: Callable[[], Settings], *, fresh: bool = True) -> Http:
+    """The HTTP face over `control`; `config` is the configuration of now. `fresh`: nothing was counted before."""
+    process = config().process
+    store = Store(process.registry_dsn) if process.registry_dsn else None
+    tenancy = Tenancy(store, lambda: config().directory, lambda: config().server)
+    desk = Desk(control, lambda: config().api_tokens, tenancy)
+    metering = None
+    if store is not None:
+        metering = Metering(
+            control.counts, store.record, lambda: config().process.usage_interval, fresh=fresh
+        )
+    return Http(desk, process.http_tls_cert_file, process.http_tls_key_file, metering)
