@@ -105,7 +105,7 @@ class Arrival(LoginStream):
 
     def data_received(self, data: bytes) -> None:
         if self.task is not None or self.over:
-            super().data_received(data)
+            LoginStream.data_received(self, data)
             return
         if self._buffer:
             data = bytes(self._buffer) + data
@@ -113,13 +113,13 @@ class Arrival(LoginStream):
         self._hear(data)
 
     def eof_received(self) -> bool:
-        super().eof_received()
+        LoginStream.eof_received(self)
         if self.task is None and not self.over:
             self.failed(PeerGone("the connection was closed during the login"))
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
+        LoginStream.connection_lost(self, exc)
         if self.task is None:
             if not self.over:
                 self.failed(exc or PeerGone("the connection was lost during the login"))
@@ -128,7 +128,7 @@ class Arrival(LoginStream):
     def write(self, data: bytes) -> None:
         if self._ahead:
             data, self._ahead = self._ahead + data, b""
-        super().write(data)
+        LoginStream.write(self, data)
 
     # --- what it says -------------------------------------------------------------------------------
 

@@ -30,6 +30,12 @@ if TYPE_CHECKING:
     from proxy.server.pool import Pool
 
 PARKED_MAX = 65_536  # bytes read ahead of a wait; beyond, the client's socket is left alone
+_TRANSACTION_MODE, _SESSION_MODE, _STATEMENT_MODE = (
+    PoolMode.TRANSACTION,
+    PoolMode.SESSION,
+    PoolMode.STATEMENT,
+)
+_LOGIN = SessionState.LOGIN
 NO_PINS: frozenset[PinReason] = frozenset()
 
 
@@ -71,14 +77,14 @@ class Conversation(Link):
         self.epoch = entrance.epoch
         self.pool: Pool
         self._counted_by: Pool | None = None  # the one that counts this session
-        self.mode = PoolMode.TRANSACTION
+        self.mode = _TRANSACTION_MODE
         self.chooser: Any = None  # a Chooser, which knows this class, where the session may choose its tenant
         self._wanted = False
         self.strict = False  # a text is looked at even where nothing of it lasts
         self.maps_statements = True
         self.transport: Transport
         self.scanner = Scanner(FROM_CLIENT)
-        self.state = SessionState.LOGIN
+        self.state = _LOGIN
         self.server: ServerConnection | None = None
         self.rules: Rules | None = None  # what SQL it may send
         self.startup: State = EMPTY  # what RESET goes back to
@@ -172,7 +178,7 @@ class Conversation(Link):
         pool.sessions += 1
         self.mode = pool.mode
         # What a chooser has answered itself no server has under the client's name.
-        mapped = pool.mode is not PoolMode.SESSION or self.chooser is not None
+        mapped = pool.mode is not _SESSION_MODE or self.chooser is not None
         self.maps_statements = mapped and self.plane.pools.options.max_prepared_statements > 0
         self.keeps_sequences = self.user.keep_sequences or pool.key in self.plane.keeping_sequences
         self.look_at_texts(False)
@@ -183,7 +189,7 @@ class Conversation(Link):
 
     def look_at_texts(self, wanted: bool) -> None:
         self._wanted = wanted
-        self.strict = wanted or self.rules is not None or self.mode is PoolMode.STATEMENT
+        self.strict = wanted or self.rules is not None or self.mode is _STATEMENT_MODE
 
     def tell(self, reported: State) -> None:
         """Says what a server reports otherwise than the client believes."""

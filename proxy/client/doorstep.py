@@ -15,7 +15,7 @@ import ssl
 from proxy import log
 from proxy.client.arrival import Arrival
 from proxy.errors import ProtocolViolation
-from proxy.net.stream import PeerGone
+from proxy.net.stream import PeerGone, as_protocol
 from proxy.net.tls import ALPN, ClientTls
 from proxy.net.transport import SocketTransport
 from proxy.wire import startup
@@ -89,7 +89,9 @@ class Doorstep:
         arrival = self._arrival
         try:
             # Under TLS uvloop returns its own protocol here, not ours.
-            await self._loop.connect_accepted_socket(lambda: arrival, self._sock, ssl=self._tls.context)
+            await self._loop.connect_accepted_socket(
+                lambda: as_protocol(arrival), self._sock, ssl=self._tls.context
+            )
         except ssl.SSLError as error:
             reason = getattr(error, "reason", None) or str(error)  # not all have one
             _log.info("TLS handshake failed", address=arrival.address, error=reason)

@@ -20,7 +20,10 @@ from proxy.wire import encode
 if TYPE_CHECKING:
     from proxy.client.login import Login
     from proxy.client.plane import Plane
+    from proxy.net.stream import LoginStream
 
+_READY = encode.ready_for_query()
+_SESSION_MODE = PoolMode.SESSION
 _said: WeakKeyDictionary[State, bytes] = WeakKeyDictionary()
 
 
@@ -29,11 +32,11 @@ class Entrance:
     `state` and `told` are what a session begins with, and `statuses` what tells its client so."""
 
     __slots__ = (
-        "_asked", "_known", "_only_at_start", "account", "epoch", "limits", "permits", "place", "state", "statuses",
+        "_asked", "_known", "_only_at_start", "_pool", "account", "epoch", "limits", "permits", "place", "state", "statuses",
         "tenant", "told", "user_account",
     )  # fmt: skip
 
-    def __init__(self, plane: Plane, login: Login, address: str) -> None:
+    def __init__(self, plane: Plane, login: Login, stream: LoginStream) -> None:
         registry, tenant = plane.registry, login.tenant
         if tenant is None:
             raise AssertionError("a session needs a tenant")
@@ -49,7 +52,8 @@ class Entrance:
             *self.account.client_counters(self.user_account),
         )
         check_asked(registry, login, tenant)
-        self.place: Place = find_place(plane, login, login.user, tenant, address)
+        self.place: Place = find_place(plane, login, login.user, tenant, stream.address)
+        self._pool = self.place.pool
         self._only_at_start = len(plane.pools.only_at_start)
         self._asked = without(self.place.startup.parameters, plane.options.tenant_guc.lower())
         self._known: tuple[State, State] | None = None
@@ -62,15 +66,15 @@ class Entrance:
         return (
             self.epoch == plane.registry.epoch
             and self._only_at_start == len(pools.only_at_start)
-            and pools.has(self.place.pool)
+            and pools.has(self._pool)
             and plane.accounts.has(self.account)
         )
 
     def introduced(self, plane: Plane) -> bool:
         """No server needs to be asked."""
-        pool = self.place.pool
+        pool = self._pool
         known = pool.introductions.get(self._asked)
-        if known is None or pool.mode is PoolMode.SESSION:
+        if known is None or pool.mode is _SESSION_MODE:
             return False
         pool.introductions.move_to_end(self._asked)
         if known is not self._known:
@@ -81,12 +85,12 @@ class Entrance:
         return True
 
 
-def entrance(plane: Plane, login: Login, address: str) -> Entrance:
+def entrance(plane: Plane, login: Login, stream: LoginStream) -> Entrance:
     """Raises what the client is to read."""
     found: Entrance | None = login.entrance
     if found is not None and found.holds(plane):
         return found
-    made = Entrance(plane, login, address)
+    made = Entrance(plane, login, stream)
     login.entrance = None if plane.pools.options.application_name_add_host else made
     return made
 
@@ -106,4 +110,4 @@ def statuses(told: State) -> bytes:
 
 def hello(statuses: bytes, pid: int, key: bytes) -> bytes:
     """Behind a login: what the server's parameters are, how to cancel, and that a query may come."""
-    return statuses + encode.backend_key_data(pid, key) + encode.ready_for_query()
+    return statuses + encode.backend_key_data(pid, key) + _READY

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import secrets
 from collections.abc import Callable
+from os import urandom
 from time import monotonic, time
 from typing import Any, Protocol
 
@@ -40,8 +40,9 @@ class Member(Protocol):
 
 class Plane:
     __slots__ = (
-        "_keys", "_openings", "accounts", "answers", "clients", "draining", "judge", "keeping_sequences", "later",
-        "logging_in", "number", "options", "pools", "process", "registry", "relays", "sessions",
+        "_keys", "_openings", "_way", "_way_of", "accounts", "answers", "clients", "draining", "judge",
+        "keeping_sequences", "later", "logging_in", "number", "options", "pools", "process", "registry", "relays",
+        "sessions",
     )  # fmt: skip
 
     def __init__(
@@ -69,7 +70,10 @@ class Plane:
         self.draining = False
         self.later: Callable[[float, Callable[[], None]], Timer] = _later
         self.logging_in: Callable[[], int] = lambda: 0  # how many clients that are not sessions yet
-        self._keys: dict[int, tuple[Member, ...]] = {}
+        # Those who have that process id: nearly always one, and then no tuple.
+        self._keys: dict[int, Member | tuple[Member, ...]] = {}
+        self._way_of: ClientOptions | None = None  # whose way is kept
+        self._way = Way(0, 0)
         self._openings = Openings(options.tenant_guc)
 
     @property
@@ -86,19 +90,21 @@ class Plane:
     def new_key(self, minor: int, pid: int = 0) -> tuple[int, bytes]:
         """A process id, ours unless it is a server's, and a cancel secret: four bytes as protocol 3.0 wants it, 32
         from 3.2 on (which begin with the way)."""
-        random = secrets.token_bytes(LONG if minor >= 2 else 2 + SHORT)
+        random = urandom(LONG if minor >= 2 else 2 + SHORT)
         if not pid:
             pid = self._word(random)
             for _ in range(_TRIES):
                 if pid not in self._keys:
                     break  # else another's, until there is no other: the secret tells them apart
-                pid = self._word(secrets.token_bytes(2))
+                pid = self._word(urandom(2))
         if minor < 2:
             return pid, random[2:]
-        return pid, self._word(secrets.token_bytes(2)).to_bytes(4, "big") + random[4:]
+        return pid, self._word(urandom(2)).to_bytes(4, "big") + random[4:]
 
     def _word(self, random: bytes) -> int:
-        return word(self.way, random[0] << 8 | random[1])
+        if self._way_of is not self.options:
+            self._way_of, self._way = self.options, self.way
+        return word(self._way, random[0] << 8 | random[1])
 
     def enter(self, session: Member) -> None:
         self.sessions.add(session)
@@ -109,19 +115,30 @@ class Plane:
         self._know(relay)
 
     def _know(self, member: Member) -> None:
-        self._keys[member.pid] = (*self._keys.get(member.pid, ()), member)
+        pid = member.pid
+        self._keys[pid] = (*self._known(pid), member) if pid in self._keys else member
+
+    def _known(self, pid: int) -> tuple[Member, ...]:
+        known = self._keys.get(pid)
+        if known is None:
+            return ()
+        return known if isinstance(known, tuple) else (known,)
 
     def leave(self, member: Member) -> None:
         self.sessions.discard(member)
         self.relays.discard(member)
-        others = tuple(other for other in self._keys.pop(member.pid, ()) if other is not member)
+        pid = member.pid
+        if self._keys.get(pid) is member:
+            del self._keys[pid]
+            return
+        others = tuple([other for other in self._known(pid) if other is not member])
         if others:
-            self._keys[member.pid] = others
+            self._keys[pid] = others
 
     def cancel(self, request: CancelRequest) -> bool:
         """Cancels what the one with that key does; False if it is not one of this process."""
         found = False
-        for member in self._keys.get(request.pid, ()):
+        for member in self._known(request.pid):
             if hmac.compare_digest(member.key, request.key):
                 member.cancel()
                 found = True

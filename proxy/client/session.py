@@ -362,10 +362,11 @@ class Session(Linking):
         self.release_permits()
         self.plane.leave(self)
         self.transport.close()
-        _log.info(
-            "session closed", user=self.user.name, tenant=self.tenant.name, database=self.login.database,
-            address=self.address, seconds=round(monotonic() - self.connected_at, 3),
-        )  # fmt: skip
+        if _log.enabled("info"):
+            _log.info(
+                "session closed", user=self.user.name, tenant=self.tenant.name, database=self.login.database,
+                address=self.address, seconds=round(monotonic() - self.connected_at, 3),
+            )  # fmt: skip
 
     def _return(self, server: ServerConnection) -> None:
         server.link = None

@@ -48,7 +48,11 @@ def welcome_at_once(plane: Plane, login: Login, stream: LoginStream) -> Session 
         if full.lender is not None:
             return None
         raise CapReached(_too_many(found, full))
-    session = _session(plane, login, found, stream)
+    try:
+        session = _session(plane, login, found, stream)
+    except BaseException:
+        give_all(found.permits)
+        raise
     session.startup = session.state_needed = found.state
     session.told = found.told
     _begin(session, None, found.statuses, stream)
@@ -71,7 +75,9 @@ async def welcome(plane: Plane, login: Login, stream: LoginStream) -> Session:
 
 def _begin(session: Session, server: ServerConnection | None, told: bytes, stream: LoginStream) -> None:
     plane = session.plane
-    session.pid, session.key = plane.new_key(session.login.protocol_minor, server.pid if server else 0)
+    session.pid, session.key = plane.new_key(
+        session.login.protocol_minor, server.pid if server is not None else 0
+    )
     session.transport = stream.transport
     if server is not None:
         session.keep(server)
@@ -114,7 +120,7 @@ def _only_at_start(error: ServerRefused) -> str:
 def _find(plane: Plane, login: Login, stream: LoginStream) -> Entrance:
     if plane.draining:
         raise ShuttingDown("the proxy is shutting down")
-    return entrance(plane, login, stream.address)
+    return entrance(plane, login, stream)
 
 
 async def admit(plane: Plane, login: Login, stream: LoginStream) -> Session:

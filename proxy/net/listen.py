@@ -35,6 +35,7 @@ class Listener:
         self._sock = sock
         self._accepted = accepted
         self._again: asyncio.TimerHandle | None = None
+        self._closed = False
         self.family = sock.family
         self.port: int = 0 if sock.family == socket.AF_UNIX else sock.getsockname()[1]
         self._path: str = sock.getsockname() if sock.family == socket.AF_UNIX and owns_path else ""
@@ -57,16 +58,17 @@ class Listener:
             if client is None:
                 return
             self._accepted(*client)
-            if self._sock.fileno() < 0:
-                return  # closed by whoever was told
+            if self._closed:
+                return  # by whoever was told
 
     def _listen_again(self) -> None:
         self._again = None
         self._loop.add_reader(self._sock.fileno(), self._readable)
 
     def close(self) -> None:
-        if self._sock.fileno() < 0:
+        if self._closed:
             return
+        self._closed = True
         if self._again is not None:
             self._again.cancel()
         self._loop.remove_reader(self._sock.fileno())

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from typing import Any
+from typing import Any, cast
 
 from proxy.errors import ProtocolViolation
-from proxy.net.transport import SocketTransport, Transport, Wire
+from proxy.net.transport import SocketTransport, Transport, Wire, deliver
 
 MAX_LOGIN_MESSAGE = 65_536
 _LINGER = 2.0
@@ -19,7 +19,7 @@ class PeerGone(ConnectionError):
     """The peer closed or reset the connection in the middle of the login."""
 
 
-class LoginStream(asyncio.Protocol):
+class LoginStream:
     """Reads are bounded by what the caller allows; a caller reads one thing at a time.
 
     `host` and `port` are the peer's where it is a client ("" and 0: a local one).
@@ -63,6 +63,11 @@ class LoginStream(asyncio.Protocol):
         if self._closed is not None and not self._closed.done():
             self._closed.set_result(None)
 
+    def pause_writing(self) -> None:
+        """A login says less than a transport keeps."""
+
+    def resume_writing(self) -> None: ...
+
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
@@ -96,7 +101,7 @@ class LoginStream(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         if not self.transport.is_closing():
-            self.transport.write(data)
+            deliver(self.transport, data)
 
     def take_over(self, protocol: Wire) -> bytes:
         """Hands the socket on; returns what has been read of it but not been used.
@@ -125,6 +130,11 @@ class LoginStream(asyncio.Protocol):
             self.transport.abort()
 
 
+def as_protocol(stream: LoginStream) -> asyncio.Protocol:
+    """It has all that one has, but is no subclass, which a compiled class could not be."""
+    return cast(asyncio.Protocol, stream)
+
+
 async def connected(sock: socket.socket, context: ssl.SSLContext | None, host: str) -> LoginStream:
     """The stream of a socket that is connected to a server; `host` is whose certificate TLS expects."""
     loop = asyncio.get_running_loop()
@@ -132,5 +142,7 @@ async def connected(sock: socket.socket, context: ssl.SSLContext | None, host: s
     if context is None:
         stream.connection_made(SocketTransport(loop, sock.detach(), stream))
     else:
-        await loop.create_connection(lambda: stream, sock=sock, ssl=context, server_hostname=host)
+        await loop.create_connection(
+            lambda: as_protocol(stream), sock=sock, ssl=context, server_hostname=host
+        )
     return stream

@@ -57,33 +57,53 @@ class _Lookout:
     """Looks after the transports of one loop as long as there are any."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._transports: dict[int, SocketTransport] = {}
+        self.loop = loop
+        self._transports: list[
+            SocketTransport | None
+        ] = []  # by descriptor, which takes less room than a dict
+        self._count = 0
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, fd: int, transport: SocketTransport) -> None:
-        self._transports[fd] = transport
+        transports = self._transports
+        if fd >= len(transports):
+            transports.extend([None] * (fd + 1 - len(transports)))
+        transports[fd] = transport
+        self._count += 1
         if self._timer is None:
-            self._timer = self._loop.call_later(LOOKOUT, self._look)
+            self._timer = self.loop.call_later(LOOKOUT, self._look)
 
     def remove(self, fd: int) -> None:
-        del self._transports[fd]
-        if not self._transports and self._timer is not None:
+        self._transports[fd] = None
+        self._count -= 1
+        if not self._count and self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def _look(self) -> None:
-        self._timer = self._loop.call_later(LOOKOUT, self._look)
+        self._timer = self.loop.call_later(LOOKOUT, self._look)
         poll = select.poll()  # made anew: kept, it would cost every idle socket more than this look does
-        for fd in self._transports:
-            poll.register(fd, 0)
+        for fd, transport in enumerate(self._transports):
+            if transport is not None:
+                poll.register(fd, 0)
         for fd, _ in poll.poll(0):
-            transport = self._transports.get(fd)
+            transport = self._transports[fd]
             if transport is not None:
                 transport.look()
 
 
 _lookouts: WeakKeyDictionary[asyncio.AbstractEventLoop, _Lookout] = WeakKeyDictionary()
+_latest: list[_Lookout] = []  # the one that is asked for nearly always; it holds its loop
+
+
+def _lookout(loop: asyncio.AbstractEventLoop) -> _Lookout:
+    if _latest and _latest[0].loop is loop:
+        return _latest[0]
+    found = _lookouts.get(loop)
+    if found is None:
+        found = _lookouts[loop] = _Lookout(loop)
+    _latest[:] = [found]
+    return found
 
 
 class SocketTransport:
@@ -104,11 +124,8 @@ class SocketTransport:
         self._paused = False  # the protocol has been told to
         self._writing = False  # somebody waits for the socket to become writable
         self._reading = True
-        lookout = _lookouts.get(loop)
-        if lookout is None:
-            lookout = _lookouts[loop] = _Lookout(loop)
-        self._lookout = lookout
-        lookout.add(self._fd, self)
+        self._lookout = _lookout(loop)
+        self._lookout.add(fd, self)
         loop.add_reader(self._fd, self._readable)
 
     # --- reading ------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from proxy.errors import TiergateError
 
 _LENGTH = struct.Struct("!I")
 _SHORT = struct.Struct("!H")
+_KEY_DATA = struct.Struct("!cII")
 
 SYNC = b"S\x00\x00\x00\x04"
 FLUSH = b"H\x00\x00\x00\x04"
@@ -106,7 +107,7 @@ def parameter_status(name: bytes, value: bytes) -> bytes:
 
 
 def backend_key_data(pid: int, key: bytes) -> bytes:
-    return frame(b"K", _LENGTH.pack(pid & 0xFFFFFFFF) + key)
+    return _KEY_DATA.pack(b"K", 8 + len(key), pid & 0xFFFFFFFF) + key
 
 
 def negotiate_protocol_version(newest_minor: int, unknown_options: Iterable[bytes]) -> bytes:

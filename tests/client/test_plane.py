@@ -72,7 +72,7 @@ def test_a_key_is_as_long_as_the_protocol_wants_it(plane: Plane) -> None:
 
 def test_a_pid_of_ours_is_nobody_elses(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
     numbers = iter([b"\0\4aaaa", b"\0\4aaaa", b"\0\4", b"\0\10"])
-    monkeypatch.setattr("proxy.client.plane.secrets.token_bytes", lambda _: next(numbers))
+    monkeypatch.setattr("proxy.client.plane.urandom", lambda _: next(numbers))
     first, _ = plane.new_key(0)
     plane.enter(Member(first, b"aaaa"))
     assert first != 0

@@ -1,0 +1,34 @@
+cimport cython
+
+from proxy.net.stream cimport LoginStream
+
+cdef int _TLS_HANDSHAKE, _PASSWORD
+
+cdef class Arrival(LoginStream):
+    cdef public object doorstep, task, tls
+    cdef public bytes binding
+    cdef public bint counted, over
+    cdef public double deadline
+    cdef object _exchange, _reception, _who
+    cdef bytes _ahead, _packet
+    cdef bint _expired
+    cdef long _refused
+
+    cpdef object data_received(self, bytes data)
+    cpdef object write(self, bytes data)
+    cdef object _hear(self, bytes data)
+    @cython.locals(size=Py_ssize_t, rest=bytes)
+    cdef object _read(self, bytes data)
+    @cython.locals(length=Py_ssize_t)
+    cdef Py_ssize_t _packet_size(self, bytes data) except -1
+    @cython.locals(code=long)
+    cdef object _take_packet(self, bytes packet)
+    @cython.locals(plain=bint, refused=bint)
+    cdef object _introduce(self, bytes packet)
+    cdef object _prove(self, object talk, bytes body)
+    cpdef object _proceed(self, object step)
+    cpdef object _known_login(self)
+    cpdef object _enter(self, object login)
+
+@cython.locals(length=Py_ssize_t)
+cdef Py_ssize_t _message_size(bytes data) except -1

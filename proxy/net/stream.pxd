@@ -1,0 +1,14 @@
+from proxy.net.transport cimport deliver
+
+cdef class LoginStream:
+    cdef public object transport
+    cdef public str host
+    cdef public int port
+    cdef public bytearray _buffer
+    cdef public object _closed, _waiter
+    cdef public bint _lost, _over, _paused
+
+    cpdef object data_received(self, bytes data)
+    cpdef object write(self, bytes data)
+    cpdef object _read_on(self)
+    cpdef bytes take_over(self, object protocol)
