@@ -1,14 +1,16 @@
 """Puts together what the process that hosts the control plane has besides: the HTTP face, the registry's store behind it,
-and the recording of usage."""
+and what records usage."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from proxy.control.api import Desk, Http
+from proxy.control.api import Companion, Desk, Http
 from proxy.control.fleet import Control
 from proxy.control.metering import Metering
+from proxy.control.storage import Storage
 from proxy.control.tenancy import Tenancy
+from proxy.net import tls
 from proxy.registry.store import Store
 from proxy.settings import Settings
 
@@ -18,10 +20,17 @@ def http_face(control: Control, config: Callable[[], Settings], *, fresh: bool =
     process = config().process
     store = Store(process.registry_dsn) if process.registry_dsn else None
     tenancy = Tenancy(store, lambda: config().directory, lambda: config().server)
-    desk = Desk(control, lambda: config().api_tokens, tenancy)
-    metering = None
+    storage = Storage(
+        tenancy,
+        lambda: config().server,
+        lambda: tls.server_tls(config().tls.side("server")),
+        lambda: config().client.tenant_guc,
+    )
+    desk = Desk(control, lambda: config().api_tokens, tenancy, storage)
+    companions: list[Companion] = []
     if store is not None:
         metering = Metering(
             control.counts, store.record, lambda: config().process.usage_interval, fresh=fresh
         )
-    return Http(desk, process.http_tls_cert_file, process.http_tls_key_file, metering)
+        companions = [metering, storage]
+    return Http(desk, process.http_tls_cert_file, process.http_tls_key_file, companions)

@@ -188,6 +188,8 @@ class Cluster:
     pool_mode: PoolMode | None = None
     read_pool_size: int = 0
     seal: Seal | None = None
+    storage_user: str = ""  # who asks how much is stored; "" = nobody
+    storage_password: str = field(default="", repr=False)
 
     def with_role(self, *roles: Role) -> tuple[Endpoint, ...]:
         return tuple(e for e in self.endpoints if e.role in roles)

@@ -68,6 +68,7 @@ class Metering:
         self._process = uuid4()
         self._last: dict[str, Used] | None = {} if fresh else None
         self._days: list[Day] = []
+        self._said = ""
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -111,7 +112,13 @@ class Metering:
                 if day is not self._days[-1]:
                     self._days.remove(day)
         except TiergateError as error:
-            _log.warning("usage not written", error=error.message, internal=error.internal)
+            if error.message != self._said:  # it may be so for long
+                _log.warning(
+                    "usage not written", error=error.message, hint=error.hint, internal=error.internal
+                )
+            self._said = error.message
+        else:
+            self._said = ""
 
     def count(self, counted: dict[str, Used], now: datetime) -> None:
         """What came before midnight is told at the first turn after it: it is of the day before."""

@@ -123,12 +123,15 @@ class CountsCollector(Collector):
         yield from (waited, seconds, refused, allowed)
 
     def _storage(self) -> Iterator[Metric]:
+        used = Metric("tenant_storage_used_gb", "Storage that the tenant used when it was measured.", "gauge")
         allowed = Metric("tenant_storage_max_gb", "Storage that the tenant may use.", "gauge")
-        limits = self._most.get("storage_max_gb", {})
+        measured, limits = self._most.get("storage_used_gb", {}), self._most.get("storage_max_gb", {})
         for name, _ in _busiest_first(self._counts)[:EXACT_TENANTS]:
             if name in limits:
                 allowed.add_sample("tenant_storage_max_gb", {"tenant_id": name}, limits[name])
-        yield allowed
+            if name in measured:
+                used.add_sample("tenant_storage_used_gb", {"tenant_id": name}, measured[name])
+        yield from (used, allowed)
 
     def _pools(self) -> Iterator[Metric]:
         servers = Metric("tiergate_servers", "Server connections by state.", "gauge")

@@ -103,6 +103,16 @@ class Store:
         async with self._transaction() as connection:
             await usage.write(connection, process, day, used)
 
+    async def claim(self, day: date) -> bool:
+        """True for the first of all proxies who wants to measure what is stored on that day."""
+        async with self._transaction() as connection:
+            return await usage.claim(connection, day)
+
+    async def record_storage(self, day: date, used: Sequence[tuple[str, float]]) -> None:
+        """What tenants store, in GB by their ids."""
+        async with self._transaction() as connection:
+            await usage.write_storage(connection, day, [(UUID(identity), gb) for identity, gb in used])
+
     # --- writing ------------------------------------------------------------------------------------
 
     async def create(

@@ -40,3 +40,28 @@ async def write(
         day, codes,
     )  # fmt: skip
     await connection.execute("DELETE FROM tiergate_registry.usage_part WHERE metric_date < $1", day - _KEPT)
+
+
+async def claim(connection: Connection, day: date) -> bool:
+    """True for the first who wants to measure what is stored on that day."""
+    await connection.execute("DELETE FROM tiergate_registry.storage_day WHERE metric_date < $1", day - _KEPT)
+    return bool(
+        await connection.fetchval(
+            "INSERT INTO tiergate_registry.storage_day (metric_date) VALUES ($1) ON CONFLICT DO NOTHING RETURNING true",
+            day,
+        )
+    )
+
+
+async def write_storage(connection: Connection, day: date, used: Sequence[tuple[UUID, float]]) -> None:
+    """GB by the tenant's id, and how much more that is than when it was measured last on a day before."""
+    await connection.execute(
+        "INSERT INTO public.tenant_metrics_daily AS m (tenant_id, metric_date, storage_used_gb, storage_growth_gb)"
+        " SELECT t.tenant_id, $1, u.gb, u.gb - (SELECT p.storage_used_gb FROM public.tenant_metrics_daily AS p"
+        " WHERE p.tenant_id = t.tenant_id AND p.metric_date < $1 AND p.storage_used_gb IS NOT NULL"
+        " ORDER BY p.metric_date DESC LIMIT 1)"
+        " FROM unnest($2::uuid[], $3::float[]) AS u (id, gb) JOIN public.tenant_registry AS t ON t.tenant_id = u.id"
+        " ON CONFLICT (tenant_id, metric_date) DO UPDATE"
+        " SET storage_used_gb = excluded.storage_used_gb, storage_growth_gb = excluded.storage_growth_gb",
+        day, [identity for identity, _ in used], [gb for _, gb in used],
+    )  # fmt: skip

@@ -55,7 +55,13 @@ class Clusters:
                     self._reader.problem(
                         where, "seal_keys_file", f'is also the file of cluster "{other.name}"'
                     )
-        self._add(where, replace(cluster, seal=seal))
+        storage_user: str = said.get("storage_user", "")
+        storage_password = self._reader.secret(said, "storage_password", where)
+        wrong = passwords.malformed(storage_password) or passwords.useless_for_server(storage_password)
+        if wrong:
+            self._reader.problem(where, "storage_password", wrong)
+        asked = replace(cluster, storage_user=storage_user, storage_password=storage_password)
+        self._add(where, replace(asked, seal=seal))
         if kind is ClusterKind.SHARED:
             self._shared.append(name)
 

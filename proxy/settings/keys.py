@@ -166,6 +166,9 @@ CLUSTER: Schema = {
     "min_pool_size": v.COUNT,
     "max_connections": v.COUNT,
     "pool_mode": POOL_MODE,
+    "storage_user": v.TEXT,
+    "storage_password": v.SECRET,
+    "storage_password_file": v.TEXT,
     "seal_keys": v.SEAL_KEYS,
     "seal_keys_file": v.TEXT,
 }

@@ -2,7 +2,8 @@
 --
 -- A role that records usage needs, besides what versions 1 and 2 say:
 --
---     GRANT SELECT, INSERT, UPDATE, DELETE ON tiergate_registry.usage_part TO the_proxys_role;
+--     GRANT SELECT, INSERT, UPDATE, DELETE ON tiergate_registry.usage_part, tiergate_registry.storage_day
+--         TO the_proxys_role;
 
 CREATE TABLE IF NOT EXISTS tiergate_registry.usage_part (
     tenant_id UUID NOT NULL REFERENCES public.tenant_registry(tenant_id) ON DELETE CASCADE,
@@ -15,6 +16,13 @@ CREATE TABLE IF NOT EXISTS tiergate_registry.usage_part (
 );
 CREATE INDEX IF NOT EXISTS idx_usage_part_date ON tiergate_registry.usage_part(metric_date);
 REVOKE ALL ON tiergate_registry.usage_part FROM PUBLIC;
+
+-- Days on which somebody has measured what is stored, or does so now.
+CREATE TABLE IF NOT EXISTS tiergate_registry.storage_day (
+    metric_date DATE PRIMARY KEY,
+    at TIMESTAMPTZ NOT NULL DEFAULT NOW()
+);
+REVOKE ALL ON tiergate_registry.storage_day FROM PUBLIC;
 
 CREATE OR REPLACE FUNCTION tiergate_registry.version() RETURNS int
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS 'SELECT 3';

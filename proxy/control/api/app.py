@@ -47,6 +47,7 @@ def make_app(of: Desk) -> FastAPI:
     @app.get("/metrics", tags=["health"], response_class=Response, **needs(Right.OPEN))
     async def scrape(request: Request) -> Response:
         counts = await desk(request).control.counts()
+        counts["most"]["storage_used_gb"] = desk(request).storage.used
         return Response(metrics.exposition(counts), media_type=metrics.CONTENT_TYPE)
 
     @app.get("/healthz", tags=["health"], **needs(Right.OPEN))

@@ -136,6 +136,11 @@ class ResourcesBody(BaseModel):
     kafka: dict[str, Any] | None
 
 
+class StorageBody(BaseModel):
+    tenant_code: str
+    storage_used_gb: float
+
+
 class UsageDay(BaseModel):
     metric_date: date
     db_query_count: int | None

@@ -9,6 +9,7 @@ from typing import cast
 from fastapi import Request
 
 from proxy.control.fleet import Control
+from proxy.control.storage import Storage
 from proxy.control.tenancy import Tenancy
 from proxy.model import ApiToken
 
@@ -20,6 +21,7 @@ class Desk:
     control: Control
     tokens: Callable[[], Mapping[str, ApiToken]]
     tenancy: Tenancy
+    storage: Storage
 
 
 def desk(request: Request) -> Desk:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import uvicorn
@@ -41,13 +41,13 @@ class Companion(Protocol):
 
 
 class Http:
-    """`certificate` and key are files for TLS, or empty. The `companion` lives as long as it serves."""
+    """`certificate` and key are files for TLS, or empty. The `companions` live as long as it serves."""
 
     def __init__(
-        self, desk: Desk, certificate: str = "", key: str = "", companion: Companion | None = None
+        self, desk: Desk, certificate: str = "", key: str = "", companions: Sequence[Companion] = ()
     ) -> None:
         self._desk = desk
-        self._companion = companion
+        self._companions = companions
         self._certificate = certificate
         self._key = key
         self._config: uvicorn.Config | None = None
@@ -76,8 +76,8 @@ class Http:
         self._task = asyncio.get_running_loop().create_task(self._server.serve(sockets=[sock]))
         while not self._server.started and not self._task.done():
             await asyncio.sleep(0.005)
-        if self._companion is not None:
-            self._companion.start()
+        for companion in self._companions:
+            companion.start()
 
     def reload(self) -> None:
         """A certificate that was renewed is for those who come from now on. Raises ConfigError."""
@@ -90,8 +90,8 @@ class Http:
     async def stop(self) -> None:
         if self._server is None or self._task is None:
             return
-        if self._companion is not None:
-            await self._companion.stop()
+        for companion in self._companions:
+            await companion.stop()
         self._server.should_exit = True
         await self._task
         self._server = self._task = None

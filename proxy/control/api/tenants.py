@@ -201,6 +201,16 @@ def _add_verbs(app: FastAPI) -> None:
         await act(request, "kill", told.name, "tenant")
         return Done(verb="kill", name=told.name)
 
+    @app.post("/v1/tenants/{tenant}/storage", tags=["tenants"], **needs(Right.OPERATE, 404, 409, 501))
+    async def measure_tenant(request: Request, tenant: Name) -> bodies.StorageBody:
+        """What it stores now: its cluster is asked, and the answer is part of today's usage."""
+        told, tenancy = await own(request, tenant), desk(request).tenancy
+        _ = tenancy.store
+        if told.columns is None:
+            raise Problem(409, "only of tenants of the registry it is recorded what they store")
+        used = await desk(request).storage.of(told)
+        return bodies.StorageBody(tenant_code=told.name, storage_used_gb=used)
+
 
 def _add_switch(app: FastAPI, verb: str, active: bool) -> None:
     @app.post(

@@ -13,7 +13,9 @@ from proxy.auth import token
 from proxy.cli.embedded import free_port
 from proxy.cli.sql import scripts
 from proxy.control.api import Desk, Http
+from proxy.control.storage import Storage
 from proxy.control.tenancy import Tenancy
+from proxy.net.tls import server_tls
 from proxy.registry.store import Store
 from tests.conftest import StartProxy
 from tests.integration.running import Proxy
@@ -83,14 +85,22 @@ def registry(server: Server) -> Iterator[str]:
 class Managed:
     """The API of a running proxy, once more, on a registry; `call` is as above."""
 
-    def __init__(self, proxy: Proxy, dsn: str) -> None:
+    def __init__(self, proxy: Proxy, dsn: str, server: Server | None = None) -> None:
         self.worker = proxy.worker
         self.dsn = dsn
+        self.server = server
         worker = proxy.worker
         self.store = Store(dsn)
         tenancy = Tenancy(self.store, lambda: worker.settings.directory, lambda: worker.settings.server)
         self.proxy = proxy
-        self.http = Http(Desk(worker.local, lambda: worker.settings.api_tokens, tenancy))
+        self.storage = Storage(
+            tenancy,
+            lambda: worker.settings.server,
+            lambda: server_tls(worker.settings.tls.side("server")),
+            lambda: worker.settings.client.tenant_guc,
+        )
+        desk = Desk(worker.local, lambda: worker.settings.api_tokens, tenancy, self.storage)
+        self.http = Http(desk)
         proxy.run(self.http.start("127.0.0.1", 0))
 
     @property

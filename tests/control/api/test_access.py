@@ -14,8 +14,6 @@ from proxy.auth import token
 from proxy.cli.embedded import free_port
 from proxy.control.api.access import MAY, Right
 from proxy.control.api.app import make_app
-from proxy.control.api.desk import Desk
-from proxy.control.tenancy import Tenancy
 from proxy.model import ApiRole
 from tests.control.api import calling
 from tests.control.api.calling import ID, TOKENS, call
@@ -75,13 +73,7 @@ def test_the_roles_grow() -> None:
 
 def test_a_route_that_says_nothing_answers_nobody(proxy: Proxy) -> None:
     worker = proxy.worker
-    app = make_app(
-        Desk(
-            worker.local,
-            lambda: worker.settings.api_tokens,
-            Tenancy(None, lambda: worker.settings.directory, lambda: worker.settings.server),
-        )
-    )
+    app = make_app(worker.http._desk)
     app.add_api_route("/forgotten", lambda: "seen")
 
     async def status(headers: dict[str, str]) -> int:
