@@ -24,7 +24,7 @@ NEVER = 1 << 62  # the round of those who want nothing
 ENTITLED = -1  # of those who come before all others
 
 
-class _Line(Place, Generic[W]):
+class Line(Place, Generic[W]):
     """The waiters of one tenant. `users` are those that may be served, each with its own in the order of
     their numbers, `aside` those at their cap. `seekers` wait for permits, of the tenant's own (None) and the users'."""
 
@@ -45,6 +45,10 @@ class _Line(Place, Generic[W]):
     def __iter__(self) -> Iterator[W]:
         for waiters in [*self.users.values(), *self.aside.values()]:
             yield from [waiter for _, waiter in waiters]
+
+    def in_order(self) -> list[W]:
+        numbered = [each for waiters in (*self.users.values(), *self.aside.values()) for each in waiters]
+        return [waiter for _, waiter in sorted(numbered, key=lambda each: each[0])]
 
     def due_at(self, number: int) -> None:
         if self.turns is not None:
@@ -98,7 +102,7 @@ class _Group(Place, Generic[W]):
         super().__init__()
         self.queue = queue
         self.guarantee = guarantee
-        self.lines: Turns[_Line[W]] = Turns()
+        self.lines: Turns[Line[W]] = Turns()
 
     def update(self) -> None:
         self.queue.place(self)
@@ -109,7 +113,7 @@ class _Refused(Seeker):
 
     __slots__ = ("line", "standing", "user")
 
-    def __init__(self, line: _Line[Any], user: UserAccount | None) -> None:
+    def __init__(self, line: Line[Any], user: UserAccount | None) -> None:
         super().__init__()
         self.line = line
         self.user = user
@@ -157,8 +161,8 @@ class FairQueue(Generic[W]):
         self.claim: Seeker | None = None
         self.most = 0  # connections that guarantees are a part of
         self._groups: dict[Guarantee, _Group[W]] = {}
-        self._turns: Turns[_Line[W] | _Group[W]] = Turns()
-        self._lines: dict[Account, _Line[W]] = {}
+        self._turns: Turns[Line[W] | _Group[W]] = Turns()
+        self._lines: dict[Account, Line[W]] = {}
         self._on_free = on_free
         self.size = 0
         self._first = self._last = 0  # the numbers of those at the two ends
@@ -181,7 +185,7 @@ class FairQueue(Generic[W]):
                 seen += line.turns is None
         return count
 
-    def _room(self, line: _Line[W]) -> int:
+    def _room(self, line: Line[W]) -> int:
         account, room = line.account, 0
         for user, waiters in list(line.users.items()):
             if user.servers.full:
@@ -204,7 +208,7 @@ class FairQueue(Generic[W]):
             return NEVER
         if first.round == ENTITLED:
             return ENTITLED
-        line = first if isinstance(first, _Line) else first.lines.first()
+        line = first if isinstance(first, Line) else first.lines.first()
         assert line is not None
         return line.round if rota is None or rota is self.rota else rota.standing(line.account).round
 
@@ -247,7 +251,7 @@ class FairQueue(Generic[W]):
         """The next waiter that may be served, and the permits taken for it. `entitled`: only of those who come before
         all others."""
         while (first := self._turns.first()) is not None and not (entitled and first.round != ENTITLED):
-            line = first if isinstance(first, _Line) else first.lines.first()
+            line = first if isinstance(first, Line) else first.lines.first()
             assert line is not None
             account = line.account
             user = line.first()
@@ -275,17 +279,17 @@ class FairQueue(Generic[W]):
 
     # --- lines ----------------------------------------------------------------------------------------
 
-    def _line(self, account: Account) -> _Line[W]:
+    def _line(self, account: Account) -> Line[W]:
         line = self._lines.get(account)
         if line is None:
             standing = self.rota.standing(account)
             if not standing.places:
                 standing.begin()
-            line = self._lines[account] = _Line(self, account, standing, self._group(account))
+            line = self._lines[account] = Line(self, account, standing, self._group(account))
             standing.places[line] = None
         return line
 
-    def _tidy(self, line: _Line[W]) -> None:
+    def _tidy(self, line: Line[W]) -> None:
         """Somebody has left it."""
         if not line.users and line.turns is not None:
             self._leave(line)
@@ -305,7 +309,7 @@ class FairQueue(Generic[W]):
             guarantee.groups[group] = None
         return group
 
-    def _enter(self, line: _Line[W], *, first: bool = False) -> None:
+    def _enter(self, line: Line[W], *, first: bool = False) -> None:
         number, group = line.standing.round, line.group
         if group is None:
             self._turns.add(line, number, first=first)
@@ -316,7 +320,7 @@ class FairQueue(Generic[W]):
             self._turns.remove(group)
             self._turns.add(group, group.round, first=True)
 
-    def _leave(self, line: _Line[W]) -> None:
+    def _leave(self, line: Line[W]) -> None:
         if line.turns is not None:
             line.turns.remove(line)
         if line.group is not None:
@@ -336,9 +340,12 @@ class FairQueue(Generic[W]):
                 self._turns.move(group, number)
         self.head_moved()
 
-    def in_turn(self) -> Iterator[_Line[W]]:
+    def lines(self) -> list[Line[W]]:
+        return list(self._lines.values())
+
+    def in_turn(self) -> Iterator[Line[W]]:
         for place in self._turns:
-            if isinstance(place, _Line):
+            if isinstance(place, Line):
                 yield place
             else:
                 yield from place.lines
@@ -350,17 +357,17 @@ class FairQueue(Generic[W]):
         self.rota.waiting += by
         self.rota.crowd.waiting += by
 
-    def _step_aside(self, line: _Line[W], full: Counter) -> None:
+    def _step_aside(self, line: Line[W], full: Counter) -> None:
         self._leave(line)
         seeker = line.seekers[None] = _Refused(line, None)
         full.when_free(seeker)
 
-    def _user_steps_aside(self, line: _Line[W], user: UserAccount) -> None:
+    def _user_steps_aside(self, line: Line[W], user: UserAccount) -> None:
         line.aside[user] = line.users.pop(user)
         seeker = line.seekers[user] = _Refused(line, user)
         user.servers.when_free(seeker)
 
-    def come_back(self, line: _Line[W], user: UserAccount | None) -> None:
+    def come_back(self, line: Line[W], user: UserAccount | None) -> None:
         """A permit of the counter for which they had stepped aside is free."""
         del line.seekers[user]
         if user is not None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from proxy.admission.accounts import Account
 from proxy.client.plane import Plane
+from proxy.control.views.queue import due
 from proxy.protocol.lifecycle import SessionState
 
 Counts = dict[str, Any]
@@ -24,6 +25,7 @@ def empty() -> Counts:
 def take(plane: Plane) -> Counts:
     counts = empty()
     take_tenants(plane.accounts, counts)
+    counts["gauges"]["tenants_due"] = due(plane)
     _pools(plane, counts)
     _process(plane, counts)
     _stores(plane, counts)
@@ -33,6 +35,8 @@ def take(plane: Plane) -> Counts:
 def take_tenants(accounts: Iterable[Account], counts: Counts) -> None:
     counters: dict[str, Any] = {}
     clients: dict[str, int] = {}
+    waiting: dict[str, int] = {}
+    servers: dict[str, int] = {}
     storage: dict[str, float] = {}
     rates: dict[str, float] = {}
     for account in accounts:
@@ -44,17 +48,22 @@ def take_tenants(accounts: Iterable[Account], counts: Counts) -> None:
             "seconds": stats.durations.total,
             "errors": dict(stats.errors),
             "bytes": stats.bytes,
+            "server_seconds": stats.server_seconds,
             "throttled": stats.throttled,
             "throttled_seconds": stats.throttled_seconds,
             "refused": {"rate": stats.refused_rate, "quota": stats.refused_quota},
         }
         clients[name] = account.clients.used
+        if account.waiting:
+            waiting[name] = account.waiting
+        if account.servers.used:
+            servers[name] = account.servers.used
         if account.limits.max_qps:
             rates[name] = account.limits.max_qps
         if account.limits.max_storage_gb:
             storage[name] = account.limits.max_storage_gb
     counts["counters"]["tenants"] = counters
-    counts["gauges"]["tenants"] = clients
+    counts["gauges"] |= {"tenants": clients, "tenants_waiting": waiting, "tenants_servers": servers}
     counts["most"] |= {"storage_max_gb": storage, "max_qps": rates}
 
 

@@ -64,7 +64,7 @@ def _by_database(how: Sums) -> Sums:
     return replace(how, key=("database",), joined=("user", "cluster"))
 
 
-SIDE_BY_SIDE = frozenset({"clients", "servers", "sockets", "active_sockets"})
+SIDE_BY_SIDE = frozenset({"clients", "servers", "sockets", "active_sockets", "queue"})
 SUMS: dict[str, Sums] = {
     "pools": _POOLS,
     "pgbouncer.pools": replace(_POOLS, key=("database", "user"), joined=("pool_mode", "cluster")),
@@ -78,8 +78,8 @@ SUMS: dict[str, Sums] = {
     "pgbouncer.stats_averages": _by_database(_STATS_AVERAGES),
     "tenants": Sums(
         ("name",),
-        ("clients", "servers", "waiting"),
-        counts=("queries", "transactions", "errors", "throttled", "refused_rate", "refused_quota"),
+        ("clients", "servers", "waiting", "share_asked", "share_due", "share_given"),
+        counts=("queries", "transactions", "errors", "throttled", "refused_rate", "refused_quota", "server_time"),
         most=("disabled",),
     ),
     "tiers": Sums(("name",), ("clients", "servers")),

@@ -32,6 +32,9 @@ class Group:
         self.durations = [0] * (len(DURATION_BOUNDS) + 1)
         self.errors: dict[str, int] = {}
         self.connections = 0
+        self.server_seconds = 0.0
+        self.waiting = self.servers = 0
+        self.due = 0.0
         self.throttled = 0
         self.throttled_seconds = 0.0
         self.refused: dict[str, int] = {}
@@ -39,6 +42,7 @@ class Group:
     def add(self, counters: dict[str, Any], connections: int) -> None:
         self.connections += connections
         self.queries += counters["queries"]
+        self.server_seconds += counters.get("server_seconds", 0.0)
         self.seconds += counters["seconds"]
         self.durations = [a + b for a, b in zip(self.durations, counters["durations"], strict=True)]
         self.throttled += counters.get("throttled", 0)
@@ -55,16 +59,23 @@ def _busiest_first(counts: Counts) -> list[tuple[str, dict[str, Any]]]:
 
 def groups(counts: Counts, exact: int = EXACT_TENANTS) -> list[Group]:
     ranked = _busiest_first(counts)
-    clients = counts["gauges"].get("tenants", {})
+    gauges = counts["gauges"]
+    clients, waiting, servers, due = (
+        gauges.get(f"tenants{what}", {}) for what in ("", "_waiting", "_servers", "_due")
+    )
     found = []
-    for name, counters in ranked[:exact]:
-        group = Group(name, counters["tier"])
-        group.add(counters, clients.get(name, 0))
-        found.append(group)
     others: dict[str, Group] = {}
-    for name, counters in ranked[exact:]:
+    for place, (name, counters) in enumerate(ranked):
         tier = counters["tier"]
-        others.setdefault(tier, Group("other", tier)).add(counters, clients.get(name, 0))
+        if place < exact:
+            group = Group(name, tier)
+            found.append(group)
+        else:
+            group = others.setdefault(tier, Group("other", tier))
+        group.add(counters, clients.get(name, 0))
+        group.waiting += waiting.get(name, 0)
+        group.servers += servers.get(name, 0)
+        group.due += due.get(name, 0.0)
     return found + list(others.values())
 
 
@@ -75,6 +86,7 @@ class CountsCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield from self._tenants()
+        yield from self._shares()
         yield from self._rates()
         yield from self._storage()
         yield from self._pools()
@@ -101,6 +113,19 @@ class CountsCollector(Collector):
             durations.add_sample("db_query_duration_seconds_count", labels, below)
             durations.add_sample("db_query_duration_seconds_sum", labels, group.seconds)
         yield from (queries, durations, errors, active)
+
+    def _shares(self) -> Iterator[Metric]:
+        """Who has how much of the servers: asked for is what waits and what is given."""
+        seconds = Metric("tiergate_tenant_server_seconds_total", "Time with a server connection.", "unknown")
+        waiting = Metric("tiergate_tenant_waiting_transactions", "Waiting for a server connection.", "gauge")
+        given = Metric("tiergate_tenant_servers", "Server connections that the tenant has.", "gauge")
+        due = Metric("tiergate_tenant_servers_due", "What its weight is worth of its cluster's.", "gauge")
+        for group in groups(self._counts):
+            seconds.add_sample("tiergate_tenant_server_seconds_total", group.labels, group.server_seconds)
+            waiting.add_sample("tiergate_tenant_waiting_transactions", group.labels, group.waiting)
+            given.add_sample("tiergate_tenant_servers", group.labels, group.servers)
+            due.add_sample("tiergate_tenant_servers_due", group.labels, group.due)
+        yield from (seconds, waiting, given, due)
 
     def _rates(self) -> Iterator[Metric]:
         """Of tenants that have met their rates."""

@@ -61,13 +61,16 @@ class Lending(Places):
             charging.end(account, self.queue.rota, counters, server.charged, seconds)
 
     def charge_running(self, now: float) -> None:
-        """Those that have their connections for longer than was expected are charged as they go on."""
+        """Those that have their connections for longer than was expected are charged as they go on; who got one while
+        nobody waited, from now on."""
         for server in self.active:
             more = now - server.lent_at - server.charged
-            if server.account is not None and server.charged and more > 0.0:
+            if server.account is None or more <= 0.0:
+                continue
+            if server.charged:
                 counters = (*server.permits, self._of_all)
                 charging.correct(server.account, self.queue.rota, counters, more)
-                server.charged += more
+            server.charged += more
 
     def _keep(self, account: Account, now: float) -> Guarantee | None:
         guarantee = guarantees.of(self.queue.rota, account, self.queue.most)

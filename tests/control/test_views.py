@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests import rawclient
-from tests.integration.running import column_names, table
+from tests.integration.running import column_names, configuration, table, waiting
+from tests.integration.tables import with_cluster
 from tests.rawclient import ServerError
 from tests.waiting import wait_until
 
@@ -232,6 +233,45 @@ def test_tenants_count_errors(proxy: Proxy) -> None:
         "vip",
         "vip-1",
     )
+
+
+def test_the_queue_tells_who_is_next_and_why(start_proxy: StartProxy, all_tiers: Tables) -> None:
+    tables = with_cluster(all_tiers, pool_size=2, max_connections=2)
+    tables["tier.free"] = {"caps": {"guaranteed_connections": 1}, "cluster": "shared"}
+    tables["tenant.std_2"] = tables["tenant.std_2"] | {"limits": {"max_connections": 1}}
+    proxy = start_proxy(tables)
+    holders = [proxy.raw(f"app@{tenant}") for tenant in ("std_2", "std_1")]
+    for holder in holders:
+        holder.query("BEGIN")
+    clients = [proxy.raw(f"app@{tenant}") for tenant in ("std_2", "std_1", "std_1", "free_1")]
+    for number, client in enumerate(clients, 1):
+        client.send(rawclient.query("SELECT 1"))
+        waiting(proxy, number)
+    wait_until(lambda: any(row["owes_ms"] != "0" for row in proxy.console("SHOW QUEUE")))
+    rows = proxy.console("SHOW QUEUE")
+    assert [(row["place"], row["tenant"], row["waiting"]) for row in rows] == [
+        ("1", "free_1", "1"), ("2", "std_1", "2"), (None, "std_2", "1"),
+    ]  # fmt: skip
+    assert rows[0]["why"] == "entitled: has 0 of 1 that are guaranteed"
+    assert str(rows[1]["why"]).startswith("has used "), "it is charged while it goes on"
+    assert int(rows[1]["owes_ms"] or 0) > 0
+    assert rows[2]["why"] == "at its cap: tenant std_2 max_connections"
+    own = [row["place"] for row in proxy.console("SHOW CLIENTS") if row["tenant"] == "std_1"]
+    assert sorted(own, key=str) == ["1", "2", None]
+    tenants = {row["name"]: row for row in proxy.console("SHOW TENANTS")}
+    shares = [tenants["std_1"][f"share_{what}"] for what in ("asked", "due", "given")]
+    assert shares == ["3", "0.8", "1"], "two of five weights, of two connections"
+    tables["tenant.std_2"] = {key: value for key, value in tables["tenant.std_2"].items() if key != "limits"}
+    tables["tier.free"] = {"caps": {"guaranteed_connections": 0}, "cluster": "shared", "weight": 4}
+    proxy.reload(configuration(tables, listen_port=proxy.port))
+    for client in holders:
+        client.query("COMMIT")
+    for client in clients:
+        client.read_ready()
+    assert proxy.console("SHOW QUEUE") == []
+    told = {row["name"]: int(row["server_time"] or 0) for row in proxy.console("SHOW TENANTS")}
+    assert told["std_1"] > told["free_1"] > 0
+    assert told["vip_1"] == 0
 
 
 def test_clusters_databases_tiers_and_users(proxy: Proxy) -> None:

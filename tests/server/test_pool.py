@@ -265,6 +265,33 @@ def test_one_that_is_owed_to_others_is_closed_although_somebody_waits(keeper: Ke
     assert late.server is None
 
 
+# --- charges ----------------------------------------------------------------------------------------
+
+
+def test_time_is_charged_as_it_goes_on_and_not_what_passed_before_anybody_waited(
+    keeper: Keeper, clock: Clock
+) -> None:
+    pool = keeper.pool(size=1)
+    opened(keeper, pool)
+    tenant = account("long")
+    server = lent(pool, Waiter(tenant))
+    clock.now += 1.0
+    pool.acquire(waiter("other"), clock.now)
+    due = pool.queue.rota.standing(tenant)
+    pool.charge_running(clock.now)
+    assert due.due == 0.0
+    clock.now += 0.25
+    pool.charge_running(clock.now)
+    clock.now += 0.25
+    pool.charge_running(clock.now)
+    assert due.due == pytest.approx(500.0)
+    clock.now += 0.25
+    pool.checkin_at(server, clock.now)
+    assert due.due == pytest.approx(750.0)
+    assert tenant.stats.server_seconds == pytest.approx(1.75)
+    assert tenant.expected == pytest.approx(1.75)
+
+
 # --- guarantees -------------------------------------------------------------------------------------
 
 

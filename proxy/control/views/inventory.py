@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from time import monotonic
 
 from proxy.client.plane import Plane
+from proxy.control.views.queue import due
 from proxy.control.views.view import Value, View
 from proxy.errors import InvalidParameter, NoSuchName
 from proxy.model import Limits, Role
@@ -64,8 +65,10 @@ def tenants(plane: Plane) -> View:
         "name", "id", "tier", "cluster", "active", "disabled", "clients", "max_client_connections", "servers",
         "max_connections", "waiting", "queries", "transactions", "errors", "query_timeout", "sql_rules", "max_qps",
         "max_queries_per_day", "throttled", "refused_rate", "refused_quota",
+        "server_time", "share_asked", "share_due", "share_given",
     )  # fmt: skip
     seen = {account.tenant.name: account for account in plane.accounts}
+    shares = due(plane)
     rows: list[tuple[Value, ...]] = []
     for tenant in plane.registry.tenants():
         limits = plane.registry.limits(tenant)
@@ -85,6 +88,8 @@ def tenants(plane: Plane) -> View:
                 _limit(limits, "query_timeout"), str(plane.registry.rules(tenant) or ""), _limit(limits, "max_qps"),
                 _limit(limits, "max_queries_per_day"), counts.throttled if counts else 0,
                 counts.refused_rate if counts else 0, counts.refused_quota if counts else 0,
+                int(counts.server_seconds * 1e6) if counts else 0, used[1] + used[2], shares.get(tenant.name, 0.0),
+                used[1],
             )
         )  # fmt: skip
     return View(columns, rows)

@@ -9,6 +9,7 @@ from time import monotonic
 from proxy.client.plane import Plane
 from proxy.client.relay import Relay
 from proxy.client.session import Session
+from proxy.control.views import queue
 from proxy.control.views.view import Value, View, split_microseconds
 from proxy.net.transport import Transport
 from proxy.protocol.lifecycle import ServerState, SessionState
@@ -55,9 +56,10 @@ def _tls(transport: Transport) -> str:
 
 def clients(plane: Plane) -> View:
     now = monotonic()
-    rows = [_client(session, now) + _place(session) for session in plane.sessions]
-    rows += [_relayed_client(relay, now) + _place(relay.session) for relay in plane.relays]
-    return View((*_COLUMNS, "tenant", "tier", "cluster", "pool_mode", "pins"), rows)
+    places = queue.places(plane)
+    rows = [(*_client(session, now), *_place(session), places.get(id(session))) for session in plane.sessions]
+    rows += [(*_relayed_client(relay, now), *_place(relay.session), None) for relay in plane.relays]
+    return View((*_COLUMNS, "tenant", "tier", "cluster", "pool_mode", "pins", "place"), rows)
 
 
 def _client(session: Session, now: float) -> Row:

@@ -1,0 +1,106 @@
+"""Who waits for a server connection, in the order in which they are served, and why each is where it is."""
+
+from __future__ import annotations
+
+from time import monotonic
+
+from proxy.admission.queue import ENTITLED, Line
+from proxy.admission.turns import ROUNDS
+from proxy.client.plane import Plane
+from proxy.control.views.view import Value, View, split_microseconds
+from proxy.server.link import Link
+from proxy.server.pool import Pool
+
+Shares = dict[str, float]
+
+
+def queue(plane: Plane) -> View:
+    columns = (
+        "cluster", "database", "user", "place", "tenant", "tier", "weight", "waiting", "wait", "wait_us", "owes_ms",
+        "guaranteed", "why",
+    )  # fmt: skip
+    now = monotonic()
+    rows = [row for pool in plane.pools if pool.queue for row in _rows(pool, now)]
+    return View(columns, rows)
+
+
+def _rows(pool: Pool, now: float) -> list[tuple[Value, ...]]:
+    rows: list[tuple[Value, ...]] = []
+    in_turn = [line for line in pool.queue.in_turn() if not _full(line)]
+    aside = [line for line in pool.queue.lines() if line.turns is None or _full(line)]
+    for place, line in [*enumerate(in_turn, 1), *((None, line) for line in aside)]:
+        account, standing = line.account, line.standing
+        weight = account.tier.tier.weight
+        waiters = list(line)
+        oldest = max(now - waiter.waiting_since for waiter in waiters)
+        owes = max(0.0, standing.due - standing.rota.now) / ROUNDS * weight
+        guaranteed = line.group.guarantee.amount if line.group is not None else 0
+        rows.append(
+            (
+                pool.key.cluster, pool.key.database, pool.key.user, place, account.tenant.name, account.tenant.tier,
+                weight, len(waiters), *split_microseconds(oldest), int(owes * 1000), guaranteed,
+                _why(pool, line, place, owes),
+            )
+        )  # fmt: skip
+    return rows
+
+
+def _full(line: Line[Link]) -> list[str]:
+    """The caps at which the tenant is, also if it has not stepped aside yet."""
+    counters = (line.account.servers, line.account.tier.servers)
+    return [counter.name for counter in counters if counter.full]
+
+
+def _why(pool: Pool, line: Line[Link], place: int | None, owes: float) -> str:
+    if pool.paused:
+        return "the cluster is paused"
+    if place is None:
+        refusing = {s.counter.name for s in line.seekers.values() if s.counter is not None}
+        return f"at its cap: {', '.join(sorted(refusing.union(_full(line))))}"
+    if line.group is not None and line.group.round == ENTITLED:
+        guarantee = line.group.guarantee
+        return f"entitled: has {guarantee.used} of {guarantee.amount} that are guaranteed"
+    said = []
+    if place == 1:
+        said.append("next")
+        if pool.claim.counter is not None:
+            said.append(f"the pool waits for {pool.claim.counter.name}")
+    if owes >= 0.001:
+        said.append(f"has used {owes * 1000:.0f} ms more of the servers than its share")
+    if pool.idle and pool.kept.count:
+        said.append("what is idle is kept for those who are guaranteed it")
+    return "; ".join(said) or "others of the same round asked before"
+
+
+def due(plane: Plane) -> Shares:
+    """By tenant: how many connections of its cluster's its weight is worth among those who use or want some now."""
+    weights: dict[str, float] = {}
+    wanting = [account for account in plane.accounts if account.servers.used or account.waiting]
+    for account in wanting:
+        cluster = account.tenant.cluster
+        weights[cluster] = weights.get(cluster, 0.0) + account.tier.tier.weight
+    shares = {}
+    for account in wanting:
+        cluster = account.tenant.cluster
+        share = account.tier.tier.weight / weights[cluster]
+        shares[account.tenant.name] = round(_most(plane, cluster) * share, 1)
+    return shares
+
+
+def _most(plane: Plane, name: str) -> int:
+    """Connections that this process may have to a cluster."""
+    counter, cluster = plane.pools.room.cluster(name), plane.registry.cluster(name)
+    if counter.limit:
+        return counter.allowance
+    return cluster.pool_size if cluster is not None else 0
+
+
+def places(plane: Plane) -> dict[int, int]:
+    """By the id of who waits: how many of its tenant are served before it, and itself."""
+    return {
+        id(waiter): place
+        for pool in plane.pools
+        if pool.queue
+        for line in pool.queue.lines()
+        for place, waiter in enumerate(line.in_order(), 1)
+    }
