@@ -20,12 +20,13 @@ UNASKED = 0.5  # seconds in which an outage is not tried again for the same name
 class Entry:
     """One tenant. `fresh_until` is of the same clock as every `now`."""
 
-    __slots__ = ("fresh_until", "home", "row")
+    __slots__ = ("fresh_until", "home", "read_in", "row")
 
-    def __init__(self, row: Row, home: Home, fresh_until: float) -> None:
+    def __init__(self, row: Row, home: Home, fresh_until: float, read_in: int) -> None:
         self.row = row
         self.home = home
         self.fresh_until = fresh_until
+        self.read_in = read_in  # the configuration that gave it its home, by number
 
     @property
     def tenant(self) -> Tenant:
@@ -57,6 +58,8 @@ class Cache:
         self._codes: dict[str, str] = {}
         self._absent: OrderedDict[str, _Absence] = OrderedDict()
         self._clusters: dict[str, list[Cluster]] = {}  # described by rows, once for each of them
+        self._configuration = 0
+        self._read: Callable[[Row], Home]
         self._ends: list[tuple[float, str]] = []  # when entries expire, as a heap
 
     def hold(self, size: int, ttl: float, negative_ttl: float) -> None:
@@ -67,7 +70,10 @@ class Cache:
         return len(self._entries)
 
     def __iter__(self) -> Iterator[Entry]:
-        return iter(list(self._entries.values()))
+        for entry in list(self._entries.values()):
+            if entry.read_in != self._configuration:
+                self._read_again(entry)
+            yield entry
 
     # --- questions ------------------------------------------------------------------------------------
 
@@ -77,7 +83,10 @@ class Cache:
         if code is None:
             return None
         self._entries.move_to_end(code)
-        return self._entries[code]
+        entry = self._entries[code]
+        if entry.read_in != self._configuration:
+            self._read_again(entry)
+        return entry
 
     def settled(self, name_or_id: str, now: float) -> bool:
         """Nobody needs to be asked."""
@@ -110,12 +119,11 @@ class Cache:
     def put(self, row: Row, home: Home, now: float) -> Entry:
         code = row.tenant_code
         self._remove(code)
-        entry = self._entries[code] = Entry(row, home, now + self.ttl)
+        entry = self._entries[code] = Entry(row, home, now + self.ttl, self._configuration)
         self._codes[row.tenant_id] = code
         for name in (code, row.tenant_id):
             self._absent.pop(canonical(name), None)
-        if home.cluster is not None:
-            self._clusters.setdefault(home.cluster.name, []).append(home.cluster)
+        self._describe(home)
         if row.expires_at is not None:
             heappush(self._ends, (row.expires_at, code))
             if len(self._ends) > 2 * len(self._entries) + 100:  # of rows that were put again and again
@@ -155,12 +163,35 @@ class Cache:
             return
         if self._codes.get(entry.row.tenant_id) == code:
             del self._codes[entry.row.tenant_id]
-        own = entry.home.cluster
+        self._forget(entry.home)
+
+    def _describe(self, home: Home) -> None:
+        if home.cluster is not None:
+            self._clusters.setdefault(home.cluster.name, []).append(home.cluster)
+
+    def _forget(self, home: Home) -> None:
+        own = home.cluster
         if own is not None:
             found = self._clusters[own.name]
             found.remove(own)
             if not found:
                 del self._clusters[own.name]
+
+    # --- another configuration ------------------------------------------------------------------------
+
+    def reconfigured(self, read: Callable[[Row], Home]) -> None:
+        """Tiers and clusters may be others: what is in use gets its home anew, all else when it is asked for."""
+        self._read = read
+        self._configuration += 1
+        for code, entry in list(self._entries.items()):
+            if self.in_use(code):
+                self._read_again(entry)
+
+    def _read_again(self, entry: Entry) -> None:
+        entry.read_in = self._configuration
+        self._forget(entry.home)
+        entry.home = self._read(entry.row)
+        self._describe(entry.home)
 
     # --- doubts ---------------------------------------------------------------------------------------
 
@@ -174,7 +205,7 @@ class Cache:
 
     def doubt_all(self) -> None:
         self._absent.clear()
-        for entry in self:
+        for entry in list(self._entries.values()):
             self._doubt(entry)
 
     def _doubt(self, entry: Entry) -> None:

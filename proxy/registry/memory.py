@@ -94,9 +94,7 @@ class Registry:
         if self.rows is None:
             self._disabled["tenant"] &= directory.tenants.keys()
         else:
-            for entry in self.rows:  # tiers and clusters may be others
-                fresh_until = entry.fresh_until
-                self.rows.put(entry.row, self._home(entry.row), 0.0).fresh_until = fresh_until
+            self.rows.reconfigured(self._home)
         self._disabled["cluster"] &= directory.clusters.keys()
         self.epoch += 1
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
@@ -31,7 +33,17 @@ class Book:
         return f"postgresql://postgres@{self.server.host}:{self.server.port}/{DATABASE}"
 
     def run(self, text: str, *values: Any) -> list[tuple[Any, ...]]:
-        with connect(self.server, DATABASE) as connection:
+        return self.run_in(DATABASE, text, *values)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Nobody can read the table."""
+        with connect(self.server, DATABASE) as connection, connection.transaction():
+            connection.execute("LOCK TABLE tenant_registry IN ACCESS EXCLUSIVE MODE")
+            yield
+
+    def run_in(self, database: str, text: str, *values: Any) -> list[tuple[Any, ...]]:
+        with connect(self.server, database) as connection:
             cursor = connection.execute(text.encode(), values or None)
             return cursor.fetchall() if cursor.description else []
 

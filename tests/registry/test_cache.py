@@ -136,3 +136,26 @@ def test_other_sizes_and_times_hold_from_then_on(cache: Cache) -> None:
     put(cache, row("b", 2))
     assert [entry.tenant.name for entry in cache] == ["b"]
     assert cache.settled("b", 19.0)
+
+
+def test_another_configuration_gives_rows_their_homes_anew_those_in_use_at_once(cache: Cache) -> None:
+    own = Cluster("x", ClusterKind.VIP, (Endpoint("h", 5432, Role.COORDINATOR),))
+    cache.in_use = lambda code: code == "a"
+    put(cache, row("a", 1), cluster=own)
+    put(cache, row("b", 2), cluster=own)
+    read = []
+
+    def anew(of: Row) -> Home:
+        read.append(of.tenant_code)
+        return home(of)
+
+    cache.reconfigured(anew)
+    assert read == ["a"]
+    assert cache.cluster("x") == own
+    found = cache.find("b")
+    assert found is not None
+    assert found.tenant.cluster == "shared"
+    assert cache.settled("b", 1.0)
+    assert [entry.tenant.cluster for entry in cache] == ["shared", "shared"]
+    assert read == ["a", "b"]
+    assert cache.cluster("x") is None

@@ -21,7 +21,9 @@ from proxy.model import (
     Tier,
     User,
 )
+from proxy.registry.cache import Cache
 from proxy.registry.memory import Registry
+from proxy.registry.rows import Row
 
 ID = "0b5a1d5e-6f0f-4f0e-9a53-0d5f2a1c7e01"
 NO_LIMITS = Limits()
@@ -167,3 +169,35 @@ def test_a_reload_forgets_the_ids_that_are_gone() -> None:
     registry = Registry(directory(ACME), ClientOptions())
     registry.replace(directory(replace(ACME, id="")), ClientOptions())
     assert registry.known(ID) is None
+
+
+def test_a_reload_gives_rows_the_tiers_and_clusters_of_today() -> None:
+    rows = Cache(10, 300.0, 5.0)
+    registry = Registry(directory(BETA), ClientOptions(), rows=rows)
+    assert not registry.lives_alone(replace(CLUSTER, kind=ClusterKind.DEDICATED))
+    row = Row(ID, "stored", "standard", "shared_pool", cluster_name="new", max_qps=5)
+    assert registry.take(row)
+    assert not registry.take(row)
+    stored = registry.known("stored")
+    assert stored is not None
+    assert stored.cluster == ""  # it cannot be served
+    lists = directory(BETA)
+    lists = replace(lists, clusters={**lists.clusters, "new": replace(CLUSTER, name="new")})
+    registry.replace(lists, ClientOptions())
+    stored = registry.known(ID)
+    assert stored is not None
+    assert stored.cluster == "new"
+    assert registry.limits(stored).max_qps == 5
+    assert {tenant.name for tenant in registry.tenants()} == {"beta", "stored"}
+    assert registry.disable("tenant", "stored")
+    registry.replace(directory(BETA), ClientOptions())
+    assert registry.is_disabled("tenant", "stored")
+    assert registry.ended("stored") == "has been suspended"
+
+
+def test_an_id_of_the_file_leads_to_the_row_of_that_name() -> None:
+    registry = Registry(directory(ACME), ClientOptions(), rows=Cache(10, 300.0, 5.0))
+    registry.take(Row(ID[:-1] + "9", "acme", "standard", "shared_pool", max_qps=5))
+    found = registry.known(ID)
+    assert found is not None
+    assert found.limits.max_qps == 5

