@@ -14,9 +14,15 @@ from proxy.wire import decode, encode
 # Of this process: an unknown user gets the same salt each time, as a known one does.
 _MOCK_SECRET = secrets.token_bytes(32)
 _PLUS = scram.MECHANISM + "-PLUS"
+_VERIFIER = scram.MECHANISM + "$"
+_OFFER = Step(encode.authentication(10, f"{scram.MECHANISM}\0\0".encode()), False)
+_OFFER_BINDING = Step(encode.authentication(10, f"{_PLUS}\0{scram.MECHANISM}\0\0".encode()), False)
+_PLAIN_NAME, _PLUS_NAME = scram.MECHANISM.encode(), _PLUS.encode()
 
 
 class Sasl:
+    __slots__ = ("_asking", "_exchange", "_first", "_salt")
+
     def __init__(self, asking: Asking) -> None:
         self._asking = asking
         self._exchange: scram.ServerExchange | None = None
@@ -26,12 +32,11 @@ class Sasl:
     @property
     def slow(self) -> bool:
         asking = self._asking
-        derived = asking.known and not asking.stored.startswith(scram.MECHANISM + "$")
+        derived = asking.known and not asking.stored.startswith(_VERIFIER)
         return self._first and derived and not scram.is_known(asking.stored, self._salt, scram.ITERATIONS)
 
     def start(self) -> Step:
-        mechanisms = [_PLUS, scram.MECHANISM] if self._asking.binding else [scram.MECHANISM]
-        return Step(encode.authentication(10, "\0".join(mechanisms).encode() + b"\0\0"), False)
+        return _OFFER_BINDING if self._asking.binding else _OFFER
 
     def respond(self, body: bytes) -> Step:
         try:
@@ -42,8 +47,8 @@ class Sasl:
     def _respond_first(self, body: bytes) -> Step:
         mechanism, at = decode.cstring(body)
         length, message = int.from_bytes(body[at : at + 4], "big"), body[at + 4 :]
-        plus = mechanism == _PLUS.encode()
-        if (not plus and mechanism != scram.MECHANISM.encode()) or (plus and not self._asking.binding):
+        plus = mechanism == _PLUS_NAME
+        if (not plus and mechanism != _PLAIN_NAME) or (plus and not self._asking.binding):
             raise ProtocolViolation("client selected an invalid SASL authentication mechanism")
         if length != len(message):
             raise ProtocolViolation("malformed SCRAM message")
@@ -63,7 +68,7 @@ class Sasl:
 
     def _verifier(self) -> scram.Verifier:
         stored = self._asking.stored
-        if self._asking.known and stored.startswith(scram.MECHANISM + "$"):
+        if self._asking.known and stored.startswith(_VERIFIER):
             with contextlib.suppress(ValueError):  # what is no verifier fits nobody
                 return scram.read_verifier(stored)
         elif self._asking.known and stored and not (stored.startswith("md5") and len(stored) == 35):

@@ -13,6 +13,7 @@ import hmac
 import secrets
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import lru_cache
 
 from scramp import ScramException
 from scramp.utils import saslprep
@@ -22,6 +23,7 @@ ITERATIONS = 4096
 _MAX_ITERATIONS = 1_000_000
 _REMEMBERED = 10_000
 _KEY_LENGTH = 32
+_NONCE_SIZE = 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,7 @@ def _verifier(salted: bytes, salt: bytes, iterations: int) -> Verifier:
     return Verifier(salt, iterations, hashlib.sha256(client_key).digest(), _hmac(salted, b"Server Key"))
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def read_verifier(text: str) -> Verifier:
     """PostgreSQL's `SCRAM-SHA-256$<iterations>:<salt>$<StoredKey>:<ServerKey>`; ValueError if it is not one."""
     scheme, rest, keys = text.split("$")
@@ -113,20 +116,32 @@ def _hmac(key: bytes, data: bytes) -> bytes:
 
 
 def _attributes(message: bytes) -> dict[str, str]:
+    said: dict[str, str] = {}
     try:
-        parts = [
-            (name, value)
-            for name, value in (part.split("=", 1) for part in message.decode("ascii").split(","))
-        ]
+        for part in message.decode("ascii").split(","):
+            name, value = part.split("=", 1)
+            said[name] = value
     except ValueError:
         raise BadExchange("malformed SCRAM message") from None
-    if any(name == "m" for name, _ in parts):
+    if "m" in said:
         raise BadExchange("an unsupported SCRAM extension is required")
-    return dict(parts)
+    return said
+
+
+def _xor(one: bytes, other: bytes) -> bytes:
+    return (int.from_bytes(one, "big") ^ int.from_bytes(other, "big")).to_bytes(len(one), "big")
+
+
+def _nonce() -> str:
+    return base64.b64encode(secrets.token_bytes(_NONCE_SIZE)).decode()
 
 
 class ServerExchange:
     """The server's side: `first` answers the client's first message, `final` its proof."""
+
+    __slots__ = (
+        "_binding", "_first_bare", "_gs2", "_nonce", "_offered_binding", "_server_first", "_verifier",
+    )  # fmt: skip
 
     def __init__(
         self, verifier: Verifier, *, channel_binding: bytes = b"", offered_binding: bool = False
@@ -159,7 +174,7 @@ class ServerExchange:
         client_nonce = _attributes(bare).get("r", "")
         if not client_nonce:
             raise BadExchange("malformed SCRAM message")
-        self._nonce = client_nonce + secrets.token_urlsafe(18)
+        self._nonce = client_nonce + _nonce()
         salt = base64.b64encode(self._verifier.salt).decode()
         self._server_first = f"r={self._nonce},s={salt},i={self._verifier.iterations}".encode()
         return self._server_first
@@ -183,7 +198,7 @@ class ServerExchange:
         signature = _hmac(self._verifier.stored_key, auth_message)
         if len(proof) != len(signature):
             raise BadExchange("malformed SCRAM message")
-        client_key = bytes(a ^ b for a, b in zip(proof, signature, strict=True))
+        client_key = _xor(proof, signature)
         if not hmac.compare_digest(hashlib.sha256(client_key).digest(), self._verifier.stored_key):
             raise BadExchange("wrong proof")
         return b"v=" + base64.b64encode(_hmac(self._verifier.server_key, auth_message))
@@ -194,7 +209,7 @@ class ClientExchange:
 
     def __init__(self, password: str) -> None:
         self._password = password
-        self._nonce = secrets.token_urlsafe(18)
+        self._nonce = _nonce()
         self._bare = f"n=,r={self._nonce}"
         self._server_signature = b""
 
@@ -222,7 +237,7 @@ class ClientExchange:
         auth_message = ",".join((self._bare, server_first.decode("ascii"), without_proof)).encode()
         client_key = _hmac(salted, b"Client Key")
         signature = _hmac(hashlib.sha256(client_key).digest(), auth_message)
-        proof = bytes(a ^ b for a, b in zip(client_key, signature, strict=True))
+        proof = _xor(client_key, signature)
         self._server_signature = _hmac(_hmac(salted, b"Server Key"), auth_message)
         return f"{without_proof},p={base64.b64encode(proof).decode()}".encode()
 

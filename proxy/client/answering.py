@@ -197,7 +197,7 @@ class Chooser(Choice):
                     f'prepared statement "{name.decode("utf-8", "replace")}" already exists'
                 )
             else:
-                session.statements[name] = session.plane.pools.catalog.statement(text, oids, verdict)
+                session.name_statement(name, session.plane.pools.catalog.statement(text, oids, verdict))
             return encode.PARSE_COMPLETE
 
         return self._answer(parse)

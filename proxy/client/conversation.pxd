@@ -13,7 +13,7 @@ from proxy.wire.frames cimport Scanner
 cdef class Conversation(Link):
     cdef object __weakref__
     cdef public object _counted_by, _permits
-    cdef public object cancel_wanted, checked, chooser, doubts, evicting, inquiry, host, key, login, mode, owing, pid, rules
+    cdef public object cancel_wanted, checked, chooser, doubts, evicting, inquiry, host, key, login, mode, owing, rules
     cdef public object pins, state, tenant, throttled, transport, unnamed_by, user, watch
     cdef public bint _wanted, acquiring, answers_first, discarded, draws_alone, entering, evicted, gone, held_back, holding, keeps_sequences, leaving, maps_statements, opening, paid, skipping, strict, temp_first, unsynced, write_paused
     cdef public bytes amiss, answer
@@ -22,7 +22,7 @@ cdef class Conversation(Link):
     cdef public Plane plane
     cdef public Pool pool
     cdef public Registry registry
-    cdef public long epoch
+    cdef public long epoch, pid
     cdef public Judge judge
     cdef public Py_ssize_t bound_in, lasting_in, parked_size
     cdef public int port
@@ -34,4 +34,5 @@ cdef class Conversation(Link):
     cdef public Statement unnamed
 
     cpdef object step(self, str event)
+    cpdef object name_statement(self, bytes name, Statement statement)
     cpdef object write(self, bytes data)

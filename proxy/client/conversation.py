@@ -36,6 +36,9 @@ _TRANSACTION_MODE, _SESSION_MODE, _STATEMENT_MODE = (
     PoolMode.STATEMENT,
 )
 _LOGIN = SessionState.LOGIN
+# An idle client has no list and no dict of its own. Nothing is ever put into these.
+NOTHING_PARKED: list[bytes] = []
+NO_STATEMENTS: dict[bytes, Statement] = {}
 NO_PINS: frozenset[PinReason] = frozenset()
 
 
@@ -89,7 +92,7 @@ class Conversation(Link):
         self.rules: Rules | None = None  # what SQL it may send
         self.startup: State = EMPTY  # what RESET goes back to
         self.told: State = EMPTY  # what the client believes of the reported parameters
-        self.statements: dict[bytes, Statement] = {}
+        self.statements: dict[bytes, Statement] = NO_STATEMENTS
         self.unnamed: Statement | None = None
         self.unnamed_by: object | None = None  # which request made it that
         self.described: dict[bytes, Description] | None = None  # what the client has been told of named ones
@@ -98,7 +101,7 @@ class Conversation(Link):
         self.lasting: dict[bytes, Verdict] | None = None
         self.lasting_in = -1  # the batch in which that was last changed
         self.by_sql: dict[bytes, SqlStatement] | None = None  # what the client has prepared in SQL
-        self.undescribed: list[tuple[bytes, SqlStatement]] = []  # what of it has just been prepared
+        self.undescribed: list[tuple[bytes, SqlStatement]] | None = None  # what of it has just been prepared
         self.amiss = b""  # the error of what has been sent ahead of the request that waits
         self.unsynced = False  # within an extended batch whose Sync has not been sent
         self.pins: frozenset[PinReason] = NO_PINS
@@ -117,7 +120,7 @@ class Conversation(Link):
         self.key = b""
         self.connected_at = self.idle_since = monotonic()
         self._permits = entrance.permits
-        self.parked: list[bytes] = []
+        self.parked: list[bytes] = NOTHING_PARKED
         self.parked_size = 0
         self.holding = False  # linked, but the batch waits until the server has our state
         self.held_back = False  # linked, but the batch waits until earlier requests have been answered
@@ -191,6 +194,12 @@ class Conversation(Link):
         self._wanted = wanted
         self.strict = wanted or self.rules is not None or self.mode is _STATEMENT_MODE
 
+    def name_statement(self, name: bytes, statement: Statement) -> None:
+        """The client knows a prepared statement by that name."""
+        if self.statements is NO_STATEMENTS:
+            self.statements = {}
+        self.statements[name] = statement
+
     def tell(self, reported: State) -> None:
         """Says what a server reports otherwise than the client believes."""
         believed = self.told.parameters
@@ -204,7 +213,10 @@ class Conversation(Link):
             deliver(self.transport, data)
 
     def _park(self, data: bytes) -> None:
-        self.parked.append(data)
+        if self.parked:
+            self.parked.append(data)
+        else:
+            self.parked = [data]
         self.parked_size += len(data)
         if self.parked_size > PARKED_MAX:
             self.transport.pause_reading()

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from time import monotonic
 
 from proxy.client import effects, remains, sequences, sql_prepared
-from proxy.client.conversation import NO_PINS, PARKED_MAX, Conversation
+from proxy.client.conversation import NO_PINS, NOTHING_PARKED, PARKED_MAX, Conversation
 from proxy.client.placing import follow_registry
 from proxy.client.preparing import describe_new
 from proxy.client.throttling import may_begin
@@ -28,7 +28,7 @@ class Linking(Conversation):
 
     def resume(self) -> None:
         data = b"".join(self.parked)
-        self.parked.clear()
+        self.parked = NOTHING_PARKED
         if self.parked_size > PARKED_MAX and not self.gone:
             self.transport.resume_reading()
         self.parked_size = 0

@@ -16,7 +16,7 @@ def hold_for(session: Linking, work: Coroutine[None, None, None]) -> None:
     session.holding = True
     wait = session.evicting = object()
     rest = session.scanner.rewind()
-    session.parked.insert(0, rest)
+    session.parked = [rest, *session.parked]
     session.parked_size += len(rest)
 
     async def hold() -> None:

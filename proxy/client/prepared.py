@@ -156,7 +156,7 @@ def _parse_named(
         return _taken(server, known, encode.parse(known.name, text, oids))
     meaning = session.pool.schema.version, session.state_needed.parameters.get("search_path", "")
     statement = session.plane.pools.catalog.statement(text, oids, verdict, meaning)
-    session.statements[name] = statement
+    session.name_statement(name, statement)
     if session.described:
         session.described.pop(name, None)
     if statement in server.prepared and server.status != FAILED:

@@ -153,7 +153,7 @@ class _Compared(Learning):
 
 def describe_new(session: Conversation, server: ServerConnection) -> bytes:
     """Asks what has just been prepared describes as."""
-    new, session.undescribed = session.undescribed, []
+    new, session.undescribed = session.undescribed or [], None
     if server.status == FAILED or server.pipeline.skipping:
         return b""
     out = []

@@ -12,6 +12,7 @@ from time import monotonic
 from proxy import log
 from proxy.client import effects, throttling
 from proxy.client.answering import AGAIN, DONE, PASS, SEEK
+from proxy.client.conversation import NOTHING_PARKED
 from proxy.client.linking import Linking
 from proxy.client.parking import evict, hold_for
 from proxy.client.refusals import TooLong, look
@@ -209,6 +210,7 @@ class Session(Linking):
         if server is not None:
             stop = scanner.pos
             rest = scanner.data if not sent and stop == len(scanner.data) else scanner.data[sent:stop]
+            scanner.forget()
             self._flush(server, out, rest)
             if not server.pipeline:
                 self.server_ready()
@@ -358,7 +360,7 @@ class Session(Linking):
             self._return(server)
         self.statements.clear()
         self.unnamed_by = None
-        self.parked.clear()
+        self.parked = NOTHING_PARKED
         self.release_permits()
         self.plane.leave(self)
         self.transport.close()

@@ -241,7 +241,7 @@ class Changes:
             session.by_sql = {}
         if len(session.by_sql) < MOST:
             session.by_sql[name] = self._server.prepared.own[name] = statement
-            session.undescribed.append((name, statement))
+            session.undescribed = [*(session.undescribed or ()), (name, statement)]
 
     def _deallocated(self, name: bytes) -> None:
         session = self._session

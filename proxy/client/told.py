@@ -127,7 +127,8 @@ def named_as_told(
         typed = _typed(session, statement, told) if found.description.parameters != told.parameters else None
         if typed is None:
             return CHANGED
-        session.statements[name] = statement = typed
+        statement = typed
+        session.name_statement(name, typed)
         found = server.prepared.get(statement)
         if found is not None and found.description is told:
             return statement

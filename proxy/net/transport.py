@@ -126,7 +126,11 @@ class SocketTransport:
         self._reading = True
         self._lookout = _lookout(loop)
         self._lookout.add(fd, self)
-        loop.add_reader(self._fd, self._readable)
+        loop.add_reader(self._fd, self)
+
+    def __call__(self) -> None:
+        """The socket is readable: of a method a loop would keep an object for each socket."""
+        self._readable()
 
     # --- reading ------------------------------------------------------------------------------------
 
@@ -167,7 +171,7 @@ class SocketTransport:
     def resume_reading(self) -> None:
         if not self._reading and self._state == _OPEN:
             self._reading = True
-            self._loop.add_reader(self._fd, self._readable)
+            self._loop.add_reader(self._fd, self)
 
     def _stop_reading(self) -> None:
         if self._reading:

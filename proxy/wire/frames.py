@@ -146,6 +146,12 @@ class Scanner:
         self.pos = pos
         return _MORE
 
+    def forget(self) -> None:
+        """What has been passed on is kept no longer: an idle client would keep its last batch."""
+        if self.pos == len(self.data):
+            self.data = b""
+            self.pos = self.start = self.stop = 0
+
     def rewind(self) -> bytes:
         """Takes out everything from the frame last told on, so that it can be fed again later."""
         rest = self.data[self.start :]

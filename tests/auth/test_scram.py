@@ -29,14 +29,14 @@ BINDING = b"digest of a certificate"
 
 
 def test_the_servers_side_says_what_the_rfc_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("secrets.token_urlsafe", lambda _: SERVER_NONCE)
+    monkeypatch.setattr("proxy.auth.scram._nonce", lambda: SERVER_NONCE)
     server = ServerExchange(scram.make_verifier("pencil", SALT))
     assert server.first(CLIENT_FIRST) == SERVER_FIRST
     assert server.final(CLIENT_FINAL) == SERVER_FINAL
 
 
 def test_the_clients_side_says_what_the_rfc_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("secrets.token_urlsafe", lambda _: CLIENT_NONCE)
+    monkeypatch.setattr("proxy.auth.scram._nonce", lambda: CLIENT_NONCE)
     client = ClientExchange("pencil")
     client._bare = f"n=user,r={CLIENT_NONCE}"  # PostgreSQL's clients leave the name empty
     assert client.first() == CLIENT_FIRST

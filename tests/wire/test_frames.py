@@ -129,3 +129,18 @@ def test_the_interest_may_change_between_frames() -> None:
     scanner.interest = interest_table(read=b"D")
     assert scanner.next() == FRAME
     assert scanner.data[scanner.start : scanner.stop] == encode.frame(b"D", b"row")
+
+
+def test_what_has_been_passed_on_is_forgotten_and_what_has_not_is_kept() -> None:
+    whole, other = encode.query(b"SELECT 1"), encode.query(b"SELECT 2")
+    scanner = Scanner(FROM_CLIENT)
+    scanner.feed(whole + other[:7])
+    assert scanner.next() == FRAME
+    scanner.forget()
+    assert scanner.data == whole + other[:7], "not all has been looked at"
+    assert scanner.next() == MORE
+    scanner.forget()
+    assert (scanner.data, scanner.holding) == (b"", True)
+    scanner.feed(other[7:])
+    assert scanner.next() == FRAME
+    assert scanner.data[scanner.start : scanner.stop] == other
