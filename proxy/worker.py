@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from proxy import BUILD, __version__, log, settings
 from proxy.admission.lease import Leases
+from proxy.admission.slices import Slices
 from proxy.client.accept import Acceptor
 from proxy.client.cancelling import Canceller, Tells
 from proxy.client.following import all_changed, end_unserved, forget_unused, tenants_changed
@@ -55,7 +56,7 @@ class Worker:
     """One process's data plane. `start` binds; `drain` lets transactions finish; `stop` ends everything.
 
     One of several is given the `sockets` to accept from, its `number`, the `control` that its consoles ask, the
-    `leases` through which it shares the caps, its end of the channel to the `supervisor`, and
+    `leases` and `slices` through which it shares caps and rates, its end of the channel to the `supervisor`, and
     the `custody` that has a second hand on its server connections.
     """
 
@@ -69,6 +70,7 @@ class Worker:
         control: Control | None = None,
         number: int = 1,
         leases: Leases | None = None,
+        slices: Slices | None = None,
         supervisor: Tells | None = None,
         custody: Custody | None = None,
     ) -> None:
@@ -83,7 +85,7 @@ class Worker:
         server_tls = tls.server_tls(config.tls.side("server"))
         self.pools = Pools(config.server, server_tls, self.process, leases, custody)
         self.plane = Plane(
-            config.client, self.registry, self.pools, self.process, Judge(_VERDICTS), leases, number
+            config.client, self.registry, self.pools, self.process, Judge(_VERDICTS), leases, number, slices
         )
         self.stores: Stores | None = None
         if rows is not None:

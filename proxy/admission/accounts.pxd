@@ -30,8 +30,7 @@ cdef class UserAccount:
 cdef class Account:
     cdef public Counter clients, servers
     cdef public object gate, guarantor, limits, tenant
-    cdef object _gate
-    cdef double _utc
+    cdef object _gate, _gates
     cdef public TierAccount tier
     cdef public TenantStats stats
     cdef public long waiting

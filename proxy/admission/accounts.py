@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterator
 from typing import Protocol
 
-from proxy.admission.gate import Gate, rated
+from proxy.admission.gate import Gate, Gates, rated
 from proxy.admission.turns import Place, Rota, Turns
 from proxy.errors import CapReached
 from proxy.model import Limits, Tenant, Tier, User
@@ -249,7 +249,7 @@ class Account:
 
     __slots__ = (
         "_gate",
-        "_utc",
+        "_gates",
         "clients",
         "expected",
         "gate",
@@ -269,12 +269,12 @@ class Account:
         tier: TierAccount,
         limits: Limits,
         lender: Lender | None = None,
-        utc: float = 0.0,
+        gates: Gates | None = None,
     ) -> None:
         self.clients = Counter(f"tenant {tenant.name} max_client_connections", lender=lender)
         self.servers = Counter(f"tenant {tenant.name} max_connections", lender=lender, backed=True)
         self.stats = TenantStats()
-        self._utc = utc
+        self._gates = gates or Gates()
         self.gate: Gate | None = None
         self._gate: Gate | None = None  # the same, or the one it had
         self.waiting = 0  # transactions in queues
@@ -290,7 +290,7 @@ class Account:
         self.guaranteed = own or tier.tier.caps.guaranteed_connections or 0.0
         self.guarantor: object = self if own else tier
         if self._gate is None and rated(limits):
-            self._gate = Gate(tenant.name, self.stats, self._utc)
+            self._gate = self._gates.gate(tenant.name, self.stats)
         self.gate = self._gate if self._gate is not None and self._gate.update(limits) else None
         self.clients.limit = limits.max_client_connections or 0
         self.servers.limit = limits.max_connections or 0
@@ -320,14 +320,15 @@ def may_wait(account: Account, user: UserAccount) -> None:
 
 
 class Accounts:
-    """The accounts of the tenants and users seen so far; made on first use. `utc` added to a moment of this process's
-    clock is the seconds of UTC."""
+    """The accounts of the tenants and users seen so far; made on first use."""
 
-    __slots__ = ("_lender", "_tenants", "_tiers", "_users", "_utc", "directory")
+    __slots__ = ("_gates", "_lender", "_tenants", "_tiers", "_users", "directory")
 
-    def __init__(self, directory: Directory, lender: Lender | None = None, utc: float = 0.0) -> None:
+    def __init__(
+        self, directory: Directory, lender: Lender | None = None, gates: Gates | None = None
+    ) -> None:
         self.directory = directory
-        self._utc = utc
+        self._gates = gates or Gates()
         self._lender = lender
         self._tenants: dict[str, Account] = {}
         self._tiers: dict[str, TierAccount] = {}
@@ -363,7 +364,11 @@ class Accounts:
         account = self._tenants.get(tenant.name)
         if account is None:
             account = Account(
-                tenant, self._tier(tenant.tier), self.directory.limits(tenant, None), self._lender, self._utc
+                tenant,
+                self._tier(tenant.tier),
+                self.directory.limits(tenant, None),
+                self._lender,
+                self._gates,
             )
             self._tenants[tenant.name] = account
         elif account.tenant is not tenant:

@@ -24,11 +24,11 @@ class Bucket:
         self._since = self._seen = float("-inf")
         self._spent = 0.0
         self.rate = rate
-        self.burst = _burst(rate, burst)
+        self.burst = burst_of(rate, burst)
 
     def change(self, rate: float, burst: float = 0.0) -> None:
         """Another rate from the moment on at which it was last looked at."""
-        burst = _burst(rate, burst)
+        burst = burst_of(rate, burst)
         if (rate, burst) == (self.rate, self.burst):
             return
         if self._seen > float("-inf"):
@@ -62,33 +62,38 @@ class Bucket:
         return missing / self.rate if missing > _SLACK else 0.0
 
 
-def _burst(rate: float, burst: float) -> float:
+def burst_of(rate: float, burst: float) -> float:
+    """What a bucket holds that is told so."""
     return max(burst or max(rate, 1.0), rate * _LEAST_BURST)
 
 
 class Quota:
-    """So many a day, of UTC. `utc` is what makes a moment that is given the seconds of UTC. What has been spent today
+    """`burst` a day, of UTC. `utc` is what makes a moment that is given the seconds of UTC. What has been spent today
     stays spent when the quota is changed."""
 
-    __slots__ = ("_day", "_spent", "_utc", "most")
+    __slots__ = ("_day", "_spent", "_utc", "burst", "rate")
 
-    def __init__(self, most: int, utc: float) -> None:
-        self.most = most
+    def __init__(self, burst: float, utc: float) -> None:
+        self.rate = 0.0
+        self.burst = burst
         self._utc = utc
         self._day = 0
-        self._spent = 0
+        self._spent = 0.0
 
-    def level(self, now: float) -> int:
+    def change(self, rate: float, burst: float) -> None:
+        self.burst = burst
+
+    def level(self, now: float) -> float:
         """What is left of today's; below 0 where it is overdrawn."""
         day = int((now + self._utc) // _DAY)
         if day != self._day:
-            self._day, self._spent = day, 0
-        return self.most - self._spent
+            self._day, self._spent = day, 0.0
+        return self.burst - self._spent
 
-    def spend(self, count: int, now: float) -> None:
+    def spend(self, count: float, now: float) -> None:
         self.level(now)
         self._spent += count
 
-    def wait(self, now: float) -> float:
-        """How long until there is one."""
-        return 0.0 if self.level(now) > 0 else _DAY - (now + self._utc) % _DAY
+    def wait(self, now: float, count: float = 1.0) -> float:
+        """How long until there are so many."""
+        return 0.0 if self.level(now) >= count else _DAY - (now + self._utc) % _DAY

@@ -11,20 +11,28 @@ the tokens that are missing for all who are ahead, by the rate. A wait for queri
 without a wait, and so is one for bytes of more than `query_wait_timeout`: who has had a big result is slowed down, not
 failed. A quota is not waited for. Leaving the line costs nothing, and all behind move up.
 
+In a process that is alone the gate has the buckets itself. Where several share the rates it has slices of them, and
+it may take a moment to hear how long a wait will be: for that long everybody waits.
+
 A tenant without any of these has no gate.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import ceil, inf
 from typing import Protocol
 
 from proxy.admission.bucket import Bucket, Quota
+from proxy.admission.slices import UNKNOWN, Slice, Slices
 from proxy.errors import RateExceeded, TiergateError
 from proxy.model import Limits
 from proxy.stats import TenantStats
 
 _GRACE = 0.01  # seconds that looking late may cost
+_ANSWER = 1.0  # seconds for which it is waited to hear how long to wait
+
+Meter = Bucket | Quota | Slice
 
 
 class Waiter(Protocol):
@@ -43,40 +51,58 @@ def rated(limits: Limits) -> bool:
 
 
 class Gate:
-    """`waiting` has since when each waits; `bell` is set while somebody will look when the next may go."""
+    """`waiting` has since when each waits; `bell` is set while somebody will look when the next may go, by `ring`."""
 
     __slots__ = (
-        "_bytes", "_bytes_seen", "_name", "_patience", "_queries", "_quota", "_slow_at", "_stats", "_utc", "_wait_limit",
-        "bell", "waiting",
+        "_bytes", "_bytes_seen", "_name", "_patience", "_queries", "_quota", "_quota_kept", "_shared", "_slices",
+        "_slow_at", "_stats", "_utc", "_wait_limit", "bell", "ring", "waiting",
     )  # fmt: skip
 
-    def __init__(self, name: str, stats: TenantStats, utc: float = 0.0) -> None:
+    def __init__(self, name: str, stats: TenantStats, utc: float = 0.0, slices: Slices | None = None) -> None:
         self._name = name
         self._stats = stats
         self._utc = utc
-        self._queries: Bucket | None = None
-        self._bytes: Bucket | None = None
-        self._quota: Quota | None = None
+        self._slices = slices
+        self._shared: list[Slice] = []
+        self._queries: Meter | None = None
+        self._bytes: Meter | None = None
+        self._quota: Meter | None = None
+        self._quota_kept: Meter | None = None  # which knows what has been asked today
         self._bytes_seen = 0
         self._patience = 0.0
         self._wait_limit = inf
         self._slow_at = -inf  # when bytes were last waited for
         self.waiting: dict[Waiter, float] = {}
         self.bell: Timer | None = None
+        self.ring: Callable[[], None] | None = None
 
     def update(self, limits: Limits) -> bool:
         """False where there is nothing to hold any more; whoever waits is let in when somebody looks."""
         self._patience = limits.rate_wait or 0.0
         self._wait_limit = limits.query_wait_timeout or inf
-        self._queries = _changed(self._queries, limits.max_qps or 0.0, limits.burst or 0)
+        rate, burst = limits.max_qps or 0.0, float(limits.burst or 0)
+        self._queries = self._changed(self._queries, "queries", rate, burst) if rate else None
         if self._bytes is None:
             self._bytes_seen = self._stats.bytes
-        self._bytes = _changed(self._bytes, limits.max_bytes_per_second or 0, 0)
-        if self._quota is not None:
-            self._quota.most = limits.max_queries_per_day or 0
-        elif limits.max_queries_per_day:
-            self._quota = Quota(limits.max_queries_per_day, self._utc)
+        rate = float(limits.max_bytes_per_second or 0)
+        self._bytes = self._changed(self._bytes, "bytes", rate, 0.0) if rate else None
+        daily = float(limits.max_queries_per_day or 0)
+        if daily:
+            self._quota_kept = self._changed(self._quota_kept, "queries a day", 0.0, daily)
+        self._quota = self._quota_kept if daily else None
+        meters = (self._queries, self._bytes, self._quota)
+        self._shared = [meter for meter in meters if isinstance(meter, Slice)]
         return rated(limits)
+
+    def _changed(self, meter: Meter | None, what: str, rate: float, burst: float) -> Meter:
+        if meter is None:
+            if self._slices is not None:
+                name = f"tenant {self._name} {what}"
+                meter = self._slices.slice(name, self, each=what != "bytes", daily=not rate)
+            else:
+                meter = Bucket(rate, burst) if rate else Quota(burst, self._utc)
+        meter.change(rate, burst)
+        return meter
 
     # --- a session asks -----------------------------------------------------------------------------
 
@@ -84,8 +110,8 @@ class Gate:
         """Queries that are not to be refused."""
         if self._queries is not None:
             self._queries.spend(count, now)
-        if self._quota is not None:
-            self._quota.spend(count, now)
+        if self._quota_kept is not None:
+            self._quota_kept.spend(count, now)
 
     def take(self, now: float) -> bool:
         """One query, if it may come in at once."""
@@ -98,12 +124,12 @@ class Gate:
         """The same of one that would wait: False where it is to join the line. Raises RateExceeded."""
         if self.take(now):
             return True
-        if delay := self._by_quota(now):
+        if (delay := self._by_quota(now)) > UNKNOWN:
             raise self._used_up(delay)
         if slow := self._by_bytes(now):
             if slow > self._wait_limit:
                 raise self._too_much(slow)
-        elif (delay := self._by_queries(now, len(self.waiting) + 1)) > self._patience:
+        elif (delay := self._by_queries(now, len(self.waiting) + 1)) > max(self._patience, UNKNOWN):
             raise self._too_many(delay)
         return False
 
@@ -112,6 +138,13 @@ class Gate:
     def join(self, waiter: Waiter, now: float) -> None:
         self._stats.throttled += 1
         self.waiting[waiter] = now
+        for part in self._shared:
+            part.awaited()
+
+    def hurry(self) -> None:
+        """There may be more."""
+        if self.waiting and self.ring is not None:
+            self.ring()
 
     def leave(self, waiter: Waiter) -> None:
         self.waiting.pop(waiter, None)
@@ -125,19 +158,21 @@ class Gate:
             return None
         waiter, since = next(iter(self.waiting.items()))
         refused = None
+        waited = now - since
         if delay := self._by_quota(now):
-            refused = self._used_up(delay)
-        elif slow := self._by_bytes(now):
+            limit, why_not = 0.0, self._used_up
+        elif delay := self._by_bytes(now):
             self._slow_at = now
-            if now - since + slow <= self._wait_limit + _GRACE:
-                return None
-            refused = self._too_much(slow)
+            limit, why_not = self._wait_limit, self._too_much
         elif delay := self._by_queries(now, 1):
-            if now - max(since, self._slow_at) + delay <= self._patience + _GRACE:
-                return None
-            refused = self._too_many(delay)
-        else:
+            waited = now - max(since, self._slow_at)
+            limit, why_not = self._patience, self._too_many
+        if not delay:
             self.spend(1, now)
+        elif waited + delay <= (limit if delay > UNKNOWN else max(limit, _ANSWER)) + _GRACE:
+            return None
+        else:
+            refused = why_not(delay)
         self._stats.throttled_seconds += now - since
         del self.waiting[waiter]
         return waiter, refused
@@ -161,7 +196,7 @@ class Gate:
         return self._bytes.wait(now, 0.0)
 
     def _by_quota(self, now: float) -> float:
-        return self._quota.wait(now) if self._quota is not None and self._quota.most else 0.0
+        return self._quota.wait(now) if self._quota is not None else 0.0
 
     # --- why not ------------------------------------------------------------------------------------
 
@@ -186,17 +221,8 @@ class Gate:
         self._stats.refused_quota += 1
         return RateExceeded(
             f'tenant "{self._name}" has used up its queries of today',
-            detail=f"max_queries_per_day is {self._quota.most}. {_again(delay)}",
+            detail=f"max_queries_per_day is {self._quota.burst:.0f}. {_again(delay)}",
         )
-
-
-def _changed(bucket: Bucket | None, rate: float, burst: float) -> Bucket | None:
-    if not rate:
-        return None
-    if bucket is None:
-        return Bucket(rate, burst)
-    bucket.change(rate, burst)
-    return bucket
 
 
 def _again(delay: float) -> str:
@@ -206,3 +232,17 @@ def _again(delay: float) -> str:
         if delay < 10
         else f"Retry in {ceil(delay)} seconds."
     )
+
+
+class Gates:
+    """Makes the gates of a process. `utc` added to a moment of its clock is the seconds of UTC; `slices` of the rates are
+    there where others share them."""
+
+    __slots__ = ("_slices", "_utc")
+
+    def __init__(self, utc: float = 0.0, slices: Slices | None = None) -> None:
+        self._utc = utc
+        self._slices = slices
+
+    def gate(self, name: str, stats: TenantStats) -> Gate:
+        return Gate(name, stats, self._utc, self._slices)

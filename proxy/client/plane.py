@@ -10,7 +10,8 @@ from time import monotonic, time
 from typing import Any, Protocol
 
 from proxy.admission.accounts import Accounts, Counter, Lender
-from proxy.admission.gate import Timer
+from proxy.admission.gate import Gates, Timer
+from proxy.admission.slices import Slices
 from proxy.model import ClientOptions, PoolKey
 from proxy.registry.memory import Registry
 from proxy.server.pools import Pools
@@ -54,6 +55,7 @@ class Plane:
         judge: Judge,
         lender: Lender | None = None,
         number: int = 1,
+        slices: Slices | None = None,
     ) -> None:
         self.number = number  # of this worker
         self.options = options
@@ -62,7 +64,7 @@ class Plane:
         self.process = process
         self.judge = judge
         self.answers = Answers()
-        self.accounts = Accounts(registry, lender, time() - monotonic())
+        self.accounts = Accounts(registry, lender, Gates(time() - monotonic(), slices))
         self.clients = Counter("max_client_conn", options.max_client_conn, lender=lender)
         self.sessions: set[Any] = set()  # of Session, which knows this class
         self.relays: set[Any] = set()  # of Relay, likewise

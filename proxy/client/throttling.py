@@ -107,12 +107,15 @@ def _wait(session: Conversation, gate: Gate, rest: bytes, now: float) -> None:
 def _look_later(gate: Gate, later: Later, now: float) -> None:
     if gate.bell is None:
         seconds = min(max(gate.due(now), _SOONEST), _LATEST)
-        gate.bell = later(seconds, lambda: _look(gate, later))
+        gate.ring = lambda: _look(gate, later)
+        gate.bell = later(seconds, gate.ring)
 
 
 def _look(gate: Gate, later: Later) -> None:
     """Lets in whoever may go by now."""
-    gate.bell = None
+    if gate.bell is not None:
+        gate.bell.cancel()
+        gate.bell = None
     while (found := gate.next(monotonic())) is not None:
         waiter, refused = found
         if refused is None:

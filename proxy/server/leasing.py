@@ -1,4 +1,4 @@
-"""Carries what a worker's leases have to say to the supervisor, and what the ledger there orders back."""
+"""Carries what a worker's leases and slices have to say to the supervisor, and what it hears of caps and rates."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from proxy.admission.lease import Leases
 from proxy.admission.ledger import Order
+from proxy.admission.slices import Grant, Slices
 
 
 class Tells(Protocol):
@@ -22,17 +23,25 @@ class Lessee:
 
     def __init__(self, channel: Callable[[], Tells]) -> None:
         self.leases = Leases(self._later)
+        self.slices = Slices(self._tell_later)
         self._channel = channel
 
     def handlers(self) -> Mapping[str, Callable[[dict[str, Any]], None]]:
-        return {"permits": self._ordered, "report": self._report}
+        return {"permits": self._ordered, "rates": self._granted, "report": self._report}
 
     def _later(self, seconds: float) -> None:
-        loop = asyncio.get_running_loop()
-        if seconds:
-            loop.call_later(seconds, self._settle)
-        else:
-            loop.call_soon(self._settle)
+        _call(seconds, self._settle)
+
+    def _tell_later(self, seconds: float) -> None:
+        _call(seconds, self._tell)
+
+    def _tell(self) -> None:
+        told = self.slices.settle()
+        if told:
+            self._channel().tell("rates", rows=told)
+
+    def _granted(self, fields: dict[str, Any]) -> None:
+        self.slices.obey([Grant(*row) for row in fields["rows"]], monotonic())
 
     def _settle(self) -> None:
         told = self.leases.settle(monotonic())
@@ -43,4 +52,14 @@ class Lessee:
         self.leases.obey([Order(*row) for row in fields["rows"]], monotonic())
 
     def _report(self, fields: dict[str, Any]) -> None:
-        self._channel().tell("reported", time=fields["time"], rows=self.leases.report())
+        self._channel().tell(
+            "reported", time=fields["time"], rows=self.leases.report(), rates=self.slices.report()
+        )
+
+
+def _call(seconds: float, callback: Callable[[], None]) -> None:
+    loop = asyncio.get_running_loop()
+    if seconds:
+        loop.call_later(seconds, callback)
+    else:
+        loop.call_soon(callback)

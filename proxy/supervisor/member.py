@@ -89,6 +89,7 @@ class Member:
                 control=fleet.Remote(self.channel, __version__),
                 number=self._number,
                 leases=self._lessee.leases,
+                slices=self._lessee.slices,
                 supervisor=self.channel,
                 custody=self._custody,
             )

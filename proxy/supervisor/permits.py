@@ -1,18 +1,22 @@
-"""The caps of the host: the ledger, between the workers that ask it and those that it orders to give back."""
+"""The caps and rates of the host: the ledger and the shares, between the workers that ask and those that give back."""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
 from collections.abc import Callable, Iterable, Mapping
+from time import monotonic, time
 
 from proxy import log
 from proxy.admission.ledger import Holding, Ledger, Order
+from proxy.admission.shares import Shares
+from proxy.admission.slices import Grant, Held, Told
 from proxy.net.channel import Channel, Fields, Handler
 from proxy.net.tls import ServerTls
 from proxy.supervisor.custody import Vault
 
 _LOOK = 1.0  # seconds
+_SOONEST = 0.005  # for those who wait for what comes in at some rate
 _PATIENCE = 10  # looks that a worker of before has to say what it holds
 
 _log = log.get("permits")
@@ -27,6 +31,8 @@ class Permits:
 
     def __init__(self, tls: Callable[[], ServerTls]) -> None:
         self.ledger = Ledger()
+        self.shares = Shares(time() - monotonic())
+        self._pours: asyncio.TimerHandle | None = None
         self.vault = Vault(tls, self._released, self._buried)
         self._channels: dict[int, Channel] = {}
         self._unreported: dict[int, int] = {}  # looks that each has had
@@ -40,6 +46,7 @@ class Permits:
 
     def expect(self, numbers: Iterable[int]) -> None:
         """Before the first of them is adopted: nothing is granted until all have said what they hold."""
+        self.shares.inherit()
         for number in numbers:
             self.ledger.expect(number)
 
@@ -54,6 +61,7 @@ class Permits:
         self._channels.pop(number, None)
         self._unreported.pop(number, None)
         self._send(self.ledger.died(number))
+        self._grant(self.shares.died(number, monotonic()))
         self.vault.bury(number)
 
     def _released(self, number: int, names: tuple[str, ...]) -> None:
@@ -67,10 +75,14 @@ class Permits:
         if self._looks is not None:
             self._looks.cancel()
             self._looks = None
+        if self._pours is not None:
+            self._pours.cancel()
+            self._pours = None
 
     def handlers(self, number: int) -> Mapping[str, Handler]:
         return {
             "lease": lambda fields: self._lease(number, fields),
+            "rates": lambda fields: self._rates(number, fields),
             "reported": lambda fields: self._reported(number, fields),
         }
 
@@ -86,7 +98,34 @@ class Permits:
 
     def _reported(self, number: int, fields: Fields) -> None:
         if fields["time"] == self._time and self._unreported.pop(number, None) is not None:
+            self.shares.report(number, [Held(*row) for row in fields.get("rates", ())], monotonic())
             self._send(self.ledger.report(number, [Holding(*row) for row in fields["rows"]]))
+
+    def _rates(self, number: int, fields: Fields) -> None:
+        if number in self._unreported:
+            return  # it was said to the program before
+        now = monotonic()
+        grants: list[Grant] = []
+        for row in fields["rows"]:
+            grants += self.shares.lease(number, Told(*row), now)
+        self._grant(grants)
+
+    def _grant(self, grants: list[Grant]) -> None:
+        by_worker: dict[int, list[Grant]] = {}
+        for grant in grants:
+            by_worker.setdefault(grant.worker, []).append(grant)
+        for number, rows in by_worker.items():
+            channel = self._channels.get(number)
+            if channel is not None:
+                channel.tell("rates", rows=rows)
+        due = self.shares.due(monotonic())
+        if due is not None and self._pours is None:
+            self._pours = asyncio.get_running_loop().call_later(max(due, _SOONEST), self._pour)
+
+    def _pour(self) -> None:
+        """What has come in goes to those who wait for it."""
+        self._pours = None
+        self._grant(self.shares.look(monotonic()))
 
     def _send(self, orders: list[Order]) -> None:
         by_worker: dict[int, list[Order]] = {}

@@ -1,0 +1,172 @@
+"""The rates of a host: the buckets that its workers share, and what each of them holds.
+
+Theory. The level of a bucket counts all tokens there are: those nobody has, and those that workers hold and may spend
+without asking. So it is never above the burst, and what workers hold together is never above the level: whatever
+they spend in any time, it is no more than the burst and what has come in since. A token leaves the level when a worker
+tells that it has spent it. That it tells it late costs a little of the rate at most, never more than the rate.
+
+Whoever needs tokens gets them in turn, as they come, each the same; what workers would like to have ahead of their use
+they get only of what nobody needs, and not all of that. What others hold and do not need is recalled. A worker that
+dies is taken to have spent all that it held, which comes back at the bucket's rate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import inf
+
+from proxy.admission.bucket import Bucket, Quota
+from proxy.admission.slices import Grant, Held, Told
+
+_SLACK = 1e-6
+_RECALL_AGAIN = 0.02  # seconds
+
+
+class _Share:
+    __slots__ = ("bucket", "held", "name", "needs", "recalled", "recalled_at")
+
+    def __init__(self, name: str, bucket: Bucket | Quota) -> None:
+        self.name = name
+        self.bucket = bucket
+        self.held: dict[int, float] = {}  # by worker
+        self.needs: dict[int, int] = {}  # in turn
+        self.recalled: set[int] = set()  # and have not answered
+        self.recalled_at: dict[int, float] = {}
+
+    def free(self, now: float) -> float:
+        return self.bucket.level(now) - sum(self.held.values())
+
+    def wait(self, now: float, place: int) -> float:
+        """Until the one that is so many away is free."""
+        return self.bucket.wait(now, place + sum(self.held.values()))
+
+    @property
+    def pace(self) -> float:
+        return max(1, len(self.needs)) / self.bucket.rate if isinstance(self.bucket, Bucket) else 0.0
+
+
+class Shares:
+    """`utc` as for a Quota. Every answer is the list of what workers are to be told."""
+
+    __slots__ = ("_full", "_shares", "_utc", "_wanting")
+
+    def __init__(self, utc: float = 0.0) -> None:
+        self._utc = utc
+        self._full = True
+        self._shares: dict[str, _Share] = {}
+        self._wanting: dict[str, None] = {}  # those of which somebody needs more
+
+    def inherit(self) -> None:
+        """Workers are there already, and hold what they will report: buckets are empty but for that."""
+        self._full = False
+
+    def report(self, worker: int, rows: Iterable[Held], now: float) -> None:
+        for row in rows:
+            share = self._share(row, now)
+            if isinstance(share.bucket, Bucket):
+                share.bucket.spend(-row.held, now)  # they are there
+            share.held[worker] = row.held
+
+    def lease(self, worker: int, told: Told, now: float) -> list[Grant]:
+        share = self._share(told, now)
+        if told.spent:
+            share.bucket.spend(told.spent, now)
+        held = share.held.get(worker, 0.0) - told.left
+        if held > _SLACK:
+            share.held[worker] = held
+        else:
+            share.held.pop(worker, None)
+        share.recalled.discard(worker)
+        if told.needs:
+            share.needs[worker] = told.needs
+        else:
+            share.needs.pop(worker, None)
+        asker = worker if told.asks or told.needs or told.likes else 0
+        return self._serve(share, now, asker, told.likes)
+
+    def died(self, worker: int, now: float) -> list[Grant]:
+        grants = []
+        for share in self._shares.values():
+            lost = share.held.pop(worker, 0.0)
+            if lost:
+                share.bucket.spend(lost, now)
+            share.needs.pop(worker, None)
+            share.recalled.discard(worker)
+            share.recalled_at.pop(worker, None)
+            grants += self._serve(share, now)
+        return grants
+
+    def look(self, now: float) -> list[Grant]:
+        """What has come in since goes to those who need it."""
+        grants = []
+        for name in list(self._wanting):
+            grants += self._serve(self._shares[name], now)
+        return grants
+
+    def due(self, now: float) -> float | None:
+        """In how many seconds to look again; None: nobody needs anything."""
+        return min((self._due(self._shares[name], now) for name in self._wanting), default=None)
+
+    def _due(self, share: _Share, now: float) -> float:
+        seconds = share.wait(now, 1)
+        return min(seconds, _RECALL_AGAIN) if any(held >= 1 for held in share.held.values()) else seconds
+
+    def _share(self, row: Told | Held, now: float) -> _Share:
+        share = self._shares.get(row.name)
+        if share is None:
+            bucket: Bucket | Quota
+            if row.daily:
+                bucket = Quota(row.burst, self._utc)
+            else:
+                bucket = Bucket(row.rate, row.burst)
+                if not self._full:
+                    bucket.spend(bucket.burst, now)
+            share = self._shares[row.name] = _Share(row.name, bucket)
+        elif row.burst:
+            share.bucket.change(row.rate, row.burst)
+        return share
+
+    def _serve(self, share: _Share, now: float, asker: int = 0, likes: int = 0) -> list[Grant]:
+        free = int(share.free(now) + _SLACK)
+        needs = share.needs
+        granted: dict[int, int] = {}
+        while free > 0 and needs:
+            fair = max(1, free // len(needs))
+            for worker, wanted in list(needs.items()):
+                count = min(wanted, fair, free)
+                granted[worker] = granted.get(worker, 0) + count
+                free -= count
+                del needs[worker]
+                if wanted > count:
+                    needs[worker] = wanted - count  # behind the others
+                if not free:
+                    break
+        if asker and not needs and min(likes, free // 2) > 0:
+            granted[asker] = granted.get(asker, 0) + min(likes, free // 2)
+        for worker, count in granted.items():
+            share.held[worker] = share.held.get(worker, 0.0) + count
+        if needs:
+            self._wanting[share.name] = None
+        else:
+            self._wanting.pop(share.name, None)
+        recalls = self._recall(share, now) if needs else []
+        told = granted if asker in granted or not asker else {**granted, asker: 0}
+        return [*(self._answer(share, worker, count, now) for worker, count in told.items()), *recalls]
+
+    def _recall(self, share: _Share, now: float) -> list[Grant]:
+        """What others hold who need nothing."""
+        found = []
+        for worker, held in share.held.items():
+            if held < 1 or worker in share.needs or now - share.recalled_at.get(worker, -inf) < _RECALL_AGAIN:
+                continue
+            share.recalled.add(worker)
+            share.recalled_at[worker] = now
+            found.append(Grant(worker, share.name, 0, 0.0, share.pace, False, True))
+        return found
+
+    def _answer(self, share: _Share, worker: int, granted: int, now: float) -> Grant:
+        order = list(share.needs)
+        place = order.index(worker) + 1 if worker in share.needs else len(order) + 1
+        pending = bool(share.recalled) and worker in share.needs
+        eta = 0.0 if pending else share.wait(now, place)
+        return Grant(worker, share.name, granted, eta, share.pace, pending, False)
