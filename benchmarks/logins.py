@@ -32,7 +32,7 @@ def logins(bench: Bench, options: Options, aims: Targets) -> None:
     for method in ("trust", "scram-sha-256"):
         setup = Setup(bench.tenant, auth_type=method, verifier=verifier if method != "trust" else "")
         with bench.running(setup, direct=False) as targets:
-            runs = side_by_side(targets, options.repetitions, lambda target: _run(target, options.seconds))
+            runs = side_by_side(targets, options.repetitions, lambda target: run(target, options.seconds))
             table.rows(method, targets, runs)
             others = against("pgbouncer", targets, runs)
             for target in targets:
@@ -41,7 +41,7 @@ def logins(bench: Bench, options: Options, aims: Targets) -> None:
                     aims.note(f"new connections a second, {method}", "at least 1.00", target.build, value)
 
 
-def _run(target: Target, seconds: float) -> Sample | None:
+def run(target: Target, seconds: float) -> Sample | None:
     words = [str(target.port), target.database, target.tenant, str(seconds)]
     command = [sys.executable, "-m", "benchmarks.logins", *words]
     with ExitStack() as stack:

@@ -15,3 +15,4 @@ class Options:
     idle_clients: int = 5_000
     tenants: int = 10_000
     active_tenants: int = 100
+    stored_tenants: int = 100_000

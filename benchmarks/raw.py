@@ -87,6 +87,11 @@ class RawClient:
         self._sock.sendall(request)
         self._until_ready()
 
+    def until_told(self) -> None:
+        """Takes in what ends the session."""
+        while self._sock.recv(8192):
+            pass
+
     def copy_in(self, statement: bytes, piece: bytes, times: int) -> None:
         self._sock.sendall(encode.query(statement))
         answer = self._sock.recv(8192)

@@ -28,7 +28,18 @@ from types import FrameType
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # the tree beside this file is what is measured, whatever is installed
 
-from benchmarks import building, bulk, fairness, idle, logins, switching, tenants, transactions, workers  # noqa: E402
+from benchmarks import (  # noqa: E402
+    building,
+    bulk,
+    fairness,
+    idle,
+    logins,
+    stored,
+    switching,
+    tenants,
+    transactions,
+    workers,
+)
 from benchmarks.options import Options  # noqa: E402
 from benchmarks.table import Targets  # noqa: E402
 from benchmarks.targets import MOST_SERVERS, PASSWORD, Bench, Certificate, Tenant  # noqa: E402
@@ -41,6 +52,7 @@ PARTS: dict[str, Callable[[Bench, Options, Targets], None]] = {
     "logins": logins.logins,
     "memory": idle.memory,
     "tenants": tenants.tenants,
+    "stored": stored.stored,
     "switching": switching.switching,
     "fairness": fairness.fairness,
     "latency": transactions.latency,
@@ -49,7 +61,14 @@ PARTS: dict[str, Callable[[Bench, Options, Targets], None]] = {
 }
 _UNLESS_NAMED = ("tiers",)
 _QUICK = Options(
-    seconds=1, repetitions=1, clients=(1, 8), megabytes=20, idle_clients=500, tenants=1_000, active_tenants=50
+    seconds=1,
+    repetitions=1,
+    clients=(1, 8),
+    megabytes=20,
+    idle_clients=500,
+    tenants=1_000,
+    active_tenants=50,
+    stored_tenants=2_000,
 )
 _DATABASE = "bench"
 _SETTINGS = {
@@ -78,7 +97,10 @@ def main() -> int:
         with EmbeddedServer(
             directory / "server",
             settings=_SETTINGS,
-            hba=["host all app,quiet,noisy 127.0.0.1/32 scram-sha-256"],
+            hba=[
+                "host all app,quiet,noisy 127.0.0.1/32 scram-sha-256",
+                "host registry postgres 127.0.0.1/32 trust",
+            ],
         ) as server:
             bench = _bench(directory, server, builds, arguments.pgbouncer)
             print(_machine(bench, options))
@@ -127,6 +149,7 @@ def _arguments() -> argparse.Namespace:
     add("--modes", type=names(("simple", "extended", "prepared")), help="of pgbench")
     add("--megabytes", type=int, help="of a bulk transfer (200)")
     add("--idle-clients", type=int, help="of the memory part (5000)")
+    add("--stored-tenants", type=int, help="of the stored part (100000)")
     add("--tenants", type=int, help="of the tenants part (10000)")
     return parser.parse_args()
 

@@ -81,6 +81,7 @@ class Setup:
         str, ...
     ] = ()  # log in as themselves and have pools of their own; () = all are "app", in one pool
     guaranteed: str = ""  # to the tenant, in Tiergate
+    registry_dsn: str = ""  # where Tiergate has tenants stored
     prepared: bool = False  # PgBouncer before 1.21 then pools sessions, with a server connection a client
     cpus: frozenset[int] = frozenset()
 
@@ -174,6 +175,7 @@ query_timeout = "60s"
 transaction_timeout = "120s"
 idle_transaction_timeout = "60s"
 default_tenant = "{tenant.name}"
+registry_dsn = "{setup.registry_dsn}"
 {tls}
 [user.app]
 password = "{setup.verifier or PASSWORD}"
