@@ -1,7 +1,7 @@
 """Connections that a tenant, or a tier together, may always have of its cluster's.
 
 Who has fewer than it is guaranteed and wants one more is entitled to it: it comes before all who are not, whatever
-it has used. A pool keeps as many free for it as it may still claim (`Kept`), from when it first asks until it
+it has used. A pool keeps as many free for it as it has used at once of late (`Kept`), from when it first asks until it
 has not asked for a while; what nobody has asked for is lent out, and comes back with the next transaction that ends.
 """
 
@@ -13,7 +13,7 @@ from typing import Protocol
 from proxy.admission.accounts import Account
 from proxy.admission.turns import Rota
 
-KEEP = 5.0  # seconds that a guarantee is kept free since it was last asked for
+KEEP = 2.0  # seconds that a guarantee is kept free since it was last asked for
 
 
 class Group(Protocol):
@@ -24,17 +24,25 @@ class Group(Protocol):
 
 
 class Guarantee:
-    __slots__ = ("amount", "groups", "keepers", "used")
+    """`needed`: the most that was used at once of late."""
+
+    __slots__ = ("_most", "_since", "amount", "groups", "keepers", "needed", "used")
 
     def __init__(self, amount: int) -> None:
         self.amount = amount
         self.used = 0
+        self.needed = self._most = 1
+        self._since = 0.0
         self.groups: dict[Group, None] = {}
         self.keepers: dict[Kept, None] = {}
 
     @property
     def free(self) -> int:
         return max(0, self.amount - self.used)
+
+    @property
+    def kept(self) -> int:
+        return max(0, min(self.amount, self.needed) - self.used)
 
     def use(self, count: int) -> None:
         """So many more connections, or fewer."""
@@ -44,15 +52,28 @@ class Guarantee:
         if amount != self.amount:
             self._change(amount, self.used)
 
+    def look(self, now: float) -> None:
+        """Forgets how many were needed once."""
+        if now - self._since > KEEP:
+            self._since = now
+            before, self.needed, self._most = self.kept, self._most, max(1, self.used)
+            self._tell(before)
+
     def _change(self, amount: int, used: int) -> None:
-        before = self.free
+        before, kept = self.free, self.kept
         self.amount, self.used = amount, used
+        if used > self._most:
+            self._most = used
+            self.needed = max(self.needed, used)
         free = self.free
-        for kept in self.keepers:
-            kept.count += free - before
+        self._tell(kept)
         if bool(before) != bool(free):
             for group in list(self.groups):
                 group.update()
+
+    def _tell(self, before: int) -> None:
+        for keeper in self.keepers:
+            keeper.count += self.kept - before
 
 
 class Kept:
@@ -67,7 +88,7 @@ class Kept:
     def ask(self, guarantee: Guarantee, now: float) -> None:
         if guarantee not in self._asked:
             guarantee.keepers[self] = None
-            self.count += guarantee.free
+            self.count += guarantee.kept
         self._asked[guarantee] = now
 
     def look(self, now: float) -> bool:
@@ -75,8 +96,9 @@ class Kept:
         for guarantee, asked in list(self._asked.items()):
             if now - asked > KEEP and not guarantee.used:
                 del self._asked[guarantee], guarantee.keepers[self]
-                self.count -= guarantee.free
+                self.count -= guarantee.kept
                 return True
+            guarantee.look(now)
         return bool(self._asked)
 
 

@@ -46,6 +46,8 @@ def test_a_new_limit_holds_at_once() -> None:
     found = guarantees.of(rota, a, 20)
     kept = Kept()
     assert found is not None
+    found.use(9)
+    found.use(-9)
     kept.ask(found, 0.0)
     assert kept.count == 2
     a.update(a.tenant, a.tier, Limits(guaranteed_connections=5.0))
@@ -53,20 +55,24 @@ def test_a_new_limit_holds_at_once() -> None:
     assert kept.count == 5
 
 
-def test_what_is_kept_is_what_may_still_be_claimed_by_those_who_asked_of_late() -> None:
+def test_what_is_kept_is_what_was_needed_of_late() -> None:
     guarantee, kept = Guarantee(3), Kept()
     assert not kept.look(0.0)
-    kept.ask(guarantee, 0.0)
-    kept.ask(guarantee, 1.0)
-    assert kept.count == 3
-    for used, left in ((2, 1), (2, 0), (-1, 0), (-3, 3)):
+    kept.ask(guarantee, 10.0)
+    assert kept.count == 1, "the first that asks finds one"
+    for used, left in ((1, 0), (3, 0), (-1, 0), (-3, 3)):
         guarantee.use(used)
         assert kept.count == left
-    assert kept.look(1.0 + KEEP)
+    assert kept.look(10.0)
     assert kept.count == 3
-    assert kept.look(1.1 + KEEP)
+    guarantee.use(2)
+    guarantee.use(-2)
+    kept.ask(guarantee, 10.0 + KEEP)
+    assert kept.look(10.1 + KEEP)
+    assert kept.count == 2
+    assert kept.look(10.1 + 2 * KEEP)
     assert kept.count == 0
-    assert not kept.look(2.0 + KEEP)
+    assert not kept.look(10.2 + 2 * KEEP)
     guarantee.use(1)
     assert kept.count == 0, "it is nobody's affair any more"
 
@@ -74,9 +80,10 @@ def test_what_is_kept_is_what_may_still_be_claimed_by_those_who_asked_of_late() 
 def test_who_uses_it_has_not_forgotten_it() -> None:
     guarantee, kept = Guarantee(3), Kept()
     kept.ask(guarantee, 0.0)
-    guarantee.use(1)
+    guarantee.use(2)
     assert kept.look(10 * KEEP)
-    assert kept.count == 2
+    guarantee.use(-1)
+    assert kept.count == 1
 
 
 def test_the_entitled_come_first_and_in_turn() -> None:

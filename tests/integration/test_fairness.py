@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.integration.running import waiting
 from tests.integration.tables import with_cluster, with_limits
 from tests.rawclient import RawClient, query, rows
 from tests.waiting import wait_until
@@ -44,6 +43,18 @@ class Crowd:
             client.close()
 
 
+def busy(proxy: Proxy, *crowds: Crowd) -> None:
+    """Until most of them wait."""
+    most = sum(len(crowd.clients) for crowd in crowds) / 2
+
+    def waits() -> bool:
+        for crowd in crowds:
+            crowd.go_on()
+        return sum(int(row["cl_waiting"] or 0) for row in proxy.console("SHOW POOLS")) > most
+
+    wait_until(waits)
+
+
 def asked_beside(client: RawClient, crowd: Crowd, times: int) -> list[float]:
     """What a query takes each time."""
     took = []
@@ -65,10 +76,9 @@ def test_one_client_beside_the_crowd_of_another_tenant(
     login = "app@std_1" if layout == "one pool" else "other@std_1"
     proxy = start_proxy(with_cluster(all_tiers, pool_size=4, max_connections=4))
     crowd = Crowd(proxy, "app@std_2", 40, 0.05)
-    waiting(proxy, 36)
+    busy(proxy, crowd)
     took = sorted(asked_beside(proxy.raw(login), crowd, 10))
     assert took[5] < 0.15, "one of the crowd's transactions, and opening a connection"
-    assert crowd.go_on() >= 0
     crowd.leave()
 
 
@@ -96,10 +106,40 @@ def test_what_is_guaranteed_is_free_for_who_has_asked_of_late(
     tables = with_cluster(all_tiers, pool_size=4, max_connections=4)
     proxy = start_proxy(with_limits(tables, "std_1", guaranteed_connections="25%"))
     crowd = Crowd(proxy, "app@std_2", 20, 0.2)
-    waiting(proxy, 16)
+    busy(proxy, crowd)
     client = proxy.raw(login)
     asked_beside(client, crowd, 1)
     wait_until(lambda: crowd.go_on() == 0 and client.value("SELECT 1") == "1")
     took = sorted(asked_beside(client, crowd, 8))
     assert took[4] < 0.1, "it waits for none of the crowd's transactions"
     crowd.leave()
+
+
+def test_tenants_of_four_tiers_have_shares_as_their_weights(
+    start_proxy: StartProxy, all_tiers: Tables
+) -> None:
+    """Long and short queries, and all want more than there is. Exact shares are those of tests/admission/test_turns.py."""
+    weights = {"enterprise": 8, "vip": 4, "standard": 2, "free": 1}
+    tables = with_cluster(all_tiers, pool_size=4, max_connections=4) | {
+        f"tenant.a_{tier}": {"tier": tier, "cluster": "shared"} for tier in weights
+    }
+    proxy = start_proxy(tables)
+    crowds = [
+        Crowd(proxy, f"app@a_{tier}", 8, seconds)
+        for tier, seconds in zip(weights, (0.02, 0.01, 0.04, 0.01), strict=True)
+    ]
+    busy(proxy, *crowds)
+    before, until = _server_times(proxy), time.monotonic() + 2.5
+    while time.monotonic() < until:
+        for crowd in crowds:
+            crowd.go_on()
+    after = _server_times(proxy)
+    used = {tier: after[f"a_{tier}"] - before[f"a_{tier}"] for tier in weights}
+    for tier, weight in weights.items():
+        assert used[tier] / sum(used.values()) == pytest.approx(weight / 15, rel=0.2)
+    for crowd in crowds:
+        crowd.leave()
+
+
+def _server_times(proxy: Proxy) -> dict[str, int]:
+    return {str(row["name"]): int(row["server_time"] or 0) for row in proxy.console("SHOW TENANTS")}

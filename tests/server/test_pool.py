@@ -313,7 +313,8 @@ def test_what_is_asked_for_is_kept_free_for_a_while(keeper: Keeper, clock: Clock
     pool = keeper.pool(size=3)
     opened(keeper, pool, 3)
     tenant = account("vip", guaranteed_connections=2)
-    pool.checkin(lent(pool, Waiter(tenant)))
+    for server in [lent_or_granted(pool, Waiter(tenant)) for _ in range(2)]:
+        pool.checkin(server)
     held = [lent_or_granted(pool, waiter("noisy"))]
     late = waiter("noisy")
     assert pool.acquire(late, 1_000.0) is None
