@@ -89,6 +89,7 @@ class Limits:
     idle_transaction_timeout: float | None = None
     client_idle_timeout: float | None = None
     query_wait_timeout: float | None = None
+    query_wait_notify: float | None = None  # of a wait so long the client is told
     max_storage_gb: float | None = None
 
     def over(self, lower: Limits) -> Limits:
@@ -111,6 +112,7 @@ UNLIMITED = Limits(
     idle_transaction_timeout=0.0,
     client_idle_timeout=0.0,
     query_wait_timeout=0.0,
+    query_wait_notify=0.0,
     max_storage_gb=0.0,
 )
 
@@ -286,6 +288,7 @@ class ClientOptions:
     max_client_conn: int = 10_000
     max_logins: int = 1_000  # connections that have not authenticated yet, all together
     max_logins_per_address: int = 200  # and from one address
+    max_logins_per_tenant: int = 500  # and that claim one tenant; 0: no limit
     client_login_timeout: float = 60.0
     tenant_guc: str = "app.tenant_id"
     identify: tuple[str, ...] = ("startup", "user", "sni", "session")

@@ -20,7 +20,7 @@ from proxy import log
 from proxy.client.arrival import Arrival
 from proxy.client.doorstep import Doorstep
 from proxy.client.login import Applicant, Login
-from proxy.errors import TiergateError
+from proxy.errors import CapReached, TiergateError
 from proxy.model import ClientOptions
 from proxy.net.sockets import send
 from proxy.net.tls import ClientTls
@@ -59,6 +59,7 @@ class Acceptor:
         self._present: dict[Arrival, None] = {}  # all that have neither been handed on nor are gone
         self._pending = 0
         self._by_address: dict[str, int] = {}
+        self._by_tenant: dict[str, int] = {}  # which they claim, and may not know
         self._familiar: OrderedDict[bytes, Applicant] = OrderedDict()
         self._epoch = registry.epoch  # of what is familiar
         self._timer: asyncio.TimerHandle | None = None
@@ -129,6 +130,14 @@ class Acceptor:
         if len(self._familiar) > _REMEMBERED:
             self._familiar.popitem(last=False)
 
+    def claims(self, arrival: Arrival, tenant: str) -> None:
+        """Before it is proved: who claims a tenant falsely may keep its logins waiting, but nobody else's."""
+        here, most = self._by_tenant.get(tenant, 0), self.options.max_logins_per_tenant
+        if most and here >= most:
+            raise CapReached("too many clients of the tenant are logging in", hint="Try again.")
+        self._by_tenant[tenant] = here + 1
+        arrival.claim = tenant
+
     def arrived(self, arrival: Arrival) -> None:
         if not arrival.counted:
             return
@@ -141,6 +150,12 @@ class Acceptor:
                 self._by_address[host] = left
             else:
                 del self._by_address[host]
+        if arrival.claim:
+            left = self._by_tenant[arrival.claim] - 1
+            if left:
+                self._by_tenant[arrival.claim] = left
+            else:
+                del self._by_tenant[arrival.claim]
 
     def gone(self, arrival: Arrival) -> None:
         if arrival in self._present:

@@ -7,6 +7,7 @@ cdef int _TLS_HANDSHAKE, _PASSWORD
 cdef class Arrival(LoginStream):
     cdef public object doorstep, task, tls
     cdef public bytes binding
+    cdef public str claim
     cdef public bint counted, over
     cdef public double deadline
     cdef object _exchange, _reception, _who

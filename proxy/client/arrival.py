@@ -59,6 +59,9 @@ class Reception(Protocol):
     def gone(self, arrival: Arrival) -> None:
         """It has been handed on or closed."""
 
+    def claims(self, arrival: Arrival, tenant: str) -> None:
+        """It says that it speaks for that tenant. Raises CapReached where too many do at once."""
+
     def expect(self, deadline: float) -> None:
         """`expire` is to be called of those whose `deadline` that is."""
 
@@ -76,8 +79,8 @@ class Bare(Protocol):
 
 class Arrival(LoginStream):
     __slots__ = (
-        "_ahead", "_exchange", "_expired", "_packet", "_reception", "_refused", "_who", "binding", "counted",
-        "deadline", "doorstep", "over", "task", "tls",
+        "_ahead", "_exchange", "_expired", "_packet", "_reception", "_refused", "_who", "binding", "claim",
+        "counted", "deadline", "doorstep", "over", "task", "tls",
     )  # fmt: skip
 
     def __init__(self, reception: Reception, host: str, port: int, deadline: float) -> None:
@@ -85,6 +88,7 @@ class Arrival(LoginStream):
         self._reception = reception
         self.deadline = deadline
         self.counted = True  # among those who have not authenticated
+        self.claim = ""  # the tenant among whose logins it is counted
         self.over = False  # handed on, or closed by us
         self.doorstep: Bare | None = None
         self.tls: ssl.SSLObject | None = None
@@ -198,6 +202,8 @@ class Arrival(LoginStream):
             who = applicant(Greeting(said, self.tls, self.binding), reception.options, reception.registry)
             if plain:
                 self._packet = packet
+        if who.claim:
+            reception.claims(self, who.claim)
         self._who = who
         if who.negotiation:
             self.write(who.negotiation)

@@ -221,6 +221,9 @@ class Conversation(Link):
         if self.parked_size > PARKED_MAX:
             self.transport.pause_reading()
 
+    def still_waits(self) -> None:
+        self.write(encode.notice("No server connection available in postgres backend, client being queued"))
+
     def resume(self) -> None:
         """Reads on with what is parked."""
         raise NotImplementedError

@@ -49,7 +49,7 @@ class Login:
 @dataclass(slots=True)
 class Applicant:
     """`negotiation` is what is said before anything else of a protocol that is not known here; `login` what was made
-    of it at the registry's epoch `epoch`."""
+    of it at the registry's epoch `epoch`. `claim` is the first tenant that it names, true or not."""
 
     facts: LoginFacts
     replication: str
@@ -60,6 +60,7 @@ class Applicant:
     asking: Asking
     user: User | None
     epoch: int
+    claim: str
     login: Login | None = None
 
 
@@ -105,9 +106,11 @@ def applicant(greeting: Greeting, options: ClientOptions, registry: Registry) ->
     )
     replication = said.get("replication", "")
     replication = "" if replication.lower() in _FALSE else replication
+    claims = named(facts, options.identify, _users(registry))
     return Applicant(
-        facts, replication, minor, negotiation, greeting.tls is not None, method, asking, user, registry.epoch
-    )
+        facts, replication, minor, negotiation, greeting.tls is not None, method, asking, user, registry.epoch,
+        claims[0] if claims else "",
+    )  # fmt: skip
 
 
 def _negotiate(startup: Startup) -> tuple[int, bytes]:

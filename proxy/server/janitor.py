@@ -46,7 +46,10 @@ def sweep(pools: Pools, now: float, *, thorough: bool) -> None:
 
 def _expire_waits(pools: Pools, pool: Pool, now: float) -> None:
     for waiter in list(pool.queue):
-        limit = waiter.wait_limit
+        limit, notify = waiter.wait_limit, waiter.limits.query_wait_notify
+        if notify and now - waiter.waiting_since > notify and waiter.told_of != waiter.waiting_since:
+            waiter.told_of = waiter.waiting_since
+            waiter.still_waits()
         if limit and now - waiter.waiting_since > limit:
             pool.leave(waiter)
             pools.process.timeout("query_wait_timeout")

@@ -6,7 +6,7 @@ cdef class Link:
     cdef public UserAccount user_account
     cdef public object limits
     cdef public State state_needed
-    cdef public double wait_limit, waiting_since
+    cdef public double told_of, wait_limit, waiting_since
 
     cpdef object replies(self, bytes data)
     cpdef object server_ready(self)

@@ -23,7 +23,15 @@ class Link:
     Whoever does not want to know something leaves it out. Times are in seconds.
     """
 
-    __slots__ = ("account", "limits", "state_needed", "user_account", "wait_limit", "waiting_since")
+    __slots__ = (
+        "account",
+        "limits",
+        "state_needed",
+        "told_of",
+        "user_account",
+        "wait_limit",
+        "waiting_since",
+    )
 
     def __init__(
         self, account: Account, user_account: UserAccount, limits: Limits, state_needed: State = EMPTY
@@ -34,9 +42,13 @@ class Link:
         self.state_needed = state_needed
         self.wait_limit = limits.query_wait_timeout or 0.0
         self.waiting_since = 0.0
+        self.told_of = 0.0  # since when the wait was that it has been told of
 
     def granted(self, server: Any) -> None:
         """The wait is over."""
+
+    def still_waits(self) -> None:
+        """The wait takes long."""
 
     def refused(self, error: TiergateError) -> None:
         """The wait was in vain."""

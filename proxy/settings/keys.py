@@ -31,6 +31,7 @@ LIMITS: dict[str, v.Kind] = {
     "idle_transaction_timeout": v.DURATION,
     "client_idle_timeout": v.DURATION,
     "query_wait_timeout": v.DURATION,
+    "query_wait_notify": v.DURATION,
     "max_storage_gb": v.NUMBER,
 }
 
@@ -110,6 +111,7 @@ PROXY: dict[str, ProxyKey] = {
     "max_client_conn": ProxyKey(v.COUNT, "client"),
     "max_logins": ProxyKey(v.COUNT, "client"),
     "max_logins_per_address": ProxyKey(v.COUNT, "client"),
+    "max_logins_per_tenant": ProxyKey(v.COUNT, "client"),
     "client_login_timeout": ProxyKey(v.DURATION, "client"),
     "tenant_guc": ProxyKey(v.WORD, "client"),
     "identify": ProxyKey(v.choices("startup", "user", "sni", "session"), "client"),
@@ -122,6 +124,7 @@ PROXY: dict[str, ProxyKey] = {
     "idle_transaction_timeout": ProxyKey(v.DURATION, "limits"),
     "client_idle_timeout": ProxyKey(v.DURATION, "limits"),
     "query_wait_timeout": ProxyKey(v.DURATION, "limits"),
+    "query_wait_notify": ProxyKey(v.DURATION, "limits"),
     "rate_wait": ProxyKey(v.DURATION, "limits"),
     **{
         f"{side}_tls_{name}": ProxyKey(kind, "tls")

@@ -27,7 +27,7 @@ _POSTGRESQL = ("postgresql", "postgres")
 _REDIS = ("redis", "rediss", "unix")
 
 # The proxy is the top of the order user, tenant, tier, proxy: here every limit has a value.
-DEFAULT_LIMITS = replace(UNLIMITED, query_wait_timeout=120.0, rate_wait=0.1)
+DEFAULT_LIMITS = replace(UNLIMITED, query_wait_timeout=120.0, query_wait_notify=5.0, rate_wait=0.1)
 
 
 def load(

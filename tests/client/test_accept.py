@@ -431,6 +431,28 @@ def test_as_many_logins_from_one_address_as_are_allowed() -> None:
         _fill(door, 2)
 
 
+def test_a_tenants_storm_of_logins_leaves_room_for_others() -> None:
+    with gate(replace(OPTIONS, max_logins_per_tenant=2)) as door:
+        waiting = []
+        for _ in range(2):
+            client = door.client()
+            client.send(startup({"user": "open@acme"}))
+            assert client.read().kind == "R"
+            waiting.append(client)
+        refused = door.client()
+        refused.send(startup({"user": "open@acme"}))
+        said = refused.read()
+        assert (said.kind, b"C53300\0" in said.body, b"VFATAL\0" in said.body) == ("E", True, True)
+        refused.read_to_eof()
+        door.log_in("trusted@beta")
+        waiting[0].send(b"p\0\0\0\x10open-secret\0")
+        waiting[0].read_ready()
+        waiting[1].reset()
+        door.nobody_pending_but(0)
+        for _ in range(5):
+            door.log_in("trusted@acme")
+
+
 def _fill(door: Gate, limit: int) -> None:
     waiting = []
     for _ in range(limit):

@@ -76,6 +76,19 @@ def test_sync_and_flush_of_a_client_without_a_server_need_none(stage: Stage) -> 
     stage.leave()
 
 
+def test_a_client_that_waits_long_gets_a_notice(stage: Stage) -> None:
+    client = stage.client()
+    stage.pools.pause()
+    client.says(ONE)
+    assert client.reads() == []
+    client.session.still_waits()
+    (notice,) = client.reads()
+    assert notice.kind == "N"
+    assert b"SNOTICE\0" in notice.body
+    assert b"client being queued" in notice.body
+    stage.leave()
+
+
 def test_bytes_that_are_not_the_protocol_end_the_session(stage: Stage) -> None:
     client, _server = stage.linked()
     client.says(b"HTTP/1.1 GET /\r\n")

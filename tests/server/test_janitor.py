@@ -91,6 +91,31 @@ def test_a_wait_beyond_its_limit_is_refused(world: World) -> None:
     assert world.pools.process.timeouts == {"query_wait_timeout": 1}
 
 
+def test_who_waits_long_is_told_once_a_wait(world: World) -> None:
+    class Told(Waiter):
+        times = 0
+
+        def still_waits(self) -> None:
+            self.times += 1
+
+    world.pools.pause()
+    who, other = Told(account("a")), Told(account("b"))
+    who.limits = replace(who.limits, query_wait_notify=5.0)
+    for each in (who, other):
+        world.pool.acquire(each, world.now)
+    world.sweep(5.0)
+    assert who.times == 0
+    world.sweep(0.1)
+    world.sweep(10.0)
+    assert (who.times, other.times) == (1, 0)
+    world.pool.leave(who)
+    world.pool.acquire(who, world.now)
+    world.sweep(1.0)
+    assert who.times == 1
+    world.sweep(5.0)
+    assert who.times == 2
+
+
 def test_who_waits_for_a_server_that_failed_is_served_when_it_can_be_reached_again(world: World) -> None:
     """Another connection is in use and stays so: nothing else would look again."""
     world.linked()

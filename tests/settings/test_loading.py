@@ -176,7 +176,8 @@ def test_an_empty_file_is_all_defaults() -> None:
     assert settings.tls == TlsSettings()
     assert settings.server == ServerOptions()
     assert settings.client == dataclasses.replace(
-        ClientOptions(), limits=dataclasses.replace(UNLIMITED, query_wait_timeout=120.0, rate_wait=0.1)
+        ClientOptions(),
+        limits=dataclasses.replace(UNLIMITED, query_wait_timeout=120.0, query_wait_notify=5.0, rate_wait=0.1),
     )
     assert settings.process.http == ("127.0.0.1", 9187)
     assert settings.process.shutdown_timeout == 60.0

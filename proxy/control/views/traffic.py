@@ -66,12 +66,14 @@ def _pools(plane: Plane, key: Key) -> View:
     for group in _grouped(plane, key):
         first = group[0].key
         mine = [session for pool in group for session in sessions.get(pool, ())]
+        throttled = sum(s.state is SessionState.WAITING and s.throttled is not None for s in mine)
         canceled = sum(1 for pool in group for server in pool.connections() if server.cancels)
         oldest = max((now - waiter.waiting_since for pool in group for waiter in pool.queue), default=0.0)
         rows.append(
             (
                 first.database, first.user, sum(s.state is not SessionState.WAITING for s in mine),
-                sum(len(pool.queue) for pool in group), 0, 0, sum(len(pool.active) for pool in group), canceled, canceled,
+                sum(len(pool.queue) for pool in group) + throttled, 0, 0, sum(len(pool.active) for pool in group),
+                canceled, canceled,
                 sum(len(pool.idle) for pool in group), 0, sum(len(pool.resetting) for pool in group),
                 sum(pool.opening for pool in group), *split_microseconds(oldest),
                 _names(pool.mode.value for pool in group), _names(pool.key.cluster for pool in group),
