@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hmac
 import secrets
+from functools import lru_cache
 
 from proxy.auth import scram
 from proxy.auth.exchange import Asking, Step, failed
@@ -13,6 +14,7 @@ from proxy.wire import decode, encode
 
 # Of this process: an unknown user gets the same salt each time, as a known one does.
 _MOCK_SECRET = secrets.token_bytes(32)
+_MOCKS = 1_000
 _PLUS = scram.MECHANISM + "-PLUS"
 _VERIFIER = scram.MECHANISM + "$"
 _OFFER = Step(encode.authentication(10, f"{scram.MECHANISM}\0\0".encode()), False)
@@ -21,19 +23,19 @@ _PLAIN_NAME, _PLUS_NAME = scram.MECHANISM.encode(), _PLUS.encode()
 
 
 class Sasl:
-    __slots__ = ("_asking", "_exchange", "_first", "_salt")
+    __slots__ = ("_asking", "_exchange", "_first")
 
     def __init__(self, asking: Asking) -> None:
         self._asking = asking
         self._exchange: scram.ServerExchange | None = None
-        self._salt = hmac.digest(_MOCK_SECRET, asking.user.encode(), "sha256")[:16]
         self._first = True
 
     @property
     def slow(self) -> bool:
         asking = self._asking
-        derived = asking.known and not asking.stored.startswith(_VERIFIER)
-        return self._first and derived and not scram.is_known(asking.stored, self._salt, scram.ITERATIONS)
+        if not self._first or not asking.known or asking.stored.startswith(_VERIFIER):
+            return False
+        return not scram.is_known(asking.stored, _mock(asking.user).salt, scram.ITERATIONS)
 
     def start(self) -> Step:
         return _OFFER_BINDING if self._asking.binding else _OFFER
@@ -72,5 +74,12 @@ class Sasl:
             with contextlib.suppress(ValueError):  # what is no verifier fits nobody
                 return scram.read_verifier(stored)
         elif self._asking.known and stored and not (stored.startswith("md5") and len(stored) == 35):
-            return scram.make_verifier(stored, self._salt)
-        return scram.Verifier(self._salt, scram.ITERATIONS, secrets.token_bytes(32), secrets.token_bytes(32))
+            return scram.make_verifier(stored, _mock(self._asking.user).salt)
+        return _mock(self._asking.user)
+
+
+@lru_cache(maxsize=_MOCKS)
+def _mock(user: str) -> scram.Verifier:
+    """Nobody knows the password; remembered, as a known user's is, so that it takes as long."""
+    salt = hmac.digest(_MOCK_SECRET, user.encode(), "sha256")[:16]
+    return scram.Verifier(salt, scram.ITERATIONS, secrets.token_bytes(32), secrets.token_bytes(32))

@@ -12,7 +12,7 @@ import hashlib
 import hmac
 import secrets
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from scramp import ScramException
@@ -24,6 +24,24 @@ _MAX_ITERATIONS = 1_000_000
 _REMEMBERED = 10_000
 _KEY_LENGTH = 32
 _NONCE_SIZE = 18
+_BLOCK = 64  # bytes that SHA-256 takes at once
+_INNER, _OUTER = bytes(x ^ 0x36 for x in range(256)), bytes(x ^ 0x5C for x in range(256))
+_sha256 = hashlib.sha256
+
+
+class Mac:
+    """HMAC-SHA-256 (RFC 2104) with a key of at most 64 bytes: two hashes. OpenSSL's own looks up its algorithm
+    each time, which takes more than twice as long."""
+
+    __slots__ = ("_inner", "_outer")
+
+    def __init__(self, key: bytes) -> None:
+        padded = key.ljust(_BLOCK, b"\0")
+        self._inner = padded.translate(_INNER)
+        self._outer = padded.translate(_OUTER)
+
+    def __call__(self, data: bytes) -> bytes:
+        return _sha256(self._outer + _sha256(self._inner + data).digest()).digest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +52,12 @@ class Verifier:
     iterations: int
     stored_key: bytes
     server_key: bytes
+    client_signature: Mac = field(init=False, repr=False, compare=False)
+    server_signature: Mac = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "client_signature", Mac(self.stored_key))
+        object.__setattr__(self, "server_signature", Mac(self.server_key))
 
 
 class BadExchange(ValueError):
@@ -80,6 +104,7 @@ def make_verifier(password: str, salt: bytes | None = None, iterations: int = IT
     return _verifier(salted_password(password, salt, iterations), salt, iterations)
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def _verifier(salted: bytes, salt: bytes, iterations: int) -> Verifier:
     client_key = _hmac(salted, b"Client Key")
     return Verifier(salt, iterations, hashlib.sha256(client_key).digest(), _hmac(salted, b"Server Key"))
@@ -112,7 +137,7 @@ def matches(verifier: Verifier, password: str) -> bool:
 
 
 def _hmac(key: bytes, data: bytes) -> bytes:
-    return hmac.digest(key, data, "sha256")
+    return Mac(key)(data)
 
 
 def _attributes(message: bytes) -> dict[str, str]:
@@ -195,13 +220,13 @@ class ServerExchange:
         if not hmac.compare_digest(said.get("r", "").encode(), self._nonce.encode()):
             raise BadExchange("wrong nonce")
         auth_message = b",".join((self._first_bare, self._server_first, without_proof))
-        signature = _hmac(self._verifier.stored_key, auth_message)
+        signature = self._verifier.client_signature(auth_message)
         if len(proof) != len(signature):
             raise BadExchange("malformed SCRAM message")
         client_key = _xor(proof, signature)
         if not hmac.compare_digest(hashlib.sha256(client_key).digest(), self._verifier.stored_key):
             raise BadExchange("wrong proof")
-        return b"v=" + base64.b64encode(_hmac(self._verifier.server_key, auth_message))
+        return b"v=" + base64.b64encode(self._verifier.server_signature(auth_message))
 
 
 class ClientExchange:

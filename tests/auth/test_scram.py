@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import hmac
 
 import pytest
 import scramp
@@ -270,3 +271,9 @@ def test_what_is_kept_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(scram._salted) == 5
     assert scram.is_known("password 19", SALT, 1)
     assert not scram.is_known("password 0", SALT, 1)
+
+
+@settings(max_examples=examples(50))
+@given(st.binary(max_size=64), st.binary(max_size=300))
+def test_a_mac_is_hmac_sha_256(key: bytes, data: bytes) -> None:
+    assert scram.Mac(key)(data) == hmac.digest(key, data, "sha256")
