@@ -81,8 +81,7 @@ class Verdict:
         """
         name = constants.guc(guc)
         if self.unread:
-            parts = name.encode("utf-8", "surrogateescape").split(b".")
-            return words.sets(self.unread) and all(part in self.unread for part in parts)
+            return words.sets(self.unread, name.encode("utf-8", "surrogateescape"))
         return name in self.touched
 
 

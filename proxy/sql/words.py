@@ -17,6 +17,10 @@ letters of what the patterns look for, and most texts have none of them.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import lru_cache
+
+Search = Callable[[bytes], object]
 
 _VERBS = rb"(?:set|reset|listen|unlisten|prepare|execute|load|discard|deallocate|declare|create|alter|drop|do|explain)\b"
 _NAMES = (
@@ -174,9 +178,18 @@ def hides_sets(low: bytes) -> bool:
     return bool(_hiding(low))
 
 
-def sets(low: bytes) -> bool:
-    """The lowercased text may hold a SET or RESET of whatever kind."""
-    return bool(_sets(low))
+@lru_cache(16)
+def _joined(name: bytes) -> Search:
+    return re.compile(rb'"?\s*\.\s*"?'.join(map(re.escape, name.split(b".")))).search
+
+
+def sets(low: bytes, name: bytes) -> bool:
+    """The lowercased text may hold a SET or RESET of whatever kind, and of the parameter of this name."""
+    if not _sets(low):
+        return False
+    if b"/*" in low or b"--" in low:  # between the parts of the name may stand anything
+        return all(part in low for part in name.split(b"."))
+    return bool(_joined(name)(low))
 
 
 def body_sets(low: bytes) -> bool:
