@@ -18,8 +18,8 @@ from proxy.errors import (
 )
 from proxy.protocol.statements import Statement
 from proxy.protocol.tenancy import IN_FAILED_TRANSACTION, Block, set_local_outside
-from proxy.server.connection import IDLE
-from proxy.sql.opening import Step, Verb, concerns_session_only
+from proxy.server.connection import IDLE, IN_TRANSACTION
+from proxy.sql.opening import Opening, Step, Verb, concerns_session_only
 from proxy.wire import decode, encode
 from proxy.wire.decode import bind_names, parse_fields
 
@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 PASS, DONE, AGAIN, SEEK = 0, 1, 2, 3
 _QUERY, _PARSE, _BIND, _DESCRIBE, _EXECUTE, _CLOSE, _CALL = b"QPBDECF"
 _TEXT, _BOOL = 25, 16
+_ASIDE = b"SHDC"  # no work
+_BEGINNERS = frozenset({Verb.BEGIN, Verb.SET_TRANSACTION, Verb.SAVEPOINT, Verb.NAME})
+_QUIET = 8  # after so many blocks that have named no tenant the next is not held back,
+_DISTURBED = -100  # and after one that was sent in vain it takes so many more
 _SUSPENDED = encode.frame(b"s", b"")
 
 
@@ -46,8 +50,10 @@ class Chooser(Choice):
     def hear(self, kind: int, frame: bytes, whole: bool) -> int:
         """PASS: it is for a server, or has an error to answer. DONE: it has been answered. AGAIN: `again` is to be
         read in its place. SEEK: it is to be heard again when `seek` is over."""
-        self.calm = False
         body = frame[5:]
+        if self.calm and self.quiet >= _QUIET and kind == _QUERY and whole and self._begins(body):
+            return PASS
+        self.calm = False
         try:
             if not whole:
                 return self._pass(None)
@@ -70,6 +76,61 @@ class Chooser(Choice):
             self._session.refuse(error)
             return PASS
 
+    def _begins(self, body: bytes) -> bool:
+        """It is a BEGIN by itself of a session whose blocks name no tenant, which a server gets at once."""
+        session = self._session
+        scanner = session.scanner
+        if session.server is not None or session.keeps_sequences or scanner.stop != len(scanner.data):
+            return False
+        if session.account.gate is not None or not body.endswith(b"\0"):
+            return False
+        step = self.step(body[:-1])
+        if step is None or step.verb is not Verb.BEGIN or not self.can(step):
+            return False
+        self.begun = step
+        return True
+
+    def begins_again(self, kind: int, frame: bytes) -> bool:
+        """The first request of a block that was sent at once (b"": work): whether the block is held back after all, and
+        its server rid of it."""
+        session = self._session
+        server = session.server
+        if server is None or server.pipeline or session.unsynced or kind in _ASIDE:
+            return False
+        begun, self.begun = self.begun, None
+        if not frame or server.status != IN_TRANSACTION:
+            return False
+        try:
+            opening = self._opening(kind, frame)
+        except ProtocolViolation:
+            return False
+        if begun is None or opening is None or _BEGINNERS.isdisjoint(step.verb for step in opening.steps):
+            return False
+        self.quiet = _DISTURBED
+        self.calm = False
+        self.tenancy.control(begun)
+        session.server = None
+        session.step("unlink")
+        if session.write_paused:
+            server.transport.resume_reading()
+        if server.write_paused:
+            session.resume_client()
+        session.pool.rollback(server)
+        return True
+
+    def _opening(self, kind: int, frame: bytes) -> Opening | None:
+        """Raises ProtocolViolation."""
+        if kind == _BIND:
+            statement = self._statement(bind_names(frame[5:])[1])
+            text = b"" if statement is None else statement.text
+        elif kind == _QUERY:
+            text = decode.query(frame[5:])
+        elif kind == _PARSE:
+            text = parse_fields(frame[5:])[1]
+        else:
+            return None
+        return self._session.plane.openings.of(text)
+
     def opens(self, server: ServerConnection, kind: int, frame: bytes) -> bool:
         """It opens a transaction behind a batch that has no Sync yet and has done no work: some drivers prepare
         statements so, with a Flush, and a server would take it for the same transaction."""
@@ -78,15 +139,9 @@ class Chooser(Choice):
         try:
             if kind == _BIND:
                 return self._known(bind_names(frame[5:])[1]) is not None
-            if kind == _QUERY:
-                text = decode.query(frame[5:])
-            elif kind == _PARSE:
-                text = parse_fields(frame[5:])[1]
-            else:
-                return False
+            opening = self._opening(kind, frame)
         except ProtocolViolation:
             return False
-        opening = self._session.plane.openings.of(text)
         return opening is not None and self.can(opening.steps[0])
 
     def _pass(self, text: bytes | None) -> int:

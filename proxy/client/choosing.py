@@ -55,7 +55,9 @@ class Choice(Settled):
         "_served",
         "_stale",
         "batch",
+        "begun",
         "calm",
+        "quiet",
         "sought",
     )
 
@@ -64,6 +66,10 @@ class Choice(Settled):
         self.calm = False
         self.sought = ""  # the tenant that is looked up for the step at hand
         self.batch = False  # part of the batch at hand has been answered here
+        self.quiet = 0  # how many blocks one after the other have named no tenant
+        self.begun: Step | None = (
+            None  # the BEGIN that a server has been sent at once, of a block with no work yet
+        )
         self._portals: dict[bytes, Portal] = {}
         self._error_before = b""
         self._stale = False  # the registry has changed
@@ -172,8 +178,11 @@ class Choice(Settled):
         statement. If that fails the server skips what follows, for no Sync stands between."""
         self._error_before = server.last_error
         self._served = True
-        begins = self.tenancy.begins
+        tenancy = self.tenancy
+        begins = tenancy.begins
         self.working = bool(begins)
+        if begins:
+            self.quiet = self.quiet + 1 if tenancy.value is tenancy.own is tenancy.lasting else 0
         out = b""
         for text in begins:
             statement = self._session.plane.pools.catalog.statement(text, b"\0\0", PLAIN)
@@ -184,7 +193,7 @@ class Choice(Settled):
             out += encode.bind(b"", statement.name, []) + encode.execute()
             server.expect(DROP_BIND)
             server.expect(_CRUCIAL_EXECUTE)
-        self.tenancy.served()
+        tenancy.served()
         self._attend()
         return out
 
@@ -227,6 +236,7 @@ class Choice(Settled):
 
     def ended(self, server: ServerConnection) -> None:
         """The server is in no transaction, and nothing is owed."""
+        self.begun = None
         if not self._served:
             return
         tenancy = self.tenancy

@@ -95,6 +95,8 @@ class Session(Linking):
                 self._terminate()
                 return
             chooser = self.chooser
+            if chooser is not None and chooser.begun is not None and self._begins_again(kind, told):
+                sent, server = start, None
             if (
                 chooser is not None
                 and (server is None or self.rests)
@@ -274,6 +276,13 @@ class Session(Linking):
         scanner = self.scanner
         heard = chooser.hear(kind, scanner.data[scanner.start : scanner.stop], told != HEAD)
         return DONE if heard == PASS and self.answer and self._answered(kind) else heard
+
+    def _begins_again(self, kind: int, told: int) -> bool:
+        scanner = self.scanner
+        work = told == HEAD or self._is_work(scanner, kind)
+        return bool(
+            self.chooser.begins_again(kind, b"" if work else scanner.data[scanner.start : scanner.stop])
+        )
 
     def _opens(self, server: ServerConnection, kind: int, told: int) -> bool:
         """It is to be heard behind the end of a batch that has done no work."""

@@ -249,11 +249,11 @@ class ServerConnection:
     def _reported(self, body: bytes, head: Expect | None, action: int) -> tuple[int, bytes]:
         """What becomes of a ParameterStatus, and what is said in its place."""
         name, value = decode.parameter_status(body)
-        lower = name.lower()
-        states.display_names[lower] = name
+        states.display_names[lower := name.lower()] = name
         self.reported = with_parameter(self.reported, lower, value)
         if action == DROP or self.link is None:
-            if head is not None and head.tolerant:  # set again behind a RESET that may have been rolled back
+            gone = self.link is None and lower in self.values.parameters  # whose transaction is rolled back
+            if gone or (head is not None and head.tolerant):  # or set again behind a RESET that may have been
                 self.values = with_parameter(self.values, lower, value)
             return DROP, b""
         if head is None or head.restores is None or lower not in head.restores:

@@ -446,6 +446,22 @@ def test_functions_of_the_database_cannot_change_it_for_others(pooled: Proxy, sh
     assert pooled.raw().value(TENANT) == "std_1"
 
 
+@pytest.mark.parametrize("how", ["close", "hang_up", "reset"])
+def test_what_was_set_in_a_transaction_whose_client_has_left_is_not_taken_for_set(
+    start_proxy: StartProxy, all_tiers: Tables, how: str
+) -> None:
+    """The connection's reported parameters go back with our ROLLBACK, and who has the same needs them set."""
+    proxy = start_proxy(one_connection(all_tiers))
+    client, other = proxy.raw(), proxy.raw()
+    client.checked(client.query("SET TimeZone = 'Asia/Tokyo'"))
+    for text in ("SELECT 1", "BEGIN", "SET TimeZone = 'Asia/Tokyo'"):
+        other.checked(other.query(text))
+    getattr(other, how)()
+    for _ in range(2):
+        assert client.value("SHOW TimeZone") == "Asia/Tokyo"
+    assert proxy.raw().value("SHOW TimeZone") != "Asia/Tokyo"
+
+
 @pytest.mark.parametrize("size", [1, 3])
 def test_the_tenant_is_right_in_every_transaction(
     start_proxy: StartProxy, all_tiers: Tables, size: int

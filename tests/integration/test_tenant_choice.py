@@ -630,6 +630,66 @@ def test_session_mode(start_proxy: StartProxy, all_tiers: Tables) -> None:
         assert tenant_of(other) == tenant
 
 
+def in_blocks(client: RawClient, count: int) -> None:
+    """So many blocks that name no tenant."""
+    for _ in range(count):
+        for text in ("BEGIN", "SELECT 1", "COMMIT"):
+            client.checked(client.query(text))
+
+
+NAMED = "SELECT set_config('app.tenant_id', 'std_2', true)"
+BEHIND = {
+    "local": (query(L2),),
+    "set": (query(S2),),
+    "by message": (ask(CONFIG.replace("false", "true"), ["std_2"]) + SYNC,),
+    "prepared": (bind(["std_2"], name="named") + execute() + SYNC,),
+    "in one text": (query(f"{L2}; {WHO}"),),
+    "behind a savepoint": (query("SAVEPOINT a"), query(L2)),
+    "behind options": (query(REPEATABLE), query(L2)),
+    "begun twice": (query("BEGIN"), query(NAMED)),
+    "asked for first": (query("SHOW app.tenant_id; " + L2),),
+}
+
+
+@pytest.mark.parametrize("how", BEHIND)
+def test_a_block_that_was_begun_at_once_may_still_be_anothers(
+    proxy: Proxy, shared: EmbeddedServer, how: str
+) -> None:
+    """A session whose blocks have named nobody has them begun at once; that changes nothing of what it may do."""
+    with direct(shared) as other, proxy.raw("app") as client:
+        for side in (other, client):
+            side.checked(side.ask(parse(CONFIG.replace("false", "true"), "named") + SYNC))
+            in_blocks(side, 10)
+            side.checked(side.query("BEGIN"))
+        (session,) = proxy.call(lambda: [s for s in proxy.worker.plane.sessions if s.pid == client.pid])
+        assert session.server is not None  # or this tests nothing
+        for step in (*BEHIND[how], query(WHO), query("COMMIT"), query(WHO)):
+            assert heard(client.ask(step)) == heard(other.ask(step)), step
+
+
+def test_a_block_that_was_begun_at_once_is_its_tenants_once_it_has_worked(proxy: Proxy) -> None:
+    client = proxy.raw("app")
+    in_blocks(client, 10)
+    for work in (query("SELECT 1"), ask("SELECT 1") + SYNC, query("DECLARE c CURSOR FOR SELECT 1")):
+        client.checked(client.query("BEGIN"))
+        client.checked(client.ask(work))
+        assert sqlstates(client.query(L2)) == ["25001"]
+        assert sqlstates(client.query(WHO)) == ["25P02"]
+        client.query("ROLLBACK")
+        assert tenant_of(client) == "std_1"
+
+
+def test_pipelined_blocks_may_be_anothers_too(proxy: Proxy) -> None:
+    client = proxy.raw("app")
+    in_blocks(client, 10)
+    client.send(query("BEGIN"))
+    client.send(query(L2) + query(WHO) + query("COMMIT") + query(WHO))
+    assert [row[0] for row in rows(client.read_ready(5))] == ["std_2", "std_1"]
+    in_blocks(client, 120)
+    client.send(b"".join(query(text) for text in ("BEGIN", L2, WHO, "COMMIT", WHO)))
+    assert [row[0] for row in rows(client.read_ready(5))] == ["std_2", "std_1"]
+
+
 # --- random scripts ---------------------------------------------------------------------------------
 
 SEEDS = 40
