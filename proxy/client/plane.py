@@ -136,6 +136,8 @@ class Plane:
         others = tuple([other for other in self._known(pid) if other is not member])
         if others:
             self._keys[pid] = others
+        else:
+            self._keys.pop(pid, None)
 
     def cancel(self, request: CancelRequest) -> bool:
         """Cancels what the one with that key does; False if it is not one of this process."""

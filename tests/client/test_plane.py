@@ -53,6 +53,15 @@ def test_who_has_left_is_not_cancelled(plane: Plane) -> None:
     assert plane.sessions == {two}
 
 
+def test_nothing_is_kept_of_those_who_had_the_same_pid(plane: Plane) -> None:
+    members = [Member(1, b"aaaa"), Member(1, b"bbbb"), Member(1, b"cccc")]
+    for member in members:
+        plane.enter(member)
+    for member in members:
+        plane.leave(member)
+    assert not plane._keys
+
+
 def test_leaving_within_a_cancel_does_no_harm(plane: Plane) -> None:
     class Leaving(Member):
         def cancel(self) -> None:
