@@ -135,8 +135,9 @@ class Tenancy:
             placement.check_shard(tier, self._checked(columns), population)
             return columns
 
-        names = self.directory().tenants
-        columns, known = await self.store.create(actor, said, change, names, key=key, asked=asked)
+        placed = any(said.get(name) is not None for name in TARGET)
+        counting = self._counting(said["tier"], placed=placed)
+        columns, known = await self.store.create(actor, said, change, counting, key=key, asked=asked)
         return self.told(columns), known
 
     async def patch(
@@ -174,7 +175,7 @@ class Tenancy:
                 placement.check_shard(tier, new, population)
             return columns
 
-        counting = self.directory().tenants
+        counting = self._counting(tier_name, placed=bool(target))
         return await self._change(actor, "tier", name, change, version, counting=counting)
 
     async def delete(self, actor: str, name: str, version: int | None, *, with_usage: bool) -> Told:
@@ -213,6 +214,21 @@ class Tenancy:
         if tier is None:
             raise WrongValue(f'no tier is called "{name}"', "tier")
         return tier
+
+    def _counting(self, tier_name: str, *, placed: bool) -> Iterable[str] | None:
+        """The names of the file's tenants if tenants must be counted; None where there is nothing to be decided by it,
+        as it takes a while where there are many."""
+        directory = self.directory()
+        tier = directory.tiers.get(tier_name)
+        if tier is None or not tier.max_tenants:
+            free = [] if placed or tier is None else placement.candidates(tier, directory.clusters)
+            if len(free) < 2 and not any(
+                cluster.kind is ClusterKind.DEDICATED
+                for name in free
+                if (cluster := directory.clusters.get(name))
+            ):
+                return None
+        return directory.tenants
 
     def _home(self, columns: Columns) -> str:
         return rows.home(Row.of(columns), self.directory(), self._options()).tenant.cluster

@@ -120,20 +120,21 @@ class Store:
         actor: str,
         said: Columns,
         change: Change,
-        names: Iterable[str],
+        counting: Iterable[str] | None = None,
         *,
         key: str = "",
         asked: str = "",
     ) -> tuple[Columns, bool]:
-        """A new row of what was `said`, completed by `change`, which sees how many live where; and whether it was
-        there already, because the same request, `asked`, had come with the same `key`.
+        """A new row of what was `said`, completed by `change`; and whether it was there already, because the same
+        request, `asked`, had come with the same `key`.
 
-        `names` are those of tenants that are not the registry's. Raises Conflict, KeyReused.
+        `change` sees how many live where if `counting` has the names of tenants that are not the registry's. Raises
+        Conflict, KeyReused.
         """
         async with self._transaction() as connection:
             if key and (known := await statements.answered(connection, actor, key, asked)) is not None:
                 return known, True
-            living = await statements.living(connection, names)
+            living = _NOBODY if counting is None else await statements.living(connection, counting)
             columns = {**change(said, living), "created_by": actor, "updated_by": actor}
             try:
                 async with connection.transaction():
@@ -159,8 +160,7 @@ class Store:
         """The row before and after; `change` says which columns get which values (if they have them: nothing is
         done). `version` is the one that it must have, None: any.
 
-        It sees how many live where if `counting` has the names of tenants that are not the registry's. Raises
-        NoSuchName, Changed.
+        `counting` is as above. Raises NoSuchName, Changed.
         """
         async with self._transaction() as connection:
             living = _NOBODY if counting is None else await statements.living(connection, counting)

@@ -9,10 +9,14 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from proxy.control.api.app import make_app
 from proxy.control.api.desk import Desk
 from proxy.errors import ConfigError
+
+MOST_CONNECTIONS = 200
+PATIENCE = 10.0  # seconds for a request to begin, and to have come
 
 
 class _Guest(uvicorn.Server):
@@ -33,6 +37,34 @@ def listening(host: str, port: int) -> socket.socket:
         sock.close()
         raise ConfigError(f"cannot listen on {host}:{port} (http_addr): {error.strerror or error}") from None
     return sock
+
+
+class _Bounded(H11Protocol):
+    """Not more connections than the process can spare, which has clients to serve, and none that says nothing."""
+
+    _silence: asyncio.TimerHandle | None = None
+    _seen: RequestResponseCycle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > MOST_CONNECTIONS:
+            transport.abort()
+        else:
+            self._silence = self.loop.call_later(PATIENCE, self._look)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._silence is not None:
+            self._silence.cancel()
+        super().connection_lost(exc)
+
+    def _look(self) -> None:
+        """Closes it if there was no request since the last look, and none is under way."""
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is self._seen and (cycle is None or cycle.response_complete):
+            self.transport.close()
+        else:
+            self._seen = cycle
+            self._silence = self.loop.call_later(PATIENCE, self._look)
 
 
 class Companion(Protocol):
@@ -63,7 +95,7 @@ class Http:
         """The same on a socket that listens already, which it closes at its end."""
         self.port = sock.getsockname()[1]
         config = uvicorn.Config(
-            make_app(self._desk), log_config=None, access_log=False, lifespan="off", ws="none",
+            make_app(self._desk), log_config=None, access_log=False, lifespan="off", ws="none", http=_Bounded,
             timeout_graceful_shutdown=1, ssl_certfile=self._certificate or None, ssl_keyfile=self._key or None,
         )  # fmt: skip
         try:
