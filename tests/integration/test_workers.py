@@ -229,7 +229,7 @@ def test_one_scrape_shows_all_workers(kept: Fleet) -> None:
     assert kept.metric("db_query_count") == before[0] + 5 * WORKERS
     assert kept.metric("tiergate_transactions_total") == before[1] + 5 * WORKERS
     assert kept.metric("tenant_active_connections") == len(kept.console("SHOW CLIENTS"))
-    assert kept.get("/readyz") == (200, '{"status":"ready","problems":[]}')
+    assert kept.get("/readyz") == (200, '{"status":"ready","problems":[],"warnings":[]}')
     assert kept.get("/healthz")[0] == 200
 
 
