@@ -3,6 +3,7 @@ tokens; and what they are, as an OpenAPI document and a page."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -14,7 +15,9 @@ from proxy.control import metrics
 from proxy.control.api import operations, page, problems, tenants
 from proxy.control.api.access import Guarded, Right, needs
 from proxy.control.api.desk import Desk, desk
+from proxy.control.fleet import Control
 from proxy.control.views import stores
+from proxy.errors import TiergateError
 
 
 class _Documented(FastAPI):
@@ -38,6 +41,14 @@ def _drop_validation_errors(document: dict[str, Any]) -> None:
         document["components"]["schemas"].pop(name, None)
 
 
+async def _warnings(control: Control) -> list[str]:
+    """None where no worker says anything: that is a problem, and told as one."""
+    try:
+        return stores.warnings(await control.view("registry"))
+    except TiergateError:
+        return []
+
+
 def make_app(of: Desk) -> FastAPI:
     app = _Documented(title="Tiergate", version=__version__, openapi_url=None)
     app.router.route_class = Guarded
@@ -57,8 +68,7 @@ def make_app(of: Desk) -> FastAPI:
     @app.get("/readyz", tags=["health"], **needs(Right.OPEN), responses={503: {"description": "Not ready"}})
     async def readyz(request: Request) -> JSONResponse:
         control = desk(request).control
-        found = await control.problems()
-        warnings = stores.warnings(await control.view("registry"))
+        found, warnings = await asyncio.gather(control.problems(), _warnings(control))
         body = {"status": "ready" if not found else "not ready", "problems": found, "warnings": warnings}
         return JSONResponse(body, status_code=503 if found else 200)
 
