@@ -25,7 +25,7 @@ _COUNTED = ("queries", "transactions", "errors")
 
 def run_pools(api: Api, *, as_json: bool) -> int:
     def work() -> None:
-        found = api.get("/v1/pools")["items"]
+        found = api.get("/v1/pools", limit=10_000)["items"]
         tables.say(found, [{key: row[key] for key in _POOLS} for row in found], as_json=as_json)
 
     return run(work, as_json=as_json)
@@ -58,8 +58,8 @@ def run_top(api: Api, interval: float, rows: int, rounds: int, *, as_json: bool)
 def _seen(api: Api) -> dict[str, Any]:
     return {
         "at": time.monotonic(),
-        "tenants": {row["name"]: row for row in api.get("/v1/activity")["items"]},
-        "pools": api.get("/v1/pools")["items"],
+        "tenants": {row["name"]: row for row in api.get("/v1/activity", limit=10_000)["items"]},
+        "pools": api.get("/v1/pools", limit=10_000)["items"],
         "workers": api.get("/v1/workers")["items"],
     }
 

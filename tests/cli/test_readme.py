@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import cast
 
 import pytest
 from typer.models import CommandInfo
 
 from proxy import errors, settings
 from proxy.cli import main
+from proxy.control.api import Desk
+from proxy.control.api.app import make_app
 from proxy.control.console.commands import HELP
 from proxy.settings import keys
 from proxy.settings.reader import Schema
@@ -97,6 +100,14 @@ def test_every_sqlstate_of_an_error() -> None:
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
     raised = {kind.sqlstate for kind in kinds if issubclass(kind, errors.TiergateError)}
     assert raised - {errors.ConfigError.sqlstate} <= documented
+
+
+def test_every_route_of_the_api() -> None:
+    listed = section("## The HTTP API")
+    for path in make_app(cast(Desk, None)).openapi()["paths"]:
+        if path.startswith("/v1/"):
+            words = [part for part in path.split("/") if part and not part.startswith("{")]
+            assert re.search(rf"`[^`]*\b{words[-1]}\b[^`]*`", listed), path
 
 
 def test_every_metric() -> None:

@@ -18,14 +18,17 @@ from proxy.errors import TiergateError
 
 Cell = str | int | float | None
 Name = Annotated[str, Path(min_length=1, max_length=200)]
+# To tell of many takes a while, during which one process does nothing else.
+Limit = Annotated[int, Query(ge=1, le=10_000)]
 _SEEN = ("pools", "clients", "servers", "clusters", "tiers", "workers", "stats")
 _TO_CLUSTERS = ("resume", "reconnect", "kill")
 
 
 class Rows(BaseModel):
-    """What SHOW shows on the console, by column."""
+    """What SHOW shows on the console, by column; `total` is how many rows it has."""
 
     items: list[dict[str, Cell]]
+    total: int
 
 
 class Done(BaseModel):
@@ -37,8 +40,9 @@ class Done(BaseModel):
     needs_restart: list[str] | None = None
 
 
-def rows(view: View) -> Rows:
-    return Rows(items=[dict(zip(view.columns, row, strict=True)) for row in view.rows])
+def rows(view: View, limit: int) -> Rows:
+    items = [dict(zip(view.columns, row, strict=True)) for row in view.rows[:limit]]
+    return Rows(items=items, total=len(view.rows))
 
 
 def _number(cell: Cell) -> float:
@@ -59,12 +63,13 @@ async def act(request: Request, verb: str, *words: str) -> Result:
 
 def add(app: FastAPI) -> None:
     @app.get("/v1/activity", tags=["views"], **needs(Right.SEE))
-    async def activity(request: Request, limit: Annotated[int, Query(ge=1, le=10_000)] = 1000) -> Rows:
+    async def activity(request: Request, limit: Limit = 1000) -> Rows:
         """SHOW TENANTS, of those that have clients or have asked something; those that asked most first."""
-        found = rows(await desk(request).control.view("tenants")).items
-        active = [row for row in found if row["clients"] or row["queries"]]
-        active.sort(key=lambda row: (-_number(row["queries"]), str(row["name"])))
-        return Rows(items=active[:limit])
+        view = await desk(request).control.view("tenants")
+        name, clients, queries = (view.columns.index(column) for column in ("name", "clients", "queries"))
+        active = [row for row in view.rows if row[clients] or row[queries]]
+        active.sort(key=lambda row: (-_number(row[queries]), str(row[name])))
+        return rows(View(view.columns, active), limit)
 
     for name in _SEEN:
         _add_view(app, name)
@@ -121,8 +126,8 @@ def _add_view(app: FastAPI, name: str) -> None:
         f"/v1/{name}", response_model=Rows, tags=["views"], operation_id=f"show_{name}",
         summary=f"SHOW {name.upper()}", **needs(Right.SEE),
     )  # fmt: skip
-    async def show(request: Request) -> Rows:
-        return rows(await desk(request).control.view(name))
+    async def show(request: Request, limit: Limit = 1000) -> Rows:
+        return rows(await desk(request).control.view(name), limit)
 
 
 def _add_cluster_verb(app: FastAPI, verb: str) -> None:

@@ -31,6 +31,8 @@ def test_views_are_the_consoles(proxy: Proxy, name: str) -> None:
     shown = proxy.console(f"SHOW {name.upper()}")
     assert items
     assert [list(item) for item in items] == [list(row) for row in shown]
+    first = call(proxy, "GET", f"/v1/{name}?limit=1", "viewer").json()
+    assert (len(first["items"]), first["total"]) == (1, len(shown))
     client.close()
 
 
