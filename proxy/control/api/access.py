@@ -100,6 +100,8 @@ class Guarded(APIRoute):
 
         async def guarded(request: Request) -> Response:
             _admit(request, self.openapi_extra)
-            return await handle(request)
+            response = await handle(request)
+            response.headers["Cache-Control"] = "no-store"
+            return response
 
         return guarded

@@ -14,13 +14,14 @@ from pydantic import BaseModel
 from proxy import audit
 from proxy.control import resources
 from proxy.control.api import bodies
-from proxy.control.api.access import Right, bearer, needs
+from proxy.control.api.access import Right, bearer, needs, refuse
 from proxy.control.api.bodies import TenantBody
 from proxy.control.api.desk import desk
 from proxy.control.api.operations import Cell, Done, Name, act
 from proxy.control.api.owner import own
 from proxy.control.api.problems import Problem
 from proxy.control.tenancy import Told
+from proxy.model import ApiRole
 from proxy.registry.statements import Wanted
 
 IfMatch = Annotated[
@@ -88,6 +89,8 @@ def _add_views(app: FastAPI) -> None:
     ) -> RouteBody:
         """What would happen to a login, and why: as SHOW ROUTE."""
         told = await own(request, tenant)
+        if user and bearer(request).role is ApiRole.TENANT_ADMIN:
+            raise refuse(request)  # who else there is, is not theirs to know
         view = await desk(request).control.view("route", told.name, user, database)
         return RouteBody(
             items=[Step(step=str(s), value=value, reason=str(why)) for s, value, why in view.rows]

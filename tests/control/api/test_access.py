@@ -92,6 +92,14 @@ def test_a_tenants_administrator_has_that_tenant_alone(proxy: Proxy) -> None:
     assert [status(name) for name in ("std_1", "std_2", ID, "free_1", "nobody")] == [200, 403, 403, 403, 403]
 
 
+def test_a_tenants_administrator_learns_of_no_users(proxy: Proxy) -> None:
+    for user in ("app", "nobody"):
+        path = f"/v1/tenants/std_1/route?user={user}"
+        assert call(proxy, "GET", path, "tenant-admin").status_code == 403
+    shown = call(proxy, "GET", "/v1/tenants/std_1/route", "tenant-admin")
+    assert (shown.status_code, shown.headers["cache-control"]) == (200, "no-store")
+
+
 def test_the_administrator_of_an_id(start_proxy: StartProxy, shared: EmbeddedServer) -> None:
     tables = calling.tables(shared)
     tables["api_token.tenant-admin"]["tenant"] = ID.upper()
