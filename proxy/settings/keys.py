@@ -82,6 +82,7 @@ PROXY: dict[str, ProxyKey] = {
     "shutdown_timeout": ProxyKey(v.DURATION, "process"),
     "stats_period": ProxyKey(v.DURATION, "process"),
     "upgrade_timeout": ProxyKey(v.DURATION, "process"),
+    "worker_hang_timeout": ProxyKey(v.DURATION, "process"),
     "usage_interval": ProxyKey(v.DURATION, "process"),
     "redis_url": ProxyKey(v.SECRET, "process", False),
     "registry_dsn": ProxyKey(v.SECRET, "process", False),

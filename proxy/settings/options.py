@@ -13,7 +13,8 @@ from proxy.routing import addresses
 
 @dataclass(frozen=True, slots=True)
 class ProcessSettings:
-    """`shutdown_timeout` bounds a drain, `upgrade_timeout` the rest of the life of workers that were replaced.
+    """`shutdown_timeout` bounds a drain, `upgrade_timeout` the rest of the life of workers that were replaced,
+    `worker_hang_timeout` the silence of one that serves.
 
     Keys here need a restart, except the log's, the registry's size in memory and those that are times.
     """
@@ -33,6 +34,7 @@ class ProcessSettings:
     shutdown_timeout: float = 60.0
     stats_period: float = 60.0
     upgrade_timeout: float = 0.0
+    worker_hang_timeout: float = 30.0
     usage_interval: float = 60.0
     redis_url: str = ""
     registry_dsn: str = ""

@@ -13,13 +13,14 @@ from typing import Any
 from proxy import __version__, log
 from proxy.control.fleet import Control
 from proxy.errors import ConfigError, ShuttingDown, TiergateError
-from proxy.net.channel import ChannelLost, Fields, Handler
+from proxy.net.channel import ChannelLost, Fields, Handler, NoAnswer
 from proxy.supervisor.process import Backoff, State, WorkerProcess, spawn
 from proxy.supervisor.sockets import Sockets
 
 _log = log.get("supervisor")
 _START_TIMEOUT = 60.0
 _DYING = 0.5  # seconds between the end of a worker's channel and its own
+_LOOK = 1.0  # seconds between two looks at the workers, at most
 _AT_ONCE = 10.0  # seconds that a worker has to stop before it is killed
 _SPEAKING = (State.READY, State.RETIRING, State.ENDING)
 
@@ -45,6 +46,7 @@ class Crew:
         self.restarts = [0] * slots
         self.next_number = 1
         self.ending = False
+        self.resting = False  # nobody is heard: the program is being replaced
         self._orders = orders
         self._handlers = handlers
         self._began = began
@@ -189,6 +191,26 @@ class Crew:
         process.channel.close()
         self._ended(process)
         process.gone.set()
+
+    async def watch(self, timeout: Callable[[], float]) -> None:
+        """Asks all for a sign of life, for ever. One whose loop does not turn can be told nothing, and its clients wait
+        for nothing: after `timeout` (0: never) it is killed, and replaced like any that has ended."""
+        while True:
+            await asyncio.sleep(min(timeout() / 2, _LOOK) or _LOOK)
+            limit = timeout()
+            asked = [p for p in self.processes.values() if p.state in (State.READY, State.RETIRING)]
+            if limit:
+                await asyncio.gather(*(self._call(process, limit) for process in asked))
+
+    async def _call(self, process: WorkerProcess, limit: float) -> None:
+        try:
+            await process.channel.ask("alive", limit)
+        except NoAnswer:
+            if not self.resting:
+                _log.error("a worker is killed, since it hangs", worker=process.number, seconds=limit)
+                process.kill()
+        except TiergateError:
+            pass  # it has ended, or answers that it does not know the question, as one of an older program does
 
     def leaving(self, process: WorkerProcess) -> None:
         """It has said that it ends."""

@@ -46,6 +46,7 @@ class Member:
             "retire": self._retire,
             **self._lessee.handlers(),
             "cancel": self._cancel,
+            "alive": lambda _: None,
             **fleet.handlers(self._local),
         }
         self.channel = Channel(self._handlers, self._orphaned)

@@ -76,6 +76,7 @@ class Supervisor:
         except BaseException:
             await self.stop()
             raise
+        self._spawn(self.crew.watch(lambda: self.settings.process.worker_hang_timeout))
         _log.info(
             "listening",
             address=process.listen_addr,
@@ -293,7 +294,7 @@ class Supervisor:
     async def _exec(self) -> None:
         _log.info("upgrading", version=self.version)
         await self._come_to_rest()
-        processes = list(self.crew.processes.values())
+        processes, self.crew.resting = list(self.crew.processes.values()), True
         for process in processes:
             process.channel.pause()
         try:
@@ -307,6 +308,7 @@ class Supervisor:
             self._replace_program()
         except Exception as error:
             _log.exception("the upgrade has failed, nothing has changed", error)
+        self.crew.resting = False
         for process in processes:
             process.channel.resume()
         if self.http is not None and self._http_sock is not None:

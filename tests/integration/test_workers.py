@@ -384,6 +384,21 @@ def test_a_worker_that_is_killed_takes_only_its_clients_along_and_is_replaced(fl
     assert only(fleet.console("SHOW CONFIG"), key="client_login_timeout")["value"] == "7s"
 
 
+def test_a_worker_that_hangs_is_replaced(fleet: Fleet) -> None:
+    by_worker = fleet.spread()
+    victim = min(by_worker)
+    fleet.console("SET worker_hang_timeout = 300ms")
+    os.kill(fleet.workers()[victim], signal.SIGSTOP)
+    assert fleet.serve.event("a worker is killed, since it hangs")["worker"] == victim
+    for client in by_worker.pop(victim):
+        assert client.read_to_eof() == []
+    wait_until(lambda: fleet.workers().keys() - {victim, *by_worker})
+    for clients in by_worker.values():
+        for client in clients:
+            assert client.value("SELECT 1") == "1"
+    assert victim not in fleet.workers()
+
+
 def test_clients_that_come_while_a_worker_is_replaced_are_not_refused(fleet: Fleet) -> None:
     for _ in range(2):
         os.kill(fleet.workers()[min(fleet.workers())], signal.SIGKILL)
