@@ -270,7 +270,7 @@ class Session(Linking):
         chooser = self.chooser
         if chooser is None:
             return PASS
-        ours = server is None or chooser.answers
+        ours = server is None or chooser.answers or self.skipping
         if ours and (kind in _SERVERLESS or self.skipping or self.answer) and self._answered(kind):
             return DONE
         scanner = self.scanner

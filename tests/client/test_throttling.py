@@ -8,12 +8,12 @@ from dataclasses import replace
 import pytest
 
 from proxy.client import throttling
-from proxy.errors import QueryCanceled
+from proxy.errors import QueryCanceled, ShuttingDown
 from proxy.model import ClientOptions, Directory, Limits, PoolMode
 from proxy.protocol.lifecycle import SessionState
 from proxy.registry.memory import Registry
 from proxy.wire import encode
-from tests.client.stage import BEGIN, COMMIT, DIRECTORY, Client, Stage, done
+from tests.client.stage import BEGIN, COMMIT, DIRECTORY, Client, Stage, done, inquired, settings_taken
 from tests.rawclient import kinds, sqlstates
 
 ONE = encode.query(b"SELECT 1")
@@ -347,4 +347,138 @@ def test_without_a_wait_it_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -
     client.session.account.gate.update(limits)
     client.says(ONE)
     assert sqlstates(client.reads()) == ["53400"]
+    scene.leave()
+
+
+# --- sessions that choose, pin or end ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("extended", [False, True])
+def test_of_who_chooses_its_tenant_the_first_statement_of_a_block_may_wait(
+    scene: Scene, extended: bool
+) -> None:
+    ask = WORK + encode.SYNC if extended else ONE
+    answer = WORKED + encode.ready_for_query(b"T") if extended else done(status=b"T")
+    _, other = over_the_rate(scene)
+    assert other.state is SessionState.IDLE
+    client = scene.stage.chooser()
+    client.says(BEGIN, encode.query(b"SET LOCAL app.tenant_id = 'acme'"))
+    assert client.kinds() == "CZCZ"
+    client.says(ask)
+    assert client.state is SessionState.WAITING
+    scene.passes(0.1)
+    server = scene.stage.server()
+    sent = server.take()
+    assert b"BEGIN" in sent
+    begun = encode.PARSE_COMPLETE + encode.BIND_COMPLETE + encode.command_complete("BEGIN")
+    if not sent.endswith(ask):
+        server.say(settings_taken())
+        assert server.take().endswith(ask)
+    server.say(begun + answer)
+    assert client.kinds().endswith("CZ")
+    for _ in range(3):
+        client.says(ONE)
+        assert server.take() == ONE, "it is within its block now"
+        server.say(done(status=b"T"))
+    client.says(COMMIT)
+    server.say(done("COMMIT"))
+    assert "E" not in client.kinds()
+    assert client.state is SessionState.IDLE
+    scene.leave()
+
+
+def test_a_block_of_who_chooses_its_tenant_that_is_over_the_rate_has_failed(scene: Scene) -> None:
+    _, other = over_the_rate(scene)
+    assert other.session.account.gate is not None
+    other.session.account.gate.spend(10, scene.now)
+    client = scene.stage.chooser()
+    client.says(BEGIN, encode.query(b"SET LOCAL app.tenant_id = 'acme'"))
+    assert client.kinds() == "CZCZ"
+    client.says(ONE)
+    said = client.reads()
+    assert sqlstates(said) == ["53400"]
+    assert said[-1].body == b"E"
+    client.says(ONE)
+    assert sqlstates(client.reads()) == ["25P02"]
+    client.says(encode.query(b"ROLLBACK"))
+    assert client.kinds() == "CZ"
+    assert scene.stage.server().take() == b""
+    client.says(encode.query(b"SET app.tenant_id = 'beta'"), ONE)
+    assert client.state is not SessionState.WAITING
+    assert b"53400" not in client.transport.take()
+    scene.leave()
+
+
+def test_who_chooses_and_keeps_its_connection_is_held_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene(monkeypatch, PoolMode.SESSION)
+    client = scene.stage.chooser("acme")
+    pool = scene.stage.pool
+    pool.fill(1)
+    scene.stage.pools.step()
+    taken = pool.acquire(client.session, 0.0)
+    assert taken is not None
+    client.session.keep(taken)
+    server = scene.stage.server()
+    client.says(ONE)
+    assert b"acme" in server.take()
+    server.say(settings_taken())
+    assert server.take() == ONE
+    server.say(done())
+    client.reads()
+    for ask, answer in ((ONE, done()), (WORK + encode.SYNC, WORKED + encode.ready_for_query())):
+        client.says(ask)
+        assert server.take() == b""
+        scene.passes(0.1)
+        assert server.take() == ask
+        server.say(answer)
+        assert client.kinds().endswith("CZ")
+    assert client.session.account.gate is not None
+    client.session.account.gate.spend(10, scene.now)
+    client.says(ONE, WORK + encode.SYNC, ONE)
+    assert client.kinds() == "EZ" * 3
+    assert server.take() == b""
+    scene.leave()
+
+
+def test_a_pinned_session_waits_with_its_connection(scene: Scene) -> None:
+    client, server = scene.stage.unlinked()
+    scene.passes(1.0)
+    client.says(encode.query(b"LISTEN news"))
+    server.take()
+    server.say(done("LISTEN"))
+    assert server.take(), "it is asked whether it listens"
+    server.say(inquired(left="t"))
+    assert client.kinds() == "CZ"
+    assert client.state is SessionState.PINNED
+    client.says(ONE + TWO)
+    assert server.take() == b""
+    assert client.state is SessionState.PINNED
+    scene.passes(0.1)
+    assert server.take() == ONE
+    server.say(done())
+    scene.passes(0.1)
+    assert server.take() == TWO
+    server.say(done())
+    assert client.kinds() == "CZCZ"
+    scene.leave()
+
+
+def test_a_session_that_is_ended_while_it_waits_is_told_so(scene: Scene) -> None:
+    client, _ = over_the_rate(scene)
+    client.says(ONE)
+    client.session.end(ShuttingDown("terminating connection due to administrator command"))
+    assert sqlstates(client.reads()) == ["57P01"]
+    assert client.state is SessionState.CLOSED
+    assert client.session.account.gate is not None
+    assert not client.session.account.gate.waiting
+    scene.leave()
+
+
+def test_a_tenant_that_is_suspended_while_it_waits_is_not_served(scene: Scene) -> None:
+    client, _ = over_the_rate(scene)
+    client.says(ONE)
+    scene.stage.registry.disable("tenant", "acme")
+    scene.passes(0.1)
+    assert sqlstates(client.reads()) == ["57P01"]
+    assert client.state is SessionState.CLOSED
     scene.leave()
