@@ -20,10 +20,11 @@ from proxy.admission.slices import Grant, Held, Told
 
 _SLACK = 1e-6
 _RECALL_AGAIN = 0.02  # seconds
+_EARLY = 0.001
 
 
 class _Share:
-    __slots__ = ("bucket", "held", "name", "needs", "recalled", "recalled_at")
+    __slots__ = ("bucket", "held", "name", "needs", "recalled", "recalled_at", "served_at")
 
     def __init__(self, name: str, bucket: Bucket | Quota) -> None:
         self.name = name
@@ -32,6 +33,7 @@ class _Share:
         self.needs: dict[int, int] = {}  # in turn
         self.recalled: set[int] = set()  # and have not answered
         self.recalled_at: dict[int, float] = {}
+        self.served_at = -inf
 
     def free(self, now: float) -> float:
         return self.bucket.level(now) - sum(self.held.values())
@@ -100,7 +102,9 @@ class Shares:
         """What has come in since goes to those who need it."""
         grants = []
         for name in list(self._wanting):
-            grants += self._serve(self._shares[name], now)
+            share = self._shares[name]
+            if self._due(share, now) <= _EARLY:
+                grants += self._serve(share, now)
         return grants
 
     def due(self, now: float) -> float | None:
@@ -109,7 +113,9 @@ class Shares:
 
     def _due(self, share: _Share, now: float) -> float:
         seconds = share.wait(now, 1)
-        return min(seconds, _RECALL_AGAIN) if any(held >= 1 for held in share.held.values()) else seconds
+        if any(held >= 1 for held in share.held.values()):
+            return min(seconds, max(0.0, share.served_at + _RECALL_AGAIN - now))
+        return seconds
 
     def _share(self, row: Told | Held, now: float) -> _Share:
         share = self._shares.get(row.name)
@@ -127,6 +133,7 @@ class Shares:
         return share
 
     def _serve(self, share: _Share, now: float, asker: int = 0, likes: int = 0) -> list[Grant]:
+        share.served_at = now
         free = int(share.free(now) + _SLACK)
         needs = share.needs
         granted: dict[int, int] = {}

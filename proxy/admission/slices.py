@@ -104,9 +104,12 @@ class Slice:
             self._promised = float("-inf")
 
     def spend(self, count: float, now: float) -> None:
+        before = self.held
         self.held -= count
-        if self.held < 1 or not self._spent:
-            self._slices.touch(self, at_once=self.held < 1)
+        if before >= 1 > self.held:  # the last: there is nothing more to put together
+            self._slices.touch(self, at_once=True)
+        elif not self._spent:
+            self._slices.touch(self, at_once=False)
         self._spent += count
 
     def wait(self, now: float, count: float = 1.0) -> float:

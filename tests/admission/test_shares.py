@@ -68,6 +68,15 @@ def test_when_there_will_be_more_is_told() -> None:
     assert shares.due(0.2) is None
 
 
+def test_of_many_tenants_only_those_are_served_for_whom_something_has_come() -> None:
+    shares = Shares()
+    for name, rate in (("slow", 1.0), ("fast", 100.0)):
+        shares.lease(1, row(name=name, rate=rate, spent=10.0, needs=5), 0.0)
+    assert shares.due(0.0) == pytest.approx(0.01)
+    assert [(grant.name, grant.granted) for grant in shares.look(0.01)] == [("fast", 1)]
+    assert shares.due(0.01) == pytest.approx(0.01)
+
+
 def test_a_debt_is_everybodys() -> None:
     shares = Shares()
     shares.lease(1, row(spent=30.0, asks=True), 0.0)
