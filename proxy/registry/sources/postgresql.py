@@ -44,12 +44,13 @@ class PostgreSQL:
         self._told = asyncio.Event()  # whether it is up
         self._lost = asyncio.Event()
         self._failed = False
+        self._silent = False  # it has not answered in time
         self._served = False  # the connection of now has been up
         self._task: asyncio.Task[None] | None = None
 
     @property
     def worth_asking(self) -> bool:
-        return not self._failed
+        return not (self._failed or self._silent)
 
     def start(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._run())
@@ -106,7 +107,7 @@ class PostgreSQL:
             self.state = State(True, monotonic())
             if self._failed:
                 _log.info("registry can be reached")
-            self._failed = False
+            self._failed = self._silent = False
             self._ear.heard_all()
             self._told.set()
             while not lost.is_set():
@@ -138,6 +139,7 @@ class PostgreSQL:
             async with asyncio.timeout(_ANSWER):
                 return await self._rows(names)
         except TimeoutError:
+            self._silent = True  # whoever is known does not wait for the next answer
             raise SourceDown("it does not answer") from None
 
     async def _rows(self, names: Sequence[str]) -> list[Row]:
@@ -151,6 +153,7 @@ class PostgreSQL:
             try:
                 async with self._busy:
                     found = await self._ask(connection, names)
+                self._silent = False
                 if not self.state.up:
                     self.state = State(True, monotonic())
                 return found
