@@ -17,7 +17,7 @@ from proxy.admission.lease import Leases
 from proxy.admission.slices import Slices
 from proxy.client.accept import Acceptor
 from proxy.client.cancelling import Canceller, Tells
-from proxy.client.following import all_changed, end_unserved, forget_unused, tenants_changed
+from proxy.client.following import all_changed, end_unserved, forget_unused, tenants_changed, users_changed
 from proxy.client.idling import end_idle
 from proxy.client.login import Login
 from proxy.client.plane import Plane
@@ -91,8 +91,8 @@ class Worker:
         if rows is not None:
             from proxy.registry.stores import Stores  # its libraries nobody else has a use for
 
-            changed = partial(tenants_changed, self.plane)
-            self.stores = Stores(self.registry, rows, self.plane.accounts, changed)
+            changed, others = partial(tenants_changed, self.plane), partial(users_changed, self.plane)
+            self.stores = Stores(self.registry, rows, self.plane.accounts, changed, others)
             self.stores.join(process.registry_dsn, process.redis_url)
         self.local = Local(self.plane, self)
         self._control = control if control is not None else self.local

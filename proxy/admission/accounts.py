@@ -340,11 +340,15 @@ class Accounts:
     def __contains__(self, tenant: object) -> bool:
         return tenant in self._tenants
 
-    def __len__(self) -> int:
-        return len(self._tenants)
-
     def names(self) -> list[str]:
         return list(self._tenants)
+
+    def user_names(self) -> list[str]:
+        """Of those that have clients."""
+        return [name for name, account in self._users.items() if account.clients.used]
+
+    def forget_user(self, name: str) -> None:
+        del self._users[name]
 
     def has(self, account: Account) -> bool:
         """It has not been forgotten."""

@@ -199,11 +199,29 @@ class Arrival(LoginStream):
             said = startup.decode_startup(packet[4:])
             if refused:
                 raise NotAuthorized("SSL required")
+            registry, user = reception.registry, said.parameters.get("user", "")
+            if registry.may_be_stored(user):
+                self.wait_for(self._introduce_stored(said, user))
+                return
             who = applicant(Greeting(said, self.tls, self.binding), reception.options, reception.registry)
             if plain:
                 self._packet = packet
-        if who.claim:
-            reception.claims(self, who.claim)
+        self._ask_for_proof(who)
+
+    async def _introduce_stored(self, said: startup.Startup, user: str) -> None:
+        reception = self._reception
+        reception.claims(self, user.rpartition("@")[2])
+        logins = reception.registry.logins
+        if logins is not None:
+            await logins.find(user)
+        # It is not remembered: each login asks anew.
+        self._ask_for_proof(
+            applicant(Greeting(said, self.tls, self.binding), reception.options, reception.registry)
+        )
+
+    def _ask_for_proof(self, who: Applicant) -> None:
+        if who.claim and not self.claim:
+            self._reception.claims(self, who.claim)
         self._who = who
         if who.negotiation:
             self.write(who.negotiation)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from proxy.client.plane import Plane
-from proxy.errors import ShuttingDown
+from proxy.errors import NotAuthorized, ShuttingDown
 from proxy.protocol.lifecycle import SessionState
 
 if TYPE_CHECKING:
@@ -51,6 +51,20 @@ def tenants_changed(plane: Plane, names: frozenset[str]) -> None:
             pool.recycle()
 
 
+def users_changed(plane: Plane, names: frozenset[str]) -> None:
+    for session in list(plane.sessions):
+        if session.user.name in names:
+            session.epoch = OLD
+            if session.rests:
+                session.reroute()
+            elif plane.registry.user(session.user.name) is None:
+                session.end(NotAuthorized(f'user "{session.user.name}" may not log in any more'))
+    for relay in list(plane.relays):
+        if relay.session.user.name in names:
+            relay.session.epoch = OLD
+            relay.follow()
+
+
 def end_unserved(session: Session) -> None:
     """Ends a session that has not followed yet and whose tenant is served no more, whatever it does. One that may choose
     its tenant goes on, for others."""
@@ -68,13 +82,17 @@ def forget_unused(plane: Plane) -> None:
         return
     used = {name for session in plane.sessions for name in _speaks_for(session)}
     used |= {relay.tenant for relay in plane.relays}
-    over = len(accounts) - rows.size
+    over = len(accounts.names()) - rows.size
     for account in list(accounts):
         name = account.tenant.name
         gone = plane.registry.known(name) is None
         if (gone or over > 0) and account.idle and name not in used:
             accounts.forget(name)
             over -= 1
+    for of_user in accounts.users():
+        idle = not (of_user.clients.used or of_user.servers.used or of_user.waiting)
+        if idle and plane.registry.may_be_stored(of_user.user.name):
+            accounts.forget_user(of_user.user.name)
     plane.registry.trim()
 
 

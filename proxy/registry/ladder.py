@@ -41,6 +41,7 @@ class Ladder:
     ) -> None:
         self.source: Source
         self.near: Near | None = None
+        self.from_time_to_time: Callable[[], None] = lambda: None
         self._asked = {"postgresql": 0, "redis": 0}  # names
         self._found = {"postgresql": 0, "redis": 0}
         self._registry = registry
@@ -52,6 +53,7 @@ class Ladder:
         self._doubted: set[str] = set()  # while it flies
         self._untold: set[str] = set()  # copies in Redis that are to be made void
         self._telling: set[str] = set()
+        self._voiding: asyncio.Task[None] | None = None
         self._renewing = 0
         self._flight: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -140,10 +142,10 @@ class Ladder:
         ticket = Ticket("", {})
         near = self.near
         if near is not None and near.state.up and not self._renewing:
-            doubtful = self._untold | self._telling
-            trusted = [name for name in names if name not in doubtful]
-            rows, ticket = await near.get(trusted)
-            self._asked["redis"] += len(trusted)
+            while self._voiding is not None and not (self._untold | self._telling).isdisjoint(names):
+                await asyncio.wait({self._voiding})
+            rows, ticket = await near.get(names)
+            self._asked["redis"] += len(names)
             self._found["redis"] += len(rows)
         rest = [name for name in names if name not in rows]
         if not rest:
@@ -183,10 +185,9 @@ class Ladder:
 
     def heard(self, names: Collection[str]) -> None:
         self._doubt(names)
-        telling = bool(self._untold or self._telling)
         self._untold.update(canonical(name) for name in names)
-        if not telling:
-            self._spawn(self._make_void())
+        if self._voiding is None:
+            self._voiding = self._spawn(self._make_void())
 
     def heard_from_others(self, names: Collection[str]) -> None:
         """Another proxy has heard of changes, which matters where our own feed is lost."""
@@ -210,15 +211,16 @@ class Ladder:
         self._refresh(self._used())
 
     async def _make_void(self) -> None:
-        while self._untold:
-            names, self._untold = self._untold, set()
-            self._telling = names
-            try:
+        try:
+            while self._untold:
+                names, self._untold = self._untold, set()
+                self._telling = names
                 if self.near is not None:
                     await self.near.invalidate(names)
-            finally:
                 self._telling = set()
-            self._refresh(names)
+                self._refresh(names)
+        finally:
+            self._voiding, self._telling = None, set()
 
     def _doubt(self, names: Collection[str]) -> None:
         self._doubted.update(canonical(name) for name in names)
@@ -239,11 +241,13 @@ class Ladder:
         self._tell({entry.row.tenant_code for entry in ended if self._registry.take(entry.row)})
         if self._ticks % _STALE_EVERY == 0 and self.up:
             self._refresh(self._rows.stale(monotonic()))
+            self.from_time_to_time()
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
 
 def _by_name(rows: Iterable[Row]) -> dict[str, Row]:

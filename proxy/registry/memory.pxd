@@ -1,5 +1,5 @@
 cdef class Registry:
     cdef public long epoch
-    cdef public object rows, finder
+    cdef public object rows, finder, logins
     cdef public object _base, _by_id, _directory, _lives, _options
     cdef public dict _disabled, _limits, _rules

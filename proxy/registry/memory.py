@@ -44,6 +44,23 @@ class RegistryDown(NoHealthyEndpoint):
         )
 
 
+class UserUnknown(NoHealthyEndpoint):
+    """A user that may be stored, and that nobody could be asked about."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f'user "{name}" cannot be looked up now', hint="Try again in a few seconds.")
+
+
+class Logins(Protocol):
+    """Users that are stored elsewhere."""
+
+    def get(self, name: str) -> User | None:
+        """As it was found last."""
+
+    async def find(self, name: str) -> None:
+        """Raises UserUnknown."""
+
+
 class Finder(Protocol):
     """Who asks where tenants are stored."""
 
@@ -74,6 +91,7 @@ class Registry:
         self.epoch = 0
         self.rows = rows
         self.finder: Finder | None = None
+        self.logins: Logins | None = None
         self._disabled: dict[Kind, set[str]] = {"tenant": set(), "cluster": set()}
         self._take(directory, client_options, server_options or ServerOptions())
 
@@ -220,7 +238,20 @@ class Registry:
         return self.rows is None and cluster.kind is ClusterKind.DEDICATED and self._lives[cluster.name] <= 1
 
     def user(self, name: str) -> User | None:
-        return self._directory.users.get(name)
+        found = self._directory.users.get(name)
+        return self.logins.get(name) if found is None and self.logins is not None else found
+
+    def may_be_stored(self, user: str) -> bool:
+        """A login of that name is to be looked up first (`logins`). What the file says of a name goes before."""
+        if (
+            self.logins is None
+            or "@" not in user
+            or "\0" in user
+            or any("\ud800" <= c <= "\udfff" for c in user)
+        ):
+            return False
+        users = self._directory.users
+        return user not in users and user.rpartition("@")[0] not in users
 
     def tiers(self) -> Iterable[Tier]:
         return self._directory.tiers.values()
@@ -246,7 +277,7 @@ class Registry:
             tier = self._directory.tiers.get(tenant.tier)
             limits = tenant.limits.over(tier.limits.over(self._base) if tier is not None else self._base)
             if user is not None:
-                limits = self._directory.users.get(user.name, user).limits.over(limits)
+                limits = (self.user(user.name) or user).limits.over(limits)
             of_tenant[who] = limits
         return limits
 

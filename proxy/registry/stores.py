@@ -10,6 +10,7 @@ from proxy.registry.ladder import Ladder
 from proxy.registry.memory import Registry
 from proxy.registry.sources.postgresql import PostgreSQL
 from proxy.registry.sources.redis import Redis
+from proxy.registry.users import StoredUsers
 
 
 class Used(Protocol):
@@ -17,18 +18,25 @@ class Used(Protocol):
 
     def __contains__(self, code: object) -> bool: ...
     def names(self) -> Iterable[str]: ...
+    def user_names(self) -> Iterable[str]: ...
+
+
+Changed = Callable[[frozenset[str]], None]
 
 
 class Stores:
-    """`changed` is called with the codes of tenants in use that are not what they were."""
+    """`changed` and `users_changed` are called with the codes of tenants and the names of users in use that are not what
+    they were."""
 
     def __init__(
-        self, registry: Registry, rows: Cache, used: Used, changed: Callable[[frozenset[str]], None]
+        self, registry: Registry, rows: Cache, used: Used, changed: Changed, users_changed: Changed
     ) -> None:
+        self._rows, self._used, self._users_changed = rows, used, users_changed
         rows.in_use = used.__contains__
         self._registry = registry
         self._ladder = Ladder(registry, rows, changed, used.names)
         self._postgresql: PostgreSQL
+        self._users: StoredUsers
         self._redis: Redis | None
 
     def join(self, registry_dsn: str, redis_url: str) -> None:
@@ -37,6 +45,11 @@ class Stores:
         self._redis = Redis(redis_url, registry_dsn, ladder.heard_from_others) if redis_url else None
         ladder.near = self._redis
         self._registry.finder = ladder
+        self._users = StoredUsers(
+            self._postgresql, self._users_changed, self._used.user_names, lambda: self._rows.size
+        )
+        self._registry.logins = self._users
+        ladder.from_time_to_time = self._users.refresh
 
     def start(self) -> None:
         if self._redis is not None:
@@ -46,6 +59,7 @@ class Stores:
 
     async def close(self) -> None:
         await self._ladder.close()
+        await self._users.close()
         await self._postgresql.close()
         if self._redis is not None:
             await self._redis.close()

@@ -64,6 +64,20 @@ class Book:
     def remove(self, code: str) -> None:
         self.run("DELETE FROM tenant_registry WHERE tenant_code = %s", code)
 
+    def add_user(self, user: str, tenant: str, password: str, **columns: Any) -> None:
+        """As a hand would, with the verifier that PostgreSQL makes of the password."""
+        self.run("SET password_encryption = 'scram-sha-256'; DROP ROLE IF EXISTS maker")
+        self.run(f"CREATE ROLE maker PASSWORD '{password}'")
+        names = ", ".join(["tenant_id", "user_name", "verifier", *columns])
+        self.run(
+            f"INSERT INTO tenant_users ({names}) SELECT %s, %s, rolpassword{', %s' * len(columns)} FROM pg_authid"
+            " WHERE rolname = 'maker'",
+            tenant_id(tenant), user, *columns.values(),
+        )  # fmt: skip
+
+    def change_user(self, user: str, change: str) -> None:
+        self.run(f"UPDATE tenant_users SET {change} WHERE user_name = %s", user)
+
     def cut(self, text: str) -> None:
         """Ends every connection of proxies and runs `text` before any of them is back."""
         with connect(self.server, DATABASE) as connection:

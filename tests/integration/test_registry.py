@@ -281,6 +281,53 @@ def test_operators_may_name_tenants_that_nobody_has_met_yet(proxy: Proxy, regist
     assert proxy.raw("app@unmet_2").value(WHERE) == "shared"
 
 
+# --- users ------------------------------------------------------------------------------------------
+
+
+def log_in(proxy: Proxy, user: str, password: str) -> RawClient:
+    return proxy.raw(user, password=password)
+
+
+def refused_with(proxy: Proxy, user: str, password: str) -> str:
+    with RawClient(proxy.port) as client, pytest.raises(ServerError) as told:
+        client.log_in(user, "appdb", password)
+    return told.value.fields["C"]
+
+
+def test_a_stored_user_is_its_tenants_own_and_proves_who_it_is(proxy: Proxy, registry: Book) -> None:
+    registry.add("club", "rival")
+    registry.add_user("old", "club", "club-secret")
+    registry.add_user("old", "rival", "rival-secret")
+    client = log_in(proxy, "old@club", "club-secret")
+    assert client.rows("SELECT current_user, current_setting('app.tenant_id')") == [["old", "club"]]
+    for user, password in (("old@club", "rival-secret"), ("old@club", ""), ("nobody@club", "club-secret"),
+                           ("old@nowhere", "club-secret"), ("old", "club-secret")):  # fmt: skip
+        assert refused_with(proxy, user, password) in ("28P01", "28000")
+    with RawClient(proxy.port) as other, pytest.raises(ServerError) as told:
+        other.log_in("old@club", "appdb", "club-secret", parameters={"options": "-c app.tenant_id=rival"})
+    assert told.value.fields["C"] == "28000"
+    with RawClient(proxy.port) as other, pytest.raises(ServerError):
+        other.log_in("old@club", "tiergate", "club-secret")
+    assert proxy.raw("app@club").value(WHERE) == "shared"  # the file's goes before
+
+
+@pytest.mark.parametrize("change", ["locked = true", "valid_until = now() - interval '1 s'"])
+def test_a_stored_user_that_may_log_in_no_more_is_refused_and_its_sessions_end(
+    proxy: Proxy, registry: Book, change: str
+) -> None:
+    tenant = "lock_" + change[0]
+    registry.add(tenant)
+    registry.add_user("old", tenant, "secret")
+    client, bystander = log_in(proxy, f"old@{tenant}", "secret"), proxy.raw(f"app@{tenant}")
+    assert client.value("SELECT 1") == "1"
+    registry.change_user("old", change)
+    assert ended(client)["C"] == "28000"
+    assert (
+        refused_with(proxy, f"old@{tenant}", "secret") == "28000"
+    )  # as any that does not exist, under trust
+    assert bystander.value("SELECT 1") == "1"
+
+
 # --- outages ----------------------------------------------------------------------------------------
 
 
@@ -342,6 +389,7 @@ def test_a_registry_that_is_down_at_the_start_is_no_reason_not_to_serve(
     )  # fmt: skip
     assert proxy.raw("app@std_1").value(WHERE) == "shared"
     assert refused(proxy, "app@unknown")[0] == "57P03"
+    assert refused(proxy, "stranger@std_1")[0] == "57P03"
 
 
 def test_no_wrong_route_and_no_lost_transaction_whatever_goes_away(

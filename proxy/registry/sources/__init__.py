@@ -52,6 +52,19 @@ class Source(Protocol):
         """Those with these codes or ids. Raises SourceDown."""
 
 
+class Stored(NamedTuple):
+    """A login of one tenant that may be used now."""
+
+    tenant: str
+    user: str
+    verifier: str
+
+
+class UserSource(Protocol):
+    async def users(self, names: Sequence[tuple[str, str]]) -> list[Stored]:
+        """Of these tenants' codes and users. Raises SourceDown."""
+
+
 class Ticket(NamedTuple):
     """What rows that were not there must be put with, so that a change since then makes them void."""
 

@@ -10,23 +10,35 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import asyncpg
 
 from proxy import log
 from proxy.registry.rows import CHANNEL, TABLE, Row
-from proxy.registry.sources import Ear, SourceDown, State
+from proxy.registry.sources import Ear, SourceDown, State, Stored
 
+T = TypeVar("T")
+Query = tuple[str, list[Any], list[Any]]
 _log = log.get("registry")
 _ROWS = f"""
 SELECT pg_catalog.row_to_json(t)::pg_catalog.text FROM {TABLE} AS t
 WHERE t.tenant_code OPERATOR(pg_catalog.=) ANY ($1::pg_catalog.text[])
     OR t.tenant_id OPERATOR(pg_catalog.=) ANY ($2::pg_catalog.uuid[])
 """  # noqa: S608
+_USERS = """
+SELECT t.tenant_code::pg_catalog.text, u.user_name::pg_catalog.text, u.verifier
+FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[])) AS wanted (tenant, name)
+JOIN public.tenant_registry AS t ON t.tenant_code OPERATOR(pg_catalog.=) wanted.tenant
+JOIN public.tenant_users AS u
+    ON u.tenant_id OPERATOR(pg_catalog.=) t.tenant_id AND u.user_name OPERATOR(pg_catalog.=) wanted.name
+WHERE NOT u.locked
+    AND (u.valid_until IS NULL OR u.valid_until OPERATOR(pg_catalog.>) pg_catalog.now())
+"""
+_HAS_USERS = "SELECT pg_catalog.has_table_privilege(pg_catalog.to_regclass('public.tenant_users'), 'SELECT')"
 _CONNECT = 5.0  # seconds
 _ANSWER = 2.0
 _PING_EVERY = 5.0
@@ -44,6 +56,7 @@ class PostgreSQL:
         self._told = asyncio.Event()  # whether it is up
         self._lost = asyncio.Event()
         self._failed = False
+        self._has_users = False
         self._silent = False  # it has not answered in time
         self._served = False  # the connection of now has been up
         self._task: asyncio.Task[None] | None = None
@@ -102,6 +115,7 @@ class PostgreSQL:
         try:
             connection.add_termination_listener(lambda _: lost.set())
             await connection.add_listener(CHANNEL, self._heard)
+            self._has_users = bool(await connection.fetchval(_HAS_USERS))
             self._connection = connection
             self._served = True
             self.state = State(True, monotonic())
@@ -135,14 +149,27 @@ class PostgreSQL:
     # --- look-ups -------------------------------------------------------------------------------------
 
     async def rows(self, names: Sequence[str]) -> list[Row]:
+        records = await self._in_time(lambda some: (_ROWS, list(some), _ids(some)), names)
+        return [row for record in records if (row := _row(record[0])) is not None]
+
+    async def users(self, names: Sequence[tuple[str, str]]) -> list[Stored]:
+        """None where the registry has no such table, or does not let us read it."""
+        if self.state.up and not self._has_users:
+            return []
+        records = await self._in_time(
+            lambda some: (_USERS, [t for t, _ in some], [u for _, u in some]), names
+        )
+        return [Stored(*record) for record in records]
+
+    async def _in_time(self, query: Callable[[Sequence[T]], Query], about: Sequence[T]) -> list[Any]:
         try:
             async with asyncio.timeout(_ANSWER):
-                return await self._rows(names)
+                return await self._ask(query, about)
         except TimeoutError:
             self._silent = True  # whoever is known does not wait for the next answer
             raise SourceDown("it does not answer") from None
 
-    async def _rows(self, names: Sequence[str]) -> list[Row]:
+    async def _ask(self, query: Callable[[Sequence[T]], Query], about: Sequence[T]) -> list[Any]:
         while True:
             await self._told.wait()
             connection = self._connection
@@ -152,15 +179,15 @@ class PostgreSQL:
                 continue
             try:
                 async with self._busy:
-                    found = await self._ask(connection, names)
+                    found: list[Any] = await connection.fetch(*query(about))
                 self._silent = False
                 if not self.state.up:
                     self.state = State(True, monotonic())
                 return found
             except asyncpg.DataError:
-                if len(names) == 1:
+                if len(about) == 1:
                     return []  # a name that the database cannot spell is none of its tenants'
-                return [row for name in names for row in await self._rows([name])]
+                return [row for one in about for row in await self._ask(query, [one])]
             except _FAILURES as error:
                 if not connection.is_closed():
                     if self.state.up:
@@ -172,10 +199,6 @@ class PostgreSQL:
                     self._connection = None
                     self._told.clear()
                     self._lost.set()
-
-    async def _ask(self, connection: asyncpg.Connection[Any], names: Sequence[str]) -> list[Row]:
-        records = await connection.fetch(_ROWS, list(names), _ids(names))
-        return [row for record in records if (row := _row(record[0])) is not None]
 
 
 def _row(text: str) -> Row | None:

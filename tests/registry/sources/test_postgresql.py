@@ -128,8 +128,8 @@ def test_a_table_that_does_not_answer_is_no_reason_to_wait(
         async with joined(registry.dsn) as (source, _):
             with registry.locked(), pytest.raises(SourceDown):
                 await source.rows(["one"])
-            await until(lambda: source.state.up)
             assert await source.rows(["nobody"]) == []
+            assert source.worth_asking
 
     asyncio.run(scene())
 
@@ -161,4 +161,27 @@ def test_a_name_that_the_database_cannot_spell_spoils_no_others(registry: Book) 
         async with joined(registry.dsn.removesuffix("registry") + "latin") as (source, _):
             assert [row.tenant_code for row in await source.rows(["x", "€", "漢"])] == ["x"]
 
+    asyncio.run(scene())
+
+
+def test_users_that_may_log_in(registry: Book) -> None:
+    registry.add("club", "rival")
+    registry.add_user("anna", "club", "x")
+    registry.add_user("anna", "rival", "x", locked=True)
+    registry.add_user("otto", "club", "x", valid_until="2020-01-01")
+    registry.add_user("ida", "club", "x", valid_until="2999-01-01")
+    asked = [(tenant, user) for tenant in ("club", "rival", "none") for user in ("anna", "otto", "ida", "€")]
+
+    async def scene() -> None:
+        async with joined(registry.dsn) as (source, _):
+            found = await source.users(asked)
+            assert {(one.tenant, one.user) for one in found} == {("club", "anna"), ("club", "ida")}
+            assert all(one.verifier.startswith("SCRAM-SHA-256$") for one in found)
+        async with joined(registry.dsn.replace("postgres@", "narrow@")) as (source, _):
+            await source.rows([])
+            assert await source.users(asked) == []
+            assert source.state.up
+
+    registry.run("CREATE ROLE narrow LOGIN")
+    registry.run("GRANT SELECT ON tenant_registry TO narrow")
     asyncio.run(scene())
