@@ -77,7 +77,7 @@ class ServerConnection:
         self.state, self.status = ServerState.LOGIN, IDLE
         self.dirty = False  # holds something that only a reset clears
         self.cancels = self.uses = self.clean_at = 0  # `clean_at`: the last use to leave no numbers
-        self.copy_in = self.closing = self.write_paused = False
+        self.copy_in = self.closing = self.write_paused = self._job_failed = self._undone = False
         self.carried = 0  # bytes since it was last ready for a query
         self.link: Link | None = None
         self.account: Account | None = None
@@ -87,7 +87,6 @@ class ServerConnection:
         self.opened_at = self.idle_since = monotonic()
         self.query_since = self.xact_since = self.struck_at = self.lent_at = self.charged = 0.0
         self._done: Callable[[bool], None] | None = None
-        self._job_failed = self._undone = False
         self.transport: Transport
 
     # --- asyncio ------------------------------------------------------------------------------------
@@ -249,7 +248,8 @@ class ServerConnection:
     def _reported(self, body: bytes, head: Expect | None, action: int) -> tuple[int, bytes]:
         """What becomes of a ParameterStatus, and what is said in its place."""
         name, value = decode.parameter_status(body)
-        states.display_names[lower := name.lower()] = name
+        lower = name.lower()
+        states.display_names[lower] = name
         self.reported = with_parameter(self.reported, lower, value)
         if action == DROP or self.link is None:
             gone = self.link is None and lower in self.values.parameters  # whose transaction is rolled back
