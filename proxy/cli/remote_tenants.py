@@ -81,11 +81,12 @@ def run_verb(api: Api, name: str, verb: str, *, as_json: bool) -> int:
     return run(work, as_json=as_json)
 
 
-def run_delete(api: Api, name: str, *, with_usage: bool) -> int:
+def run_delete(api: Api, name: str, *, with_usage: bool, as_json: bool) -> int:
     def work() -> None:
         api.call("DELETE", tenant(name), query={"with_usage": str(with_usage).lower()}, headers=_ANY)
+        tables.say({"deleted": name}, [{"deleted": name}], as_json=as_json)
 
-    return run(work)
+    return run(work, as_json=as_json)
 
 
 def parsed(limits: list[str]) -> dict[str, Any]:

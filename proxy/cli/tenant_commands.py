@@ -185,6 +185,7 @@ def resume_tenant(
 def delete_tenant(
     name: Name,
     with_usage: Annotated[bool, typer.Option("--with-usage", help="Its recorded usage as well.")] = False,
+    json: Json = False,
     url: Url = URL,
     token: Token = "",
     ca_file: CaFile = "",
@@ -193,7 +194,7 @@ def delete_tenant(
     from proxy.cli.remote import Api
     from proxy.cli.remote_tenants import run_delete
 
-    raise typer.Exit(run_delete(Api(url, token, ca_file), name, with_usage=with_usage))
+    raise typer.Exit(run_delete(Api(url, token, ca_file), name, with_usage=with_usage, as_json=json))
 
 
 def _verb(url: str, token: str, ca_file: str, name: str, verb: str, json: bool) -> int:

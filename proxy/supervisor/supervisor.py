@@ -293,6 +293,8 @@ class Supervisor:
 
     async def _exec(self) -> None:
         _log.info("upgrading", version=self.version)
+        if self.http is not None:
+            await self.http.rest()
         await self._come_to_rest()
         processes, self.crew.resting = list(self.crew.processes.values()), True
         for process in processes:

@@ -64,7 +64,7 @@ def test_the_life_of_a_tenant(api: Managed) -> None:
     assert said(api, "tenants", "list", "--state", "suspended")[0]["tenant_code"] == "acme"
     assert said(api, "tenants", "resume", "acme", role="operator")["state"] == "active"
     assert said(api, "tenants", "show", "acme")["version"] == 5
-    assert run(api, "tenants", "delete", "acme").exit_code == 0
+    assert said(api, "tenants", "delete", "acme") == {"deleted": "acme"}
     assert run(api, "tenants", "show", "acme").exit_code == 1
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
 
 from proxy.cli.embedded import free_port
@@ -102,6 +104,7 @@ def test_with_several_workers(tables: Tables, dsn: str, tmp_path: Path) -> None:
             workers=2,
             log_format="json",
             log_level="info",
+            usage_interval="1h",
         )
     )
     with serving(config) as proxy:
@@ -126,5 +129,28 @@ def test_with_several_workers(tables: Tables, dsn: str, tmp_path: Path) -> None:
         assert call(proxy, "POST", "/v1/clusters/shared/pause", "operator").status_code == 200
         assert call(proxy, "POST", "/v1/clusters/shared/resume", "operator").status_code == 200
         assert call(proxy, "POST", "/v1/reload", "operator").json()["needs_restart"] == []
+        use(proxy, 3)
+        proxy.signal(signal.SIGUSR2)
+        proxy.event("upgraded")
+        assert counted(proxy) == 4  # with the first login's
+        use(proxy, 2)
         assert call(proxy, "POST", "/v1/drain", "operator").status_code == 202
         assert proxy.wait() == 0
+    with psycopg.connect(dsn) as connection:
+        found = connection.execute(
+            "SELECT sum(db_query_count) FROM tenant_metrics_daily JOIN tenant_registry USING (tenant_id)"
+            " WHERE tenant_code = 'many'"
+        ).fetchone()
+    assert found == (6,)
+
+
+def use(proxy: Serve, times: int) -> None:
+    with RawClient(proxy.port) as client:
+        client.log_in("app@many", "appdb", "app-secret")
+        for _ in range(times):
+            client.query("SELECT 1")
+
+
+def counted(proxy: Serve) -> int:
+    items = call(proxy, "GET", "/v1/tenants/many/usage", "viewer").json()["items"]
+    return sum(int(day["db_query_count"]) for day in items)

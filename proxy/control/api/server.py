@@ -119,11 +119,15 @@ class Http:
             except (OSError, ValueError) as error:
                 raise ConfigError(f"cannot use {self._certificate} (http_tls_cert_file): {error}") from None
 
+    async def rest(self) -> None:
+        """The companions do what is left to do, and no more: for a while in which nobody can be asked."""
+        for companion in self._companions:
+            await companion.stop()
+
     async def stop(self) -> None:
         if self._server is None or self._task is None:
             return
-        for companion in self._companions:
-            await companion.stop()
+        await self.rest()
         self._server.should_exit = True
         await self._task
         self._server = self._task = None
