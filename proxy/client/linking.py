@@ -292,7 +292,7 @@ class Linking(Conversation):
         if self.answers_first:
             self._go_on(server)
             return
-        if server.pipeline or self.unsynced or self.holding or self.scanner.skip:
+        if server.pipeline.owes() or self.unsynced or self.holding or self.scanner.skip:
             return
         if server.status != IDLE:
             return

@@ -6,7 +6,7 @@ from proxy.client.refusals cimport refusal
 from proxy.protocol.pipeline cimport Expect, expect_of
 from proxy.server.connection cimport ServerConnection
 
-from proxy.wire.decode cimport query as read_query
+from proxy.wire.decode cimport query_within
 
 cdef int HEAD, HEADER_SIZE, _QUERY, _BIND, _DESCRIBE, _EXECUTE, _SYNC
 

@@ -32,7 +32,7 @@ from proxy.server.connection import ServerConnection
 from proxy.sql.calls import UNKNOWN, judge_call
 from proxy.sql.verdict import PLAIN
 from proxy.wire import decode, encode
-from proxy.wire.decode import query as read_query
+from proxy.wire.decode import query_within
 from proxy.wire.frames import HEAD, HEADER_SIZE
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def on_query(
         effects.pin(session, PinReason.UNINSPECTED)
         return None
     try:
-        text = read_query(data[start + 5 : stop])
+        text = query_within(data, start + 5, stop)
     except ProtocolViolation:
         _end_batch(session, server)
         raise
@@ -70,7 +70,7 @@ def on_query(
         if refused is not None:
             server.expect(_begun(session, server, Expect(owed.QUERY, error=encode.refusal(refused))))
             return encode.query(REFUSED)
-    if verdict.asks_sequences or verdict.sets_sequences:
+    if verdict is not PLAIN and (verdict.asks_sequences or verdict.sets_sequences):
         refused = sequences.said(session, server, verdict, works=session.unsynced)
         if refused is not None:
             server.expect(_begun(session, server, Expect(owed.QUERY, error=encode.refusal(refused))))

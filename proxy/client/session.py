@@ -86,7 +86,7 @@ class Session(Linking):
         server = self.server
         out: list[bytes] = []
         metered = self.account.gate is not None or self.skipping
-        if server is not None and not server.pipeline:
+        if server is not None and not server.pipeline.owes():
             server.begin(monotonic())
         while (told := scanner.next()) != MORE:
             kind, start = scanner.kind, scanner.start
@@ -214,7 +214,7 @@ class Session(Linking):
             rest = scanner.data if not sent and stop == len(scanner.data) else scanner.data[sent:stop]
             scanner.forget()
             self._flush(server, out, rest)
-            if not server.pipeline:
+            if not server.pipeline.owes():
                 self.server_ready()
 
     def _must_wait(self, server: ServerConnection, kind: int) -> bool:

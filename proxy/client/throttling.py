@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from proxy.admission.gate import Gate, Timer
 from proxy.errors import ProtocolViolation, RateExceeded
 from proxy.server.connection import IDLE, ServerConnection
-from proxy.wire.decode import query as read_query
+from proxy.wire.decode import query_within
 from proxy.wire.frames import HEAD, HEADER_SIZE
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def asked(session: Conversation, kind: int, told: int) -> None:
         return
     scanner = session.scanner
     try:
-        text = read_query(scanner.data[scanner.start + HEADER_SIZE : scanner.stop])
+        text = query_within(scanner.data, scanner.start + HEADER_SIZE, scanner.stop)
     except ProtocolViolation:
         return
     more = session.judge.judge(text).statements - 1  # it has just been judged

@@ -79,14 +79,16 @@ class LifecycleError(AssertionError):
 
 
 def server_step(state: ServerState, event: str) -> ServerState:
-    try:
-        return SERVER[state][event]
-    except KeyError:
-        raise LifecycleError(f"server connection: {event} in state {state.value}") from None
+    events = SERVER[state]
+    following = events.get(event)
+    if following is None:
+        raise LifecycleError(f"server connection: {event} in state {state.value}")
+    return following
 
 
 def session_step(state: SessionState, event: str) -> SessionState:
-    try:
-        return SESSION[state][event]
-    except KeyError:
-        raise LifecycleError(f"session: {event} in state {state.value}") from None
+    events = SESSION[state]
+    following = events.get(event)
+    if following is None:
+        raise LifecycleError(f"session: {event} in state {state.value}")
+    return following

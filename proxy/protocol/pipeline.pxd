@@ -15,6 +15,7 @@ cdef class Pipeline:
     cdef bint _skipping
     cdef public Py_ssize_t answered, asked
 
+    cpdef bint owes(self)
     cpdef Expect head(self)
     @cython.locals(head=Expect)
     cpdef bytes interest(self)

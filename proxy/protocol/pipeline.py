@@ -171,8 +171,12 @@ class Pipeline:
         self.said: list[bytes] = []
         self._skipping = False
 
+    def owes(self) -> bool:
+        """There is something to come, or to be skipped."""
+        return self._skipping or len(self.entries) > 0
+
     def __bool__(self) -> bool:
-        return bool(self.entries) or self._skipping
+        return self.owes()
 
     @property
     def skipping(self) -> bool:

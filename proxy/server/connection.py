@@ -310,7 +310,7 @@ class ServerConnection:
 
     def begin(self, now: float) -> None:
         """A transaction (or a query of one) begins now, if nothing is owed yet."""
-        if not self.pipeline:
+        if not self.pipeline.owes():
             self.query_since = now
             if self.status == IDLE:
                 self.xact_since = now

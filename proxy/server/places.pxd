@@ -3,7 +3,8 @@ cimport cython
 from proxy.server.connection cimport ServerConnection
 
 cdef class Places:
-    cdef public object active, closing, idle, resetting
+    cdef public list idle
+    cdef public set active, closing, resetting
     cdef public tuple caps
     cdef public Py_ssize_t opening
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from time import monotonic
 
 from proxy.admission.accounts import Counter
@@ -20,7 +19,7 @@ class Places:
 
     def __init__(self, caps: tuple[Counter, ...]) -> None:
         self.caps = caps
-        self.idle: deque[ServerConnection] = deque()
+        self.idle: list[ServerConnection] = []
         self.active: set[ServerConnection] = set()
         self.resetting: set[ServerConnection] = set()
         self.closing: set[ServerConnection] = set()

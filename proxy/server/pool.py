@@ -103,7 +103,7 @@ class Pool(Lending):
         if account.guaranteed:
             self._keep(account, now)
         free = not self.kept.count or self._has_more_than_is_kept()
-        if free and self.idle and not self.queue.size and not self.paused:
+        if free and self.idle and not (self._crowd.waiting and self.queue.size) and not self.paused:
             counters = account.server_counters(user)
             if take_all(counters) is None:
                 server = self._pick(waiter.state_needed, now)
@@ -228,7 +228,7 @@ class Pool(Lending):
         ):
             self.close_idle(server)
         self._give_permits(server, now)  # not before: for whoever this lets in another would be opened
-        if self.queue.size:
+        if self._crowd.waiting and self.queue.size:
             self.serve()
         if crowded and self.idle and not self.queue.size:
             self.pools.room.came_idle(self)

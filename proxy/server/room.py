@@ -12,7 +12,6 @@ has while its tenants are not far ahead. A pool that has none at all does not wa
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable
 from itertools import islice
 from time import monotonic
@@ -41,7 +40,7 @@ class Pool(Protocol):
     """What is seen of a pool here."""
 
     cluster: Cluster
-    idle: deque[Any]  # of Connection
+    idle: list[Any]  # of Connection
 
     @property
     def queue(self) -> Queue: ...

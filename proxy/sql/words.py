@@ -1,3 +1,5 @@
+# cython: boundscheck=False, wraparound=False
+# (every index below is checked where it is used)
 """The byte search before any parser: does a text hold a word that could matter beyond its transaction?
 
 The searches run over lowercased bytes and know nothing of strings, comments or quotes, so that no way of
@@ -113,8 +115,8 @@ def suspicious(text: bytes) -> bool:
             following = text[at + 1] if at + 1 < size else 0
             if (
                 (rule == 1 and _may_be_verb(text, at + 1))
-                or (rule == 2 and text[at - 1] == 42 and at)  # */
-                or (rule == 3 and text[at - 1] == 45 and at)  # --
+                or (rule == 2 and at and text[at - 1] == 42)  # */
+                or (rule == 3 and at and text[at - 1] == 45)  # --
                 or (rule == 4 and before == 111 and last == 110)  # set_c-on-f
                 or (rule == 5 and before == 97 and last == 100)  # ad-v
                 or (rule == 5 and before == 114 and last == 114)  # curr-v

@@ -1,5 +1,6 @@
 cpdef tuple cstring(bytes body, Py_ssize_t at=*)
 cpdef bytes query(bytes body)
+cpdef bytes query_within(bytes data, Py_ssize_t start, Py_ssize_t stop)
 cpdef tuple bind_names(bytes body)
 cpdef tuple target(bytes body)
 cpdef tuple parse_fields(bytes body)

@@ -25,12 +25,17 @@ def cstring(body: bytes, at: int = 0) -> tuple[bytes, int]:
 
 
 def query(body: bytes) -> bytes:
-    end = body.find(b"\0")
-    if end < 0:
-        raise ProtocolViolation("invalid string in message")
-    if end + 1 != len(body):
+    return query_within(body, 0, len(body))
+
+
+def query_within(data: bytes, start: int, stop: int) -> bytes:
+    """The same of the body that is `data[start:stop]`, which need not be cut out for it."""
+    text = data[start : stop - 1]
+    if b"\0" in text:
         raise ProtocolViolation("invalid message format")
-    return body[:end]
+    if start >= stop or data[stop - 1] != 0:
+        raise ProtocolViolation("invalid string in message")
+    return text
 
 
 class Parse(NamedTuple):

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,7 +24,7 @@ class Connection:
 @dataclass(eq=False)
 class Pool:
     cluster: Cluster = C
-    idle: deque[Any] = field(default_factory=deque)
+    idle: list[Any] = field(default_factory=list)
     closing: set[Any] = field(default_factory=set)
     queue: Queue = field(default_factory=lambda: Queue())
     size: int = 1
@@ -83,7 +82,7 @@ def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_is_sought_is_closed_by_age_and_not_before_its_turn_is_over() -> None:
     old, older, fresh = Connection(idle_since=2.0), Connection(idle_since=1.0), Connection(opened_at=99.95)
-    one, two = Pool(idle=deque([old, fresh])), Pool(idle=deque([older]))
+    one, two = Pool(idle=[old, fresh]), Pool(idle=[older])
     room = Room(0, lambda: [one, two], Lender())
     one.caps = two.caps = room.counters(C)
     room.cluster("c").sought = True
@@ -100,7 +99,7 @@ def test_what_is_sought_is_closed_by_age_and_not_before_its_turn_is_over() -> No
 
 
 def test_a_pool_that_needs_its_connections_keeps_them() -> None:
-    pool = Pool(idle=deque([Connection()]), queue=Queue([1]))
+    pool = Pool(idle=[Connection()], queue=Queue([1]))
     room = Room(0, lambda: [pool], Lender())
     counter = room.cluster("c")
     assert counter.reserve is not None
@@ -124,7 +123,7 @@ def test_what_comes_back_is_owed_to_another_worker_once() -> None:
 
 
 def test_what_comes_back_is_owed_to_a_pool_whose_turn_it_is() -> None:
-    rich, other = Pool(idle=deque([Connection()]), queue=Queue([500])), Pool(queue=Queue([399]))
+    rich, other = Pool(idle=[Connection()], queue=Queue([500])), Pool(queue=Queue([399]))
     room = Room(0, lambda: [rich, other], None)
     rich.caps = other.caps = room.counters(C)
     counter, _ = rich.caps
@@ -145,7 +144,7 @@ def test_what_comes_back_is_owed_to_a_pool_whose_turn_it_is() -> None:
 
 
 def test_who_is_entitled_waits_for_no_turn_to_be_over() -> None:
-    rich, entitled = Pool(idle=deque([Connection(99.95, 99.95)]), queue=Queue([0])), Pool(queue=Queue([-1]))
+    rich, entitled = Pool(idle=[Connection(99.95, 99.95)], queue=Queue([0])), Pool(queue=Queue([-1]))
     room = Room(0, lambda: [rich, entitled], None)
     rich.caps = entitled.caps = room.counters(C)
     counter, _ = rich.caps
@@ -167,7 +166,7 @@ def test_who_is_entitled_waits_for_no_turn_to_be_over() -> None:
 
 
 def test_what_was_used_a_moment_ago_is_taken_only_for_a_pool_that_has_none() -> None:
-    used = Pool(idle=deque([Connection(idle_since=99.95)]))
+    used = Pool(idle=[Connection(idle_since=99.95)])
     wanting = Pool(queue=Queue([5]))
     room = Room(0, lambda: [used, wanting], None)
     used.caps = wanting.caps = room.counters(C)
@@ -191,7 +190,7 @@ def test_what_was_used_a_moment_ago_is_taken_only_for_a_pool_that_has_none() -> 
 
 
 def test_where_the_cap_is_shared_the_others_are_asked_before_anything_is_closed() -> None:
-    full, wanting = Pool(idle=deque([Connection()])), Pool(queue=Queue([1]))
+    full, wanting = Pool(idle=[Connection()]), Pool(queue=Queue([1]))
     for lender, closed in ((None, 1), (Lender(), 0)):
         room = Room(0, lambda: [full, wanting], lender)
         full.caps = wanting.caps = room.counters(C)
@@ -200,7 +199,7 @@ def test_where_the_cap_is_shared_the_others_are_asked_before_anything_is_closed(
             room.cluster("c").take()
         room.make(wanting)
         assert len(full.closing) == closed
-        full.idle, full.closing = deque([Connection()]), set()
+        full.idle, full.closing = [Connection()], set()
 
 
 def test_a_permit_for_nobody_is_only_hoped_for() -> None:
