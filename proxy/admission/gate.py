@@ -138,6 +138,10 @@ class Gate:
     def join(self, waiter: Waiter, now: float) -> None:
         self._stats.throttled += 1
         self.waiting[waiter] = now
+        self._tell()
+
+    def _tell(self) -> None:
+        """Others are to know how many wait."""
         for part in self._shared:
             part.awaited()
 
@@ -148,9 +152,11 @@ class Gate:
 
     def leave(self, waiter: Waiter) -> None:
         self.waiting.pop(waiter, None)
-        if not self.waiting and self.bell is not None:
-            self.bell.cancel()
-            self.bell = None
+        if not self.waiting:
+            self._tell()
+            if self.bell is not None:
+                self.bell.cancel()
+                self.bell = None
 
     def next(self, now: float) -> tuple[Waiter, RateExceeded | None] | None:
         """The first in the line, if its wait is over, and why if it was in vain; it has left the line."""
@@ -175,6 +181,8 @@ class Gate:
             refused = why_not(delay)
         self._stats.throttled_seconds += now - since
         del self.waiting[waiter]
+        if refused is not None and not self.waiting:
+            self._tell()
         return waiter, refused
 
     def due(self, now: float) -> float:

@@ -24,7 +24,7 @@ _EARLY = 0.001
 
 
 class _Share:
-    __slots__ = ("bucket", "held", "name", "needs", "recalled", "recalled_at", "served_at")
+    __slots__ = ("bucket", "held", "name", "needs", "pending", "recalled", "recalled_at", "served_at")
 
     def __init__(self, name: str, bucket: Bucket | Quota) -> None:
         self.name = name
@@ -32,6 +32,7 @@ class _Share:
         self.held: dict[int, float] = {}  # by worker
         self.needs: dict[int, int] = {}  # in turn
         self.recalled: set[int] = set()  # and have not answered
+        self.pending: set[int] = set()  # have been told that more is to be heard
         self.recalled_at: dict[int, float] = {}
         self.served_at = -inf
 
@@ -95,6 +96,7 @@ class Shares:
             share.needs.pop(worker, None)
             share.recalled.discard(worker)
             share.recalled_at.pop(worker, None)
+            share.pending.discard(worker)
             grants += self._serve(share, now)
         return grants
 
@@ -113,7 +115,7 @@ class Shares:
 
     def _due(self, share: _Share, now: float) -> float:
         seconds = share.wait(now, 1)
-        if any(held >= 1 for held in share.held.values()):
+        if any(held >= 1 and worker not in share.needs for worker, held in share.held.items()):
             return min(seconds, max(0.0, share.served_at + _RECALL_AGAIN - now))
         return seconds
 
@@ -158,6 +160,9 @@ class Shares:
             self._wanting.pop(share.name, None)
         recalls = self._recall(share, now) if needs else []
         told = granted if asker in granted or not asker else {**granted, asker: 0}
+        if not share.recalled:  # what was hoped for is here, or does not come
+            told = dict.fromkeys(share.pending & needs.keys(), 0) | told
+            share.pending.clear()
         return [*(self._answer(share, worker, count, now) for worker, count in told.items()), *recalls]
 
     def _recall(self, share: _Share, now: float) -> list[Grant]:
@@ -175,5 +180,7 @@ class Shares:
         order = list(share.needs)
         place = order.index(worker) + 1 if worker in share.needs else len(order) + 1
         pending = bool(share.recalled) and worker in share.needs
+        if pending:
+            share.pending.add(worker)
         eta = 0.0 if pending else share.wait(now, place)
         return Grant(worker, share.name, granted, eta, share.pace, pending, False)

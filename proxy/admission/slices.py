@@ -124,7 +124,7 @@ class Slice:
         return UNKNOWN
 
     def awaited(self) -> None:
-        """The line has grown."""
+        """The line is longer, or gone."""
         self._slices.touch(self, at_once=True)
 
     # --- what is said and heard -----------------------------------------------------------------------

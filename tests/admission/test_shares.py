@@ -88,7 +88,8 @@ def test_what_the_dead_held_comes_back_with_time() -> None:
     shares = Shares()
     assert given_to(shares.lease(1, row(needs=10), 0.0)) == {1: 10}
     assert shares.lease(2, row(needs=2), 0.0)
-    assert shares.died(1, 0.0) == []
+    (answer,) = shares.died(1, 0.0)
+    assert (answer.worker, answer.granted, answer.eta) == (2, 0, pytest.approx(0.1)), "it is told when"
     assert given_to(shares.look(0.2)) == {2: 2}
 
 
@@ -225,8 +226,23 @@ def test_never_more_than_one_bucket_would_let_through(
         elif chance.random() < 0.02:
             host.upgrades()
     assert host.most_above(qps, max(burst, qps / 100)) <= 1e-3
-    host.runs(1000.0)
+    host.runs(30.0)
     assert all(query.outcome is not None for _, query in queries), "nobody waits for ever"
+
+
+def test_who_no_longer_waits_needs_nothing() -> None:
+    host = Host(2, limits(qps=1, burst=1, wait=0.0))
+    first, second = host.workers.values()
+    first.asks()
+    refused = second.asks()
+    host.runs(0.1)
+    assert isinstance(refused.outcome, RateExceeded)
+    assert host.shares.due(host.now) is None
+    host.runs(1.0)
+    query = first.asks()
+    host.runs(0.01)
+    assert isinstance(query.outcome, float)
+    assert len(host.admitted) == 2
 
 
 def test_what_was_forced_in_is_made_up_for_by_all() -> None:

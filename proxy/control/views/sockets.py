@@ -64,7 +64,7 @@ def clients(plane: Plane) -> View:
 
 def _client(session: Session, now: float) -> Row:
     login, server = session.login, session.server
-    waiting = session.state is SessionState.WAITING
+    waiting = session.state is SessionState.WAITING or session.throttled is not None
     if waiting:
         asked = session.waiting_since
     else:
