@@ -13,6 +13,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from proxy import BUILD, __version__, log, settings
+from proxy.admission import charging
 from proxy.admission.lease import Leases
 from proxy.admission.slices import Slices
 from proxy.client.accept import Acceptor
@@ -182,6 +183,7 @@ class Worker:
         try:
             sweep(self.pools, now, thorough=thorough)
             if thorough:
+                charging.rest(self.plane.accounts)
                 self._end_idle_clients(now)
                 for relay in list(self.plane.relays):
                     relay.follow()

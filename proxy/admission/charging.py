@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from proxy.admission.accounts import Account, Counter
+from proxy.admission.accounts import Account, Accounts, Counter
 from proxy.admission.turns import Rota, expected
 
 _UNKNOWN = 0.001  # seconds that a tenant's first transaction is thought to take
@@ -47,3 +47,11 @@ def end(account: Account, rota: Rota, counters: Iterable[Counter], charged: floa
     if not charged:
         charged = begin(account, rota, counters)
     correct(account, rota, counters, seconds - charged)
+
+
+def rest(accounts: Accounts) -> None:
+    """To be called about once a second: where nobody waits for a cap, who has had how much of it is forgotten."""
+    counters = [each.servers for each in accounts.tiers()] + [each.servers for each in accounts.users()]
+    for counter in counters:
+        if counter.rota is not None and not counter.attended:
+            counter.rota.rest()

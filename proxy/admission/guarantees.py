@@ -41,6 +41,10 @@ class Guarantee:
         return max(0, self.amount - self.used)
 
     @property
+    def in_use(self) -> bool:
+        return bool(self.used or self.groups or self.keepers)
+
+    @property
     def kept(self) -> int:
         return max(0, min(self.amount, self.needed) - self.used)
 

@@ -9,134 +9,19 @@ before all others while they are entitled to more than they have.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from proxy.admission import guarantees
 from proxy.admission.accounts import Account, Counter, Seeker, UserAccount, take_all
 from proxy.admission.guarantees import Guarantee
-from proxy.admission.turns import Place, Rota, Standing, Turns
+from proxy.admission.lines import Group, Line, Refused
+from proxy.admission.turns import Rota, Turns
 
 W = TypeVar("W")
 NEVER = 1 << 62  # the round of those who want nothing
 ENTITLED = -1  # of those who come before all others
-
-
-class Line(Place, Generic[W]):
-    """The waiters of one tenant. `users` are those that may be served, each with its own in the order of
-    their numbers, `aside` those at their cap. `seekers` wait for permits, of the tenant's own (None) and the users'."""
-
-    __slots__ = ("account", "aside", "group", "queue", "seekers", "standing", "users")
-
-    def __init__(
-        self, queue: FairQueue[W], account: Account, standing: Standing, group: _Group[W] | None
-    ) -> None:
-        super().__init__()
-        self.queue = queue
-        self.account = account
-        self.group = group
-        self.standing = standing
-        self.users: dict[UserAccount, deque[tuple[int, W]]] = {}
-        self.aside: dict[UserAccount, deque[tuple[int, W]]] = {}
-        self.seekers: dict[UserAccount | None, _Refused] = {}
-
-    def __iter__(self) -> Iterator[W]:
-        for waiters in [*self.users.values(), *self.aside.values()]:
-            yield from [waiter for _, waiter in waiters]
-
-    def in_order(self) -> list[W]:
-        numbered = [each for waiters in (*self.users.values(), *self.aside.values()) for each in waiters]
-        return [waiter for _, waiter in sorted(numbered, key=lambda each: each[0])]
-
-    def due_at(self, number: int) -> None:
-        if self.turns is not None:
-            self.turns.move(self, number)
-            if self.group is not None:
-                self.group.update()
-            self.queue.head_moved()
-
-    def take(self, user: UserAccount) -> W:
-        waiters = self.users[user]
-        waiter = waiters.popleft()[1]
-        if not waiters:
-            del self.users[user]
-        return waiter
-
-    @property
-    def empty(self) -> bool:
-        return not (self.users or self.aside)
-
-    def of(self, user: UserAccount) -> deque[tuple[int, W]]:
-        waiters = self.users.get(user) or self.aside.get(user)
-        if waiters is None:
-            waiters = self.users[user] = deque()
-        return waiters
-
-    def first(self) -> UserAccount:
-        """The user whose waiter came first."""
-        if len(self.users) == 1:
-            return next(iter(self.users))
-        return min(self.users, key=lambda user: self.users[user][0][0])
-
-    def remove(self, user: UserAccount, waiter: W) -> bool:
-        for place in (self.users, self.aside):
-            for numbered in place.get(user, ()):
-                if numbered[1] is waiter:
-                    place[user].remove(numbered)
-                    if not place[user]:
-                        del place[user]
-                        if place is self.aside:
-                            self.seekers.pop(user).leave()
-                    return True
-        return False
-
-
-class _Group(Place, Generic[W]):
-    """Those of the queue's tenants that have one guarantee together."""
-
-    __slots__ = ("guarantee", "lines", "queue")
-
-    def __init__(self, queue: FairQueue[W], guarantee: Guarantee) -> None:
-        super().__init__()
-        self.queue = queue
-        self.guarantee = guarantee
-        self.lines: Turns[Line[W]] = Turns()
-
-    def update(self) -> None:
-        self.queue.place(self)
-
-
-class _Refused(Seeker):
-    """A tenant (`user` is None) or one of its users that has stepped aside."""
-
-    __slots__ = ("line", "standing", "user")
-
-    def __init__(self, line: Line[Any], user: UserAccount | None) -> None:
-        super().__init__()
-        self.line = line
-        self.user = user
-        self.standing: Standing | None = None
-
-    def number(self, rota: Rota | None) -> int:
-        if rota is None:
-            return 0
-        self.standing = rota.standing(self.line.account)
-        if not self.standing.places:
-            self.standing.begin()
-        self.standing.places[self] = None
-        return self.standing.round
-
-    def leave(self) -> None:
-        if self.counter is not None:
-            self.counter.forget(self)
-        if self.standing is not None:
-            self.standing.places.pop(self, None)
-
-    def free(self) -> None:
-        self.leave()
-        self.line.queue.come_back(self.line, self.user)
 
 
 class FairQueue(Generic[W]):
@@ -160,8 +45,8 @@ class FairQueue(Generic[W]):
         self.rota = rota or Rota()
         self.claim: Seeker | None = None
         self.most = 0  # connections that guarantees are a part of
-        self._groups: dict[Guarantee, _Group[W]] = {}
-        self._turns: Turns[Line[W] | _Group[W]] = Turns()
+        self._groups: dict[Guarantee, Group[W]] = {}
+        self._turns: Turns[Line[W] | Group[W]] = Turns()
         self._lines: dict[Account, Line[W]] = {}
         self._on_free = on_free
         self.size = 0
@@ -224,7 +109,10 @@ class FairQueue(Generic[W]):
     def push(self, account: Account, user: UserAccount, waiter: W) -> None:
         line = self._line(account)
         self._last += 1
-        line.of(user).append((self._last, waiter))
+        waiters = line.of(user)
+        waiters.append((self._last, waiter))
+        if len(waiters) == 1:
+            line.head(user)
         self._count(account, user, 1)
         if line.turns is None and None not in line.seekers and line.users:
             self._enter(line)  # only its other users are at their cap, if any is
@@ -235,6 +123,7 @@ class FairQueue(Generic[W]):
         line = self._line(account)
         self._first -= 1
         line.of(user).appendleft((self._first, waiter))
+        line.head(user)
         self._count(account, user, 1)
         if line.turns is not None:
             self._leave(line)
@@ -299,15 +188,11 @@ class FairQueue(Generic[W]):
                 seeker.leave()
         self.head_moved()
 
-    def _group(self, account: Account) -> _Group[W] | None:
+    def _group(self, account: Account) -> Group[W] | None:
         guarantee = guarantees.of(self.rota, account, self.most)
         if guarantee is None:
             return None
-        group = self._groups.get(guarantee)
-        if group is None:
-            group = self._groups[guarantee] = _Group(self, guarantee)
-            guarantee.groups[group] = None
-        return group
+        return self._groups.get(guarantee) or Group(self, guarantee)
 
     def _enter(self, line: Line[W], *, first: bool = False) -> None:
         number, group = line.standing.round, line.group
@@ -315,6 +200,8 @@ class FairQueue(Generic[W]):
             self._turns.add(line, number, first=first)
             return
         group.lines.add(line, number, first=first)
+        self._groups[group.guarantee] = group
+        group.guarantee.groups[group] = None
         self.place(group)
         if first:
             self._turns.remove(group)
@@ -326,12 +213,15 @@ class FairQueue(Generic[W]):
         if line.group is not None:
             self.place(line.group)
 
-    def place(self, group: _Group[W]) -> None:
+    def place(self, group: Group[W]) -> None:
         """Where it stands has to do with its first line and with what it has."""
         line = group.lines.first()
         if line is None:
             if group.turns is not None:
                 self._turns.remove(group)
+            group.guarantee.groups.pop(group, None)
+            if self._groups.get(group.guarantee) is group:
+                del self._groups[group.guarantee]
         else:
             number = ENTITLED if group.guarantee.free else line.round
             if group.turns is None:
@@ -359,12 +249,12 @@ class FairQueue(Generic[W]):
 
     def _step_aside(self, line: Line[W], full: Counter) -> None:
         self._leave(line)
-        seeker = line.seekers[None] = _Refused(line, None)
+        seeker = line.seekers[None] = Refused(line, None)
         full.when_free(seeker)
 
     def _user_steps_aside(self, line: Line[W], user: UserAccount) -> None:
         line.aside[user] = line.users.pop(user)
-        seeker = line.seekers[user] = _Refused(line, user)
+        seeker = line.seekers[user] = Refused(line, user)
         user.servers.when_free(seeker)
 
     def come_back(self, line: Line[W], user: UserAccount | None) -> None:
@@ -372,6 +262,7 @@ class FairQueue(Generic[W]):
         del line.seekers[user]
         if user is not None:
             line.users[user] = line.aside.pop(user)
+            line.head(user)
         if line.turns is None and line.users and None not in line.seekers:
             self._enter(line)
             self.head_moved()

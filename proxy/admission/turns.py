@@ -162,9 +162,11 @@ class Rota:
             self.now = standing.due
 
     def rest(self) -> None:
-        """Nobody waits: all debts are forgotten."""
+        """Where nobody waits all debts are forgotten, and who has had something."""
         if not self.waiting:
-            self.now += MAX_DEBT
+            self._standings.clear()
+            if self.guarantees:
+                self.guarantees = {whose: each for whose, each in self.guarantees.items() if each.in_use}
 
 
 def expected(before: float, seconds: float) -> float:

@@ -138,3 +138,18 @@ def test_one_that_is_put_back_or_leaves_a_group() -> None:
     waiting.remove(b, USER, "b")
     assert waiting.number(None) == 0
     assert waiting.grantable(10) == 1
+
+
+def test_guarantees_that_nobody_uses_are_forgotten() -> None:
+    waiting, kept, a = queue(), Kept(), account("a", 1.0)
+    guarantee = guarantees.of(waiting.rota, a, 20)
+    assert guarantee is not None
+    kept.ask(guarantee, 0.0)
+    waiting.push(a, USER, "a")
+    waiting.rota.rest()
+    waiting.remove(a, USER, "a")
+    waiting.rota.rest()
+    assert waiting.rota.guarantees == {a: guarantee}
+    kept.look(2 * KEEP)
+    waiting.rota.rest()
+    assert waiting.rota.guarantees == {}

@@ -13,10 +13,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.admission import charging
-from proxy.admission.accounts import Account, Counter, TierAccount, UserAccount, give_all
+from proxy.admission.accounts import (
+    Account,
+    Accounts,
+    Counter,
+    Seeker,
+    TierAccount,
+    UserAccount,
+    give_all,
+)
 from proxy.admission.queue import FairQueue
 from proxy.admission.turns import MAX_DEBT, Place, Rota, Turns, expected
-from proxy.model import Limits, Tenant, Tier, User
+from proxy.model import ClientOptions, Directory, Limits, Tenant, Tier, User
+from proxy.registry.memory import Registry
 
 USER = UserAccount(User("app"))
 
@@ -97,11 +106,27 @@ def test_a_debt_is_bounded_and_forgotten_while_nobody_waits() -> None:
     assert standing.due == rota.now + MAX_DEBT
     rota.waiting = 1
     rota.rest()
-    assert rota.now == 0.0
+    assert rota.standing("long") is standing
     rota.waiting = 0
     rota.rest()
-    standing.begin()
-    assert standing.due == rota.now
+    assert rota.standing("long").due == rota.now
+
+
+def test_what_was_used_of_a_tiers_or_a_users_cap_is_forgotten_while_nobody_waits_for_it() -> None:
+    registry = Registry(Directory({}, {}, {"standard": Tier("standard")}, {}), ClientOptions())
+    accounts = Accounts(registry)
+    one, user = accounts.account(Tenant("one", "standard", "shared")), accounts.user(User("app"))
+    for counter in (one.tier.servers, user.servers):
+        assert counter.rota is not None
+        counter.rota.standing(one).charge(1.0, 1)
+    seeker = Seeker()
+    one.tier.servers.when_free(seeker)
+    charging.rest(accounts)
+    assert [int(c.rota.standing(one).due) for c in (one.tier.servers, user.servers) if c.rota] == [1000, 0]
+    one.tier.servers.forget(seeker)
+    charging.rest(accounts)
+    assert one.tier.servers.rota is not None
+    assert one.tier.servers.rota.standing(one).due == 0.0
 
 
 def test_a_weight_makes_a_second_shorter() -> None:
@@ -334,4 +359,28 @@ def test_a_decision_costs_the_same_however_many_tenants_wait() -> None:
         finally:
             sys.setprofile(None)
         calls[tenants] = counted
+    assert calls[10_000] < 1.2 * calls[100]
+
+
+def test_nor_however_many_users_of_one_tenant() -> None:
+    calls = {}
+    for many in (100, 10_000):
+        queue: FairQueue[int] = FairQueue(lambda: None)
+        tenant = account("one")
+        users = [UserAccount(User(str(n))) for n in range(many)]
+        for number in range(3 * many):
+            queue.push(tenant, users[number % many], number)
+        counted = 0
+
+        def count(*_: object) -> None:
+            nonlocal counted
+            counted += 1
+
+        sys.setprofile(count)
+        try:
+            taken = [found[0] for _ in range(90) if (found := queue.take()) is not None]
+        finally:
+            sys.setprofile(None)
+        assert taken == list(range(90))
+        calls[many] = counted
     assert calls[10_000] < 1.2 * calls[100]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from time import monotonic
 
-from proxy.admission.queue import ENTITLED, Line
+from proxy.admission.lines import Line
+from proxy.admission.queue import ENTITLED
 from proxy.admission.turns import ROUNDS
 from proxy.client.plane import Plane
 from proxy.control.views.view import Value, View, split_microseconds
