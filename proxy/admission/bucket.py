@@ -94,6 +94,12 @@ class Quota:
         self.level(now)
         self._spent += count
 
+    def take(self, now: float) -> bool:
+        if self.level(now) < 1:
+            return False
+        self._spent += 1
+        return True
+
     def wait(self, now: float, count: float = 1.0) -> float:
         """How long until there are so many."""
         return 0.0 if self.level(now) >= count else _DAY - (now + self._utc) % _DAY

@@ -115,7 +115,12 @@ class Gate:
 
     def take(self, now: float) -> bool:
         """One query, if it may come in at once."""
-        if self.waiting or self._by_queries(now, 1) or self._by_bytes(now) or self._by_quota(now):
+        if self.waiting:
+            return False
+        queries = self._queries
+        if queries is not None and self._bytes is None and self._quota_kept is None:  # as most are
+            return queries.take(now)
+        if self._by_queries(now, 1) or self._by_bytes(now) or self._by_quota(now):
             return False
         self.spend(1, now)
         return True

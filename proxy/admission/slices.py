@@ -112,6 +112,12 @@ class Slice:
             self._slices.touch(self, at_once=False)
         self._spent += count
 
+    def take(self, now: float) -> bool:
+        if self.wait(now):
+            return False
+        self.spend(1.0, now)
+        return True
+
     def wait(self, now: float, count: float = 1.0) -> float:
         missing = max(count, 1.0) - self.held
         if missing <= _SLACK:

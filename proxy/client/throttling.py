@@ -80,6 +80,8 @@ def asked(session: Conversation, kind: int, told: int) -> None:
     if gate is None or kind != _QUERY or told == HEAD:
         return
     scanner = session.scanner
+    if scanner.data.find(b";", scanner.start, scanner.stop) < 0:
+        return
     try:
         text = query_within(scanner.data, scanner.start + HEADER_SIZE, scanner.stop)
     except ProtocolViolation:
