@@ -16,6 +16,7 @@ import typer
 import uvloop
 
 from proxy import log, settings
+from proxy.auth import token
 from proxy.cli.demo_servers import APP_PASSWORD, DATABASE, HOMES, SHOPS, Servers, running_servers
 from proxy.cli.embedded import EmbeddedError, bin_dir, free_port
 from proxy.cli.problems import complain
@@ -25,6 +26,7 @@ from proxy.settings import Settings
 from proxy.worker import Worker
 
 ADMIN_PASSWORD = "admin-secret"  # noqa: S105
+API_TOKEN = "demo-token"  # noqa: S105
 
 _HTTP_PORT = 9187
 
@@ -138,6 +140,10 @@ server_tls_sslmode = "disable"
 [user.admin]
 password = "{ADMIN_PASSWORD}"
 
+[api_token.demo]                     # by which programs operate it; `tiergate token new` makes better ones
+hash = "{token.hashed(API_TOKEN)}"
+role = "admin"
+
 [user.app]                           # a service that may act for every tenant
 password = "{APP_PASSWORD}"
 tenants = "*"
@@ -211,6 +217,8 @@ async def _say(worker: Worker, servers: Servers, home: Path) -> None:
             database=DATABASE,
             password=APP_PASSWORD,
             admin=ADMIN_PASSWORD,
+            token=API_TOKEN,
+            tiergate=f"{sys.executable} -m proxy",
             acme=servers.acme.port,
             replica=servers.replica.port,
             vip=servers.vip.port,
@@ -262,6 +270,11 @@ asyncio.run(main())'
   export PGPASSWORD={admin}
   psql -U admin tiergate -c "SHOW ROUTE acme" -c "SHOW POOLS" -c "SHOW TENANTS" -c "SHOW HELP"
   curl -s http://127.0.0.1:{http}/metrics | grep db_query_count
+
+  # The same by HTTP, described at http://127.0.0.1:{http}/docs
+  export TIERGATE_API_URL=http://127.0.0.1:{http} TIERGATE_API_TOKEN={token}
+  {tiergate} tenants route globex
+  {tiergate} top
 
 The configuration is {home}/tiergate.toml. Ctrl-C ends everything.
 """
