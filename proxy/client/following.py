@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from proxy.admission.accounts import Counter
 from proxy.client.plane import Plane
 from proxy.errors import NotAuthorized, ShuttingDown
 from proxy.protocol.lifecycle import SessionState
@@ -76,7 +77,8 @@ def end_unserved(session: Session) -> None:
 
 
 def forget_unused(plane: Plane) -> None:
-    """Drops the accounts of tenants that are gone, and of others if there are more than tenants are kept in memory."""
+    """Drops the accounts of tenants that are gone, and of others if there are more than tenants are kept in memory: not
+    while they hold what was granted to this process, nor, if they may come back, what they have spent of their rates."""
     rows, accounts = plane.registry.rows, plane.accounts
     if rows is None:
         return
@@ -86,14 +88,25 @@ def forget_unused(plane: Plane) -> None:
     for account in list(accounts):
         name = account.tenant.name
         gone = plane.registry.known(name) is None
-        if (gone or over > 0) and account.idle and name not in used:
+        spends = account.gate is not None and not gone
+        at_rest = not account.waiting and _at_rest(account.clients, account.servers)
+        if (gone or (over > 0 and not spends)) and at_rest and name not in used:
             accounts.forget(name)
             over -= 1
     for of_user in accounts.users():
-        idle = not (of_user.clients.used or of_user.servers.used or of_user.waiting)
-        if idle and plane.registry.may_be_stored(of_user.user.name):
+        at_rest = not of_user.waiting and _at_rest(of_user.clients, of_user.servers)
+        if at_rest and plane.registry.may_be_stored(of_user.user.name):
             accounts.forget_user(of_user.user.name)
     plane.registry.trim()
+
+
+def _at_rest(*counters: Counter) -> bool:
+    return not any(
+        counter.used
+        or counter.waiting
+        or (counter.lender is not None and counter.limit and counter.allowance)
+        for counter in counters
+    )
 
 
 def _speaks_for(session: Session) -> list[str]:

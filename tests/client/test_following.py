@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from proxy.admission.lease import Leases
 from proxy.client.following import OLD, end_unserved, forget_unused, tenants_changed
 from proxy.protocol.lifecycle import SessionState
 from proxy.registry.cache import Cache
@@ -135,3 +136,23 @@ def test_without_a_registry_every_account_stays(stage: Stage) -> None:
         stage.plane.accounts.account(tenant)
     forget_unused(stage.plane)
     assert len(stage.plane.accounts.names()) == 3
+
+
+def test_an_account_that_holds_what_was_granted_or_has_spent_of_its_rates_stays(stage: Stage) -> None:
+    accounts = stage.plane.accounts
+    stored(stage, replace(ACME, tenant_code="gone", max_connections=5))
+    stored(stage, replace(ACME, tenant_code="rated", max_qps=5))
+    for name in ("gone", "rated", "acme", "beta", "big"):
+        tenant = stage.registry.known(name)
+        assert tenant is not None
+        accounts.account(tenant)
+    stage.registry.take_absence("gone")
+    held = next(account for account in accounts if account.tenant.name == "gone")
+    leases = Leases(lambda _: None)
+    held.servers.lender, held.servers.allowance = leases, 2
+    forget_unused(stage.plane)
+    assert {"gone", "rated"} <= set(accounts.names())
+    held.servers.allowance = 0
+    forget_unused(stage.plane)
+    assert "gone" not in accounts
+    assert "rated" in accounts
