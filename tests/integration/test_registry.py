@@ -393,24 +393,35 @@ def test_a_registry_that_is_down_at_the_start_is_no_reason_not_to_serve(
 
 
 def test_no_wrong_route_and_no_lost_transaction_whatever_goes_away(
-    proxy: Proxy, registry: Book, valkey: ValkeyServer
+    proxy: Proxy,
+    registry: Book,
+    valkey: ValkeyServer,
+    start_proxy: StartProxy,
+    shared: EmbeddedServer,
+    vip: EmbeddedServer,
 ) -> None:
-    """Clients of many tenants come, work and go while the registry and Redis are cut, stopped and started."""
+    """Clients of many tenants come, work and go on two proxies while tenants move, and the registry and Redis are cut,
+    stopped and started."""
+    other = start_proxy(
+        tables(shared, vip), registry_dsn=registry.dsn, redis_url=f"redis://127.0.0.1:{valkey.port}/0"
+    )
+    proxies = (proxy, other)
     here, there = [f"load_{n}" for n in range(20)], [f"load_{n}" for n in range(20, 40)]
-    registry.add(*here)
+    registry.add(*here, "moved")
     registry.add(*there, cluster_name="other")
     lives = dict.fromkeys(here, "shared") | dict.fromkeys(there, "vip")
-    for name in lives:  # by the end of which both have heard of all
-        wait_until(lambda name=name: proxy.raw(f"app@{name}").value(WHERE) == lives[name])  # type: ignore[misc]
+    for one in proxies:
+        for name in lives:  # by the end of which both have heard of all
+            wait_until(lambda one=one, name=name: one.raw(f"app@{name}").value(WHERE) == lives[name])  # type: ignore[misc]
     over = Event()
 
     def work(number: int) -> int:
-        done = 0
-        with RawClient(proxy.port) as service:
+        done, port = 0, proxies[number % 2].port
+        with RawClient(port) as service:
             service.log_in("app", "appdb", "")
             while not over.is_set():
                 name = f"load_{(done * 7 + number) % 40}"
-                with RawClient(proxy.port) as client:
+                with RawClient(port) as client:
                     client.log_in(f"app@{name}", "appdb", "")
                     assert client.value(WHERE) == lives[name]
                 service.checked(service.query(f"SET app.tenant_id = '{name}'"))
@@ -418,21 +429,28 @@ def test_no_wrong_route_and_no_lost_transaction_whatever_goes_away(
                 done += 1
         return done
 
+    def all_are(up: str) -> bool:
+        return all(store(one, name)["up"] == up for one in proxies for name in ("postgresql", "redis"))
+
+    moved = [one.raw("app@moved") for one in proxies]
     with ThreadPoolExecutor(6) as many:
         results = [many.submit(work, number) for number in range(6)]
         try:
+            for cluster, where in (("other", "vip"), ("shared", "shared")):
+                registry.change("moved", cluster_name=cluster)
+                for client in moved:
+                    wait_until(lambda client=client, where=where: client.value(WHERE) == where, timeout=1.0)  # type: ignore[misc]
             for n in range(3):
                 registry.cut(
                     f"UPDATE tenant_registry SET max_qps = {1000 + n} WHERE tenant_code LIKE 'load%'"
                 )
-                wait_until(lambda: store(proxy)["up"] == "1")
+                wait_until(lambda: all_are("1"))
             valkey.stop()
             registry.server.stop()
-            wait_until(lambda: store(proxy)["up"] == "0" and store(proxy, "redis")["up"] == "0")
+            wait_until(lambda: all_are("0"))
             registry.server.start()
-            wait_until(lambda: store(proxy)["up"] == "1")
             valkey.start()
-            wait_until(lambda: store(proxy, "redis")["up"] == "1")
+            wait_until(lambda: all_are("1"))
         finally:
             over.set()
         assert min(result.result(20) for result in results) > 5
