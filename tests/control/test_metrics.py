@@ -187,3 +187,28 @@ def test_ejected_endpoints_are_counted(proxy: Proxy) -> None:
     proxy.call(eject)
     assert one(scrape(proxy), "tiergate_endpoints_ejected", cluster="shared") == 1
     assert one(scrape(proxy), "tiergate_endpoints_ejected", cluster="vip-1") == 0
+
+
+def of_registry(asked: int, *, redis_down: int) -> Counts:
+    counts = counting.empty()
+    counts["counters"]["registry"] = {
+        "redis": {"asked": 9, "found": 4},
+        "postgresql": {"asked": asked, "found": 1},
+    }
+    counts["gauges"]["registry"] = {"tenants": 7, "stale": 2}
+    counts["most"]["registry_down"] = {"redis": redis_down, "postgresql": 0}
+    return counts
+
+
+def test_a_registry_is_up_where_every_worker_reaches_it() -> None:
+    total = counting.empty()
+    for counts in (of_registry(3, redis_down=1), of_registry(2, redis_down=0)):
+        counting.add(total, counts)
+    text = metrics.exposition(total).decode()
+    assert one(text, "tiergate_registry_up", store="redis") == 0
+    assert one(text, "tiergate_registry_up", store="postgresql") == 1
+    assert one(text, "tiergate_registry_lookups_total", store="postgresql") == 5
+    assert one(text, "tiergate_registry_found_total", store="redis") == 8
+    assert one(text, "tiergate_registry_tenants") == 14
+    assert one(text, "tiergate_registry_stale_tenants") == 4
+    assert "tiergate_registry" not in metrics.exposition(counting.empty()).decode()

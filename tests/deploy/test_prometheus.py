@@ -13,9 +13,22 @@ ALERTS = {rule["alert"]: rule for rule in ROWS if "alert" in rule}
 # The names that dashboards know: section 7 of the architecture.
 METRICS = {
     "db_query_count", "db_query_duration_seconds_bucket", "db_query_errors", "tenant_storage_used_gb",
-    "tenant_storage_max_gb", "tiergate_endpoints_ejected", "up",
+    "tenant_storage_max_gb", "tiergate_endpoints_ejected", "tiergate_registry_up", "up",
 }  # fmt: skip
-FUNCTIONS = {"sum", "max", "by", "cluster", "rate", "histogram_quantile", "tenant_id", "tier", "le"}
+FUNCTIONS = {
+    "sum",
+    "max",
+    "min",
+    "by",
+    "instance",
+    "store",
+    "cluster",
+    "rate",
+    "histogram_quantile",
+    "tenant_id",
+    "tier",
+    "le",
+}
 
 
 def names(expression: str) -> set[str]:
