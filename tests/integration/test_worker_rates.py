@@ -55,13 +55,13 @@ def test_a_rate_over_workers_one_of_which_dies(fleet: Fleet) -> None:
     time_before = time.monotonic()
     count, took = let_in(clients, SECONDS)
     assert count <= BURST + QPS * (time.monotonic() - time_before) + 1
-    assert count >= 0.8 * QPS * took
+    assert count >= 0.6 * QPS * took
     victim, *others = by_worker
     pid = fleet.workers()[victim]
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: pid not in fleet.workers().values(), what="its end")
     count, took = let_in([by_worker[worker][0] for worker in others], SECONDS)
-    assert 0.8 * QPS * took <= count <= BURST + QPS * took + 1
+    assert 0.6 * QPS * took <= count <= BURST + QPS * took + 1
     assert fleet.metric("tiergate_refused_queries_total") > 0
     tenant = next(row for row in fleet.console("SHOW TENANTS") if row["name"] == "std_1")
     assert int(tenant["refused_rate"] or 0) > 0
