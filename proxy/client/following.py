@@ -2,8 +2,8 @@
 tenants that nobody uses.
 
 A session follows at its next transaction. One that asks for nothing follows at once, so that the sessions of a tenant
-that is suspended, deleted or expired end; those that wait for a connection then end as well, and those that are in a
-transaction have until the next look at it (`end_unserved`).
+that is suspended, deleted or expired end; those that wait for a connection then end as well, or wait where the tenant lives
+now, and those that are in a transaction have until the next look at it (`end_unserved`).
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ def tenants_changed(plane: Plane, names: frozenset[str]) -> None:
             session.epoch = OLD
             if session.state is SessionState.WAITING:
                 end_unserved(session)
+                _wait_elsewhere(session)
             elif session.rests:
                 session.reroute()
     for relay in list(plane.relays):
@@ -50,6 +51,18 @@ def tenants_changed(plane: Plane, names: frozenset[str]) -> None:
     for pool in plane.pools:
         if plane.registry.cluster(pool.cluster.name) is None:
             pool.recycle()
+
+
+def _wait_elsewhere(session: Session) -> None:
+    """A transaction that has not begun is for where its tenant lives now."""
+    tenant = session.registry.known(session.tenant.name)
+    if session.state is not SessionState.WAITING or session.chooser is not None or tenant is None:
+        return
+    if tenant.cluster != session.pool.key.cluster:
+        session.pool.leave(session)
+        session.step("refuse")
+        if session.reroute():
+            session.resume()
 
 
 def users_changed(plane: Plane, names: frozenset[str]) -> None:

@@ -78,6 +78,20 @@ def test_one_that_waits_for_a_connection_ends_as_well(stage: Stage) -> None:
     stage.pools.step()
 
 
+def test_one_that_waits_for_a_connection_waits_where_its_tenant_lives_now(stage: Stage) -> None:
+    client = stage.client()
+    client.says(encode.query(b"SELECT 1"))
+    stored(stage, replace(ACME, cluster_name="own"))
+    assert client.state is SessionState.WAITING
+    assert client.session.pool.key.cluster == "own"
+    assert not any(pool.queue for pool in stage.pools if pool.key.cluster == "shared")
+    stage.pools.step()
+    server = client.session.server
+    assert server is not None
+    assert server.endpoint.host == "own"
+    stage.leave()
+
+
 def test_a_row_that_cannot_be_served_ends_its_sessions(stage: Stage) -> None:
     client = stage.client()
     stored(stage, replace(ACME, cluster_name="nowhere"))
