@@ -11,6 +11,8 @@ import pytest
 from proxy import log
 from tests.control.api import calling
 from tests.control.api.calling import call
+from tests.integration.running import waiting
+from tests.rawclient import query
 
 if TYPE_CHECKING:
     from proxy.cli.embedded import EmbeddedServer
@@ -33,6 +35,23 @@ def test_views_are_the_consoles(proxy: Proxy, name: str) -> None:
     assert [list(item) for item in items] == [list(row) for row in shown]
     first = call(proxy, "GET", f"/v1/{name}?limit=1", "viewer").json()
     assert (len(first["items"]), first["total"]) == (1, len(shown))
+    client.close()
+
+
+def test_the_queue_of_a_paused_cluster(proxy: Proxy) -> None:
+    client = proxy.raw()
+    assert call(proxy, "POST", "/v1/clusters/shared/pause", "operator").status_code == 200
+    client.send(query("SELECT 1"))
+    waiting(proxy, 1)
+    answer = call(proxy, "GET", "/v1/queue", "viewer").json()
+    assert answer["total"] == 1
+    assert {key: answer["items"][0][key] for key in ("tenant", "waiting", "why")} == {
+        "tenant": "std_1",
+        "waiting": 1,
+        "why": "the cluster is paused",
+    }
+    assert call(proxy, "POST", "/v1/clusters/shared/resume", "operator").status_code == 200
+    client.read_ready()
     client.close()
 
 
