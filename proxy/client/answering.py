@@ -51,7 +51,7 @@ class Chooser(Choice):
         """PASS: it is for a server, or has an error to answer. DONE: it has been answered. AGAIN: `again` is to be
         read in its place. SEEK: it is to be heard again when `seek` is over."""
         body = frame[5:]
-        if self.calm and self.quiet >= _QUIET and kind == _QUERY and whole and self._begins(body):
+        if self.calm and self.quiet >= _QUIET and kind == _QUERY and whole and self._begins(frame):
             return PASS
         self.calm = False
         try:
@@ -76,29 +76,28 @@ class Chooser(Choice):
             self._session.refuse(error)
             return PASS
 
-    def _begins(self, body: bytes) -> bool:
+    def _begins(self, frame: bytes) -> bool:
         """It is a BEGIN by itself of a session whose blocks name no tenant, which a server gets at once."""
         session = self._session
-        scanner = session.scanner
-        if session.server is not None or session.keeps_sequences or scanner.stop != len(scanner.data):
+        if session.server is not None or session.scanner.data != frame:
             return False
-        if session.account.gate is not None or not body.endswith(b"\0"):
+        if session.account.gate is not None or not frame.endswith(b"\0"):
             return False
-        step = self.step(body[:-1])
+        step = self.step(frame[5:-1])
         if step is None or step.verb is not Verb.BEGIN or not self.can(step):
             return False
-        self.begun = step
+        self.prompt, self.begin, self.begun = frame, step, step
         return True
 
     def begins_again(self, kind: int, frame: bytes) -> bool:
-        """The first request of a block that was sent at once (b"": work): whether the block is held back after all, and
-        its server rid of it."""
+        """The first request of a block that was sent at once, which may be an opening: whether the block is held back
+        after all, and its server rid of it."""
         session = self._session
         server = session.server
         if server is None or server.pipeline or session.unsynced or kind in _ASIDE:
             return False
         begun, self.begun = self.begun, None
-        if not frame or server.status != IN_TRANSACTION:
+        if server.status != IN_TRANSACTION:
             return False
         try:
             opening = self._opening(kind, frame)
@@ -106,7 +105,7 @@ class Chooser(Choice):
             return False
         if begun is None or opening is None or _BEGINNERS.isdisjoint(step.verb for step in opening.steps):
             return False
-        self.quiet = _DISTURBED
+        self.quiet, self.prompt = _DISTURBED, b""
         self.calm = False
         self.tenancy.control(begun)
         session.server = None
@@ -115,6 +114,8 @@ class Chooser(Choice):
             server.transport.resume_reading()
         if server.write_paused:
             session.resume_client()
+        if session.doubts is not None:
+            session.doubts, server.dirty = None, True
         session.pool.rollback(server)
         return True
 

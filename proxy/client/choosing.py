@@ -55,8 +55,10 @@ class Choice(Settled):
         "_served",
         "_stale",
         "batch",
+        "begin",
         "begun",
         "calm",
+        "prompt",
         "quiet",
         "sought",
     )
@@ -67,9 +69,11 @@ class Choice(Settled):
         self.sought = ""  # the tenant that is looked up for the step at hand
         self.batch = False  # part of the batch at hand has been answered here
         self.quiet = 0  # how many blocks one after the other have named no tenant
-        self.begun: Step | None = (
-            None  # the BEGIN that a server has been sent at once, of a block with no work yet
-        )
+        # The frame with a BEGIN that a server gets at once next time too, what it is, and that of a block that has been
+        # begun so and has done no work yet.
+        self.prompt = b""
+        self.begin: Step | None = None
+        self.begun: Step | None = None
         self._portals: dict[bytes, Portal] = {}
         self._error_before = b""
         self._stale = False  # the registry has changed
@@ -183,6 +187,7 @@ class Choice(Settled):
         self.working = bool(begins)
         if begins:
             self.quiet = self.quiet + 1 if tenancy.value is tenancy.own is tenancy.lasting else 0
+            self.prompt = b""
         out = b""
         for text in begins:
             statement = self._session.plane.pools.catalog.statement(text, b"\0\0", PLAIN)

@@ -19,3 +19,7 @@ cdef class Session(Linking):
     cpdef object _read(self, bytes data)
     cpdef object _flush(self, ServerConnection server, list out, bytes rest)
     cpdef bint _answered(self, int kind) except -1
+    cpdef bint _is_work(self, Scanner scanner, int kind) except -1
+    cpdef bint _at_once(self) except -1
+    @cython.locals(scanner=Scanner)
+    cpdef bint _begins_again(self, int kind, int told) except -1

@@ -100,7 +100,7 @@ class Session(Linking):
             if (
                 chooser is not None
                 and (server is None or self.rests)
-                and not (chooser.calm and self._is_work(scanner, kind))
+                and not (chooser.calm and (self._is_work(scanner, kind) or self._at_once()))
             ):
                 heard = self._hear(server, kind, told)
                 if server is not None and sent < start:
@@ -277,12 +277,19 @@ class Session(Linking):
         heard = chooser.hear(kind, scanner.data[scanner.start : scanner.stop], told != HEAD)
         return DONE if heard == PASS and self.answer and self._answered(kind) else heard
 
+    def _at_once(self) -> bool:
+        """The BEGIN that a server gets at once, and nothing else has come."""
+        same = self.scanner.data == self.chooser.prompt and self.server is None and self.account.gate is None
+        if same:
+            self.chooser.begun = self.chooser.begin
+        return same
+
     def _begins_again(self, kind: int, told: int) -> bool:
         scanner = self.scanner
-        work = told == HEAD or self._is_work(scanner, kind)
-        return bool(
-            self.chooser.begins_again(kind, b"" if work else scanner.data[scanner.start : scanner.stop])
-        )
+        if told == HEAD or self._is_work(scanner, kind):
+            self.chooser.begun = None
+            return False
+        return bool(self.chooser.begins_again(kind, scanner.data[scanner.start : scanner.stop]))
 
     def _opens(self, server: ServerConnection, kind: int, told: int) -> bool:
         """It is to be heard behind the end of a batch that has done no work."""
