@@ -6,7 +6,7 @@ from proxy.protocol.pipeline cimport Pipeline, expect_of
 from proxy.protocol.statements cimport Statement
 from proxy.server.connection cimport ServerConnection
 
-from proxy.wire.decode cimport bind_names, parse_fields
+from proxy.wire.decode cimport bind_names_within, parse_within
 
 cdef int HEAD, HEADER_SIZE, FAILED, _PORTAL, _BIND_REPLY
 
@@ -19,9 +19,12 @@ cdef class UnnamedIs:
     cdef public Statement _before
     cdef public UnnamedIs _newer
 
+    cpdef object _begin(self, Conversation session, ServerConnection server)
+
+@cython.locals(name=bytes, text=bytes, oids=bytes)
+cpdef bytes on_parse(Conversation session, ServerConnection server, bytes data, Py_ssize_t start, Py_ssize_t stop, int told)
 @cython.locals(name=bytes, known_as=bytes, ahead=bytes, statement=Statement)
 cpdef bytes on_bind(Conversation session, ServerConnection server, bytes data, Py_ssize_t start, Py_ssize_t stop, int told)
 cpdef bytes on_describe(Conversation session, ServerConnection server, bytes data, Py_ssize_t start, Py_ssize_t stop, int told)
-cpdef object _parse_unnamed(Conversation session, ServerConnection server, Statement statement)
 @cython.locals(statement=Statement, pipeline=Pipeline)
 cpdef tuple _statement_for_use(Conversation session, ServerConnection server, bytes name)

@@ -31,7 +31,7 @@ from proxy.server.connection import FAILED, ServerConnection
 from proxy.sql.verdict import PLAIN, Verdict
 from proxy.sql.watch import DROPPED
 from proxy.wire import decode, encode
-from proxy.wire.decode import bind_names, parse_fields
+from proxy.wire.decode import bind_names_within, parse_within
 from proxy.wire.frames import HEAD, HEADER_SIZE
 
 _PORTAL = ord("P")
@@ -68,7 +68,7 @@ def on_parse(
         effects.pin(session, PinReason.UNINSPECTED)
         session.unnamed = server.unnamed = None
         return None
-    name, text, oids = parse_fields(data[start + 5 : stop])
+    name, text, oids = parse_within(data, start + 5, stop)
     verdict = session.judge.judge(text)
     refused = refusal(session, text, verdict)
     if refused is not None:
@@ -91,7 +91,8 @@ def on_parse(
             server.expect(Expect(owed.PARSE, error=error))
             return _MISSING
     if not name:
-        _parse_unnamed(session, server, Statement(b"", text, oids, verdict))
+        unnamed = UnnamedIs(session, server, Statement(b"", text, oids, verdict), True)
+        server.expect(expect_of(owed.PARSE, None, unnamed))
         return None
     if session.by_sql:
         ahead = sql_prepared.taken(session, server, name)
@@ -110,15 +111,18 @@ class UnnamedIs:
     def __init__(
         self, session: Conversation, server: ServerConnection, own: Statement | None, fresh: bool
     ) -> None:
-        self._session, self._server, self._own, self._fresh = session, server, own, fresh
-        self._before = session.unnamed
+        self._own, self._fresh, self._stands = own, fresh, True
         self._newer: UnnamedIs | None = None
-        self._stands = True
+        self._begin(session, server)
+
+    def _begin(self, session: Conversation, server: ServerConnection) -> None:
+        self._session, self._server = session, server
+        self._before = session.unnamed
         older = session.unnamed_by
         if server.pipeline.entries and isinstance(older, UnnamedIs):
             older._newer = self
         session.unnamed_by = self
-        session.unnamed = server.unnamed = own
+        session.unnamed = server.unnamed = self._own
         server.unnamed_as = None
         server.unnamed_in = server.pipeline.asked
 
@@ -139,10 +143,6 @@ class UnnamedIs:
         if last is not self:
             self._newer = last
             last._before = left
-
-
-def _parse_unnamed(session: Conversation, server: ServerConnection, statement: Statement) -> None:
-    server.expect(expect_of(owed.PARSE, None, UnnamedIs(session, server, statement, True)))
 
 
 def _parse_named(
@@ -289,7 +289,7 @@ def on_bind(
     session: Conversation, server: ServerConnection, data: bytes, start: int, stop: int, told: int
 ) -> bytes | None:
     session.unsynced = True
-    portal, name, rest = bind_names(data[start + 5 : stop])
+    portal, name, rest = bind_names_within(data, start + 5, stop)
     if session.lasting_in >= 0:
         effects.settle(session, server)
     if session.chooser is not None:

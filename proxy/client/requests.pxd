@@ -1,14 +1,14 @@
 cimport cython
 
 from proxy.client.conversation cimport Conversation
-from proxy.client.prepared cimport UnnamedIs, on_bind, on_describe
+from proxy.client.prepared cimport UnnamedIs, on_bind, on_describe, on_parse
 from proxy.client.refusals cimport refusal
 from proxy.protocol.pipeline cimport Expect, expect_of
 from proxy.server.connection cimport ServerConnection
 
 from proxy.wire.decode cimport query_within
 
-cdef int HEAD, HEADER_SIZE, _QUERY, _BIND, _DESCRIBE, _EXECUTE, _SYNC
+cdef int HEAD, HEADER_SIZE, _QUERY, _PARSE, _BIND, _DESCRIBE, _EXECUTE, _SYNC
 
 @cython.locals(text=bytes)
 cpdef bytes on_query(Conversation session, ServerConnection server, bytes data, Py_ssize_t start, Py_ssize_t stop, int told)

@@ -38,7 +38,7 @@ from proxy.wire.frames import HEAD, HEADER_SIZE
 if TYPE_CHECKING:
     from proxy.client.conversation import Conversation
 
-_QUERY, _BIND, _DESCRIBE, _EXECUTE, _SYNC = b"QBDES"
+_QUERY, _PARSE, _BIND, _DESCRIBE, _EXECUTE, _SYNC = b"QPBDES"
 Handler = Callable[["Conversation", ServerConnection, bytes, int, int, int], bytes | None]
 
 
@@ -218,7 +218,6 @@ MALFORMED: dict[int, Expect] = {
 }
 
 _OTHERS: dict[int, Handler] = {
-    ord("P"): on_parse,
     ord("C"): on_close,
     ord("H"): on_flush,
     ord("F"): on_function_call,
@@ -239,6 +238,8 @@ def handle(
     """Calls the handler of `kind`. The frequent ones stand here for the compiler, which then calls them directly."""
     if kind == _QUERY:
         return on_query(session, server, data, start, stop, told)
+    if kind == _PARSE:
+        return on_parse(session, server, data, start, stop, told)
     if kind == _BIND:
         return on_bind(session, server, data, start, stop, told)
     if kind == _EXECUTE:

@@ -9,6 +9,7 @@ import struct
 from typing import NamedTuple
 
 from proxy.errors import ProtocolViolation
+from proxy.wire.pieces import end_of, piece
 
 _I16 = struct.Struct("!H")
 _I32 = struct.Struct("!I")
@@ -18,10 +19,10 @@ _NULL = 0xFFFFFFFF
 
 def cstring(body: bytes, at: int = 0) -> tuple[bytes, int]:
     """The zero-terminated bytes at `at` and the position behind the zero."""
-    end = body.find(b"\0", at)
+    end = end_of(body, at)
     if end < 0:
         raise ProtocolViolation("invalid string in message")
-    return body[at:end], end + 1
+    return piece(body, at, end), end + 1
 
 
 def query(body: bytes) -> bytes:
@@ -30,8 +31,8 @@ def query(body: bytes) -> bytes:
 
 def query_within(data: bytes, start: int, stop: int) -> bytes:
     """The same of the body that is `data[start:stop]`, which need not be cut out for it."""
-    text = data[start : stop - 1]
-    if b"\0" in text:
+    text = piece(data, start, stop - 1)
+    if end_of(text, 0) >= 0:
         raise ProtocolViolation("invalid message format")
     if start >= stop or data[stop - 1] != 0:
         raise ProtocolViolation("invalid string in message")
@@ -50,19 +51,33 @@ def parse(body: bytes) -> Parse:
 
 def parse_fields(body: bytes) -> tuple[bytes, bytes, bytes]:
     """The fields of `parse` as a bare tuple, for where it is asked often."""
-    name, at = cstring(body)
-    text, at = cstring(body, at)
-    oids = body[at:]
-    if len(oids) < 2 or len(oids) != 2 + 4 * int.from_bytes(oids[:2], "big"):
+    return parse_within(body, 0, len(body))
+
+
+def parse_within(data: bytes, start: int, stop: int) -> tuple[bytes, bytes, bytes]:
+    """The same of the body that is `data[start:stop]`, which need not be cut out for it."""
+    name_end = end_of(data, start)
+    text_end = end_of(data, name_end + 1)
+    if name_end < 0 or text_end < 0 or text_end >= stop:
+        raise ProtocolViolation("invalid string in message")
+    oids = piece(data, text_end + 1, stop)
+    if len(oids) < 2 or len(oids) != 2 + 4 * (oids[0] << 8 | oids[1]):
         raise ProtocolViolation("invalid message format")
-    return name, text, oids
+    return piece(data, start, name_end), piece(data, name_end + 1, text_end), oids
 
 
 def bind_names(body: bytes) -> tuple[bytes, bytes, int]:
     """Portal, statement and where the rest begins; `body` may be only the head of a Bind."""
-    portal, at = cstring(body)
-    statement, at = cstring(body, at)
-    return portal, statement, at
+    return bind_names_within(body, 0, len(body))
+
+
+def bind_names_within(data: bytes, start: int, stop: int) -> tuple[bytes, bytes, int]:
+    """The same of the body that is `data[start:stop]`, which need not be cut out for it; the rest from `start`."""
+    portal_end = end_of(data, start)
+    end = end_of(data, portal_end + 1)
+    if portal_end < 0 or end < 0 or end >= stop:
+        raise ProtocolViolation("invalid string in message")
+    return piece(data, start, portal_end), piece(data, portal_end + 1, end), end + 1 - start
 
 
 def bind_values(body: bytes, at: int) -> tuple[list[bytes | None], list[int], list[int]]:

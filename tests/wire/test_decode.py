@@ -177,3 +177,19 @@ def test_any_bytes_are_read_or_refused(read):
             read(raw)
 
     check()
+
+
+@given(st.binary(max_size=30), st.binary(max_size=30))
+def test_what_stands_behind_a_body_is_not_part_of_it(inner: bytes, behind: bytes) -> None:
+    for read, within in (
+        (decode.query, decode.query_within),
+        (decode.parse_fields, decode.parse_within),
+        (decode.bind_names, decode.bind_names_within),
+    ):
+        try:
+            expected = read(inner)
+        except ProtocolViolation as error:
+            with pytest.raises(ProtocolViolation, match=str(error)):
+                within(b"\0" + inner + behind, 1, 1 + len(inner))
+        else:
+            assert within(b"\0" + inner + behind, 1, 1 + len(inner)) == expected

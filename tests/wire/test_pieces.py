@@ -1,0 +1,19 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.wire.pieces import end_of, piece
+
+_DATA = st.binary(max_size=40) | st.lists(st.sampled_from([b"\0", b"a"]), max_size=20).map(b"".join)
+_AT = st.integers(0, 60)
+
+
+@given(_DATA, _AT)
+def test_the_end_is_the_first_zero(data: bytes, at: int) -> None:
+    assert end_of(data, at) == data.find(b"\0", at)
+
+
+@given(_DATA, _AT, st.integers(-3, 60))
+def test_a_piece_is_a_slice_that_ends_not_before_it_begins(data: bytes, start: int, stop: int) -> None:
+    assert piece(data, start, stop) == data[start : max(start, stop)]
