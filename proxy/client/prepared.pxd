@@ -21,7 +21,9 @@ cdef class UnnamedIs:
 
     cpdef object _begin(self, Conversation session, ServerConnection server)
 
-@cython.locals(name=bytes, text=bytes, oids=bytes)
+cpdef object evict(Conversation session, object verdict)
+cdef bint _is_the_clients(Conversation session, bytes name) except -1
+@cython.locals(name=bytes, text=bytes, oids=bytes, unnamed=UnnamedIs)
 cpdef bytes on_parse(Conversation session, ServerConnection server, bytes data, Py_ssize_t start, Py_ssize_t stop, int told)
 @cython.locals(name=bytes, known_as=bytes, ahead=bytes, statement=Statement)
 cpdef bytes on_bind(Conversation session, ServerConnection server, bytes data, Py_ssize_t start, Py_ssize_t stop, int told)

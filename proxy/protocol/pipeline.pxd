@@ -20,7 +20,7 @@ cdef class Pipeline:
     @cython.locals(head=Expect)
     cpdef bytes interest(self)
     cpdef object expect(self, Expect entry)
-    @cython.locals(head=Expect, meaning=int)
+    @cython.locals(head=Expect, following=Expect, meaning=int)
     cpdef int reply(self, int kind) except -1
     cdef object _say(self)
     cdef object _fail(self, Expect head)

@@ -251,7 +251,8 @@ class Pipeline:
                 return head.action
             if head.kind >= _ENDS:
                 self.answered += 1
-            if entries[0].action == INJECT:
+            following = entries[0]
+            if following.action == INJECT:
                 self._say()
             return head.action
         if meaning == _ASIDE:
