@@ -1,8 +1,6 @@
 
 cimport cython
 
-cdef dict SERVER, SESSION
-
 @cython.locals(events=dict)
 cpdef object server_step(object state, str event)
 @cython.locals(events=dict)
