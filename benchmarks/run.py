@@ -33,6 +33,7 @@ from benchmarks import (  # noqa: E402
     bulk,
     fairness,
     idle,
+    instructions,
     logins,
     stored,
     switching,
@@ -58,8 +59,9 @@ PARTS: dict[str, Callable[[Bench, Options, Targets], None]] = {
     "latency": transactions.latency,
     "workers": workers.workers,
     "tiers": transactions.tiers,
+    "instructions": instructions.instructions,
 }
-_UNLESS_NAMED = ("tiers",)
+_UNLESS_NAMED = ("tiers", "instructions")
 _QUICK = Options(
     seconds=1,
     repetitions=1,

@@ -98,6 +98,7 @@ class Bench:
     pgbouncer_version: tuple[int, ...] = ()
     certificate: Certificate | None = None
     native: dict[str, Path] = field(default_factory=dict)
+    under: tuple[str, ...] = ()  # a program that the proxies run under
 
     @contextmanager
     def running(self, setup: Setup, *, direct: bool = True) -> Iterator[list[Target]]:
@@ -119,7 +120,7 @@ class Bench:
         directory = Path(tempfile.mkdtemp(prefix="tiergate-", dir=self.directory))
         config = directory / "tiergate.toml"
         config.write_text(_tiergate_toml(setup, port))
-        command = [sys.executable, "-m", "proxy", "serve", "--config", str(config)]
+        command = [*self.under, sys.executable, "-m", "proxy", "serve", "--config", str(config)]
         tree = self.builds[build]
         with processes.started(command, cwd=tree, cpus=setup.cpus) as process:
             _listening(port, f"Tiergate ({build})")
@@ -140,7 +141,7 @@ class Bench:
         for path in (directory, *directory.iterdir()):
             path.chmod(0o755)
         user = pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else None  # it refuses to run as root
-        command = [self.pgbouncer, "-q", str(directory / "pgbouncer.ini")]
+        command = [*self.under, self.pgbouncer, "-q", str(directory / "pgbouncer.ini")]
         with processes.started(command, user=user, cpus=setup.cpus) as process:
             _listening(port, "PgBouncer")
             name = "PgBouncer, session pooling" if session else "PgBouncer"

@@ -1,0 +1,107 @@
+"""How many instructions of its own a proxy runs for a transaction, counted by callgrind.
+
+On a machine with other work CPU time moves by a quarter; this does not move at all, and tells where it goes. It knows
+nothing of caches and of the kernel. What a start, the logins and the end take is in both of two runs that differ in the
+number of their transactions only, and so not in their difference.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import shutil
+import subprocess
+from collections import Counter
+from pathlib import Path
+
+from benchmarks import pgbench
+from benchmarks.options import Options
+from benchmarks.table import Targets
+from benchmarks.targets import PASSWORD, Bench, Setup, Target
+
+_CLIENTS = 8
+_FEW, _MANY = 2_000, 6_000
+_NAMED = re.compile(r"(?:ob|fn|cfn)=\((\d+)\)(?: (.*))?")
+_PLACES = ("Tiergate's modules", "libpython", "uvloop", "the rest")
+
+
+def instructions(bench: Bench, options: Options, aims: Targets) -> None:
+    print(f"\n## Instructions a transaction in user mode, {_CLIENTS} clients\n")
+    if not shutil.which("valgrind"):
+        print("Not measured: it takes valgrind.")
+        return
+    print(f"| work | through | instructions | {' | '.join(_PLACES)} | : PgBouncer |")
+    print(f"|---|---|{'---|' * (len(_PLACES) + 2)}")
+    for mode in options.modes:
+        if mode == "prepared":
+            continue  # PgBouncer pools sessions for it, and that is less work
+        few, many = (_counted(bench, mode, number) for number in (_FEW, _MANY))
+        for name, found in many.items():
+            places = Counter({place: found[place] - few[name][place] for place in _PLACES})
+            cost = {place: count / (_MANY - _FEW) for place, count in places.items()}
+            total = sum(cost.values())
+            ratio = "-"
+            if "PgBouncer" in many:
+                other = sum(many["PgBouncer"].values()) - sum(few["PgBouncer"].values())
+                ratio = f"{total * (_MANY - _FEW) / other:.1f}"
+            shown = " | ".join(f"{cost[place]:,.0f}" for place in _PLACES)
+            print(f"| pgbench -S, {mode} | {name} | {total:,.0f} | {shown} | {ratio} |", flush=True)
+
+
+def _counted(bench: Bench, mode: str, transactions: int) -> dict[str, Counter[str]]:
+    """Of each proxy, started anew: what all of its life took, by where."""
+    found = {}
+    directory = bench.directory / f"callgrind-{mode}-{transactions}"
+    directory.mkdir()
+    directory.chmod(0o777)  # PgBouncer is nobody
+    under = ("valgrind", "-q", "--tool=callgrind", f"--callgrind-out-file={directory}/%p")
+    counting = dataclasses.replace(bench, under=under)
+    with counting.running(Setup(bench.tenant), direct=False) as targets:
+        for target in targets:
+            _run(target, mode, transactions)
+    for target in targets:
+        found[target.name] = _by_place(directory / str(target.pid))
+    return found
+
+
+def _run(target: Target, mode: str, transactions: int) -> None:
+    subprocess.run(
+        [
+            pgbench.program(False), "-n", "-S", "-M", mode, "-c", str(_CLIENTS), "-t", str(transactions // _CLIENTS),
+            "-h", "127.0.0.1", "-p", str(target.port), "-U", "app", target.database,
+        ],
+        env={**os.environ, "PGPASSWORD": PASSWORD, "PGOPTIONS": target.pgoptions},
+        check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def _by_place(profile: Path) -> Counter[str]:
+    """Reads callgrind's format: cost lines belong to the object named last; the line behind a `calls=` does not count."""
+    names: dict[str, str] = {}
+    counts: Counter[str] = Counter()
+    place, skip = _PLACES[-1], False
+    for line in profile.read_text().splitlines():
+        if line.startswith("ob="):
+            named = _NAMED.match(line)
+            assert named is not None, line
+            if named[2]:
+                names[named[1]] = named[2]
+            place = _place(names[named[1]])
+        elif line.startswith("cob=") and (named := _NAMED.match(line[1:])) and named[2]:
+            names[named[1]] = named[2]
+        elif line.startswith("calls="):
+            skip = True
+        elif line[:1] in "0123456789+-*" and line[:1]:
+            if not skip:
+                counts[place] += int(line.split()[1])
+            skip = False
+    return counts
+
+
+def _place(library: str) -> str:
+    if "libpython" in library or "/bin/python" in library:
+        return "libpython"
+    if "/uvloop/" in library:
+        return "uvloop"
+    return _PLACES[0] if "/proxy/" in library else _PLACES[-1]
