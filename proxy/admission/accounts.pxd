@@ -21,6 +21,7 @@ cpdef object give_all(tuple counters)
 cdef class TierAccount:
     cdef public Counter clients, servers
     cdef public object tier
+    cdef public long waiting
 
 cdef class UserAccount:
     cdef public Counter clients, servers

@@ -212,11 +212,12 @@ def give_all(counters: tuple[Counter, ...]) -> None:
 
 
 class TierAccount:
-    __slots__ = ("clients", "servers", "tier")
+    __slots__ = ("clients", "servers", "tier", "waiting")
 
     def __init__(self, tier: Tier, lender: Lender | None = None) -> None:
         self.clients = Counter(f"tier {tier.name} max_client_connections", lender=lender)
         self.servers = Counter(f"tier {tier.name} max_connections", lender=lender, backed=True, rota=Rota())
+        self.waiting = 0  # transactions in queues
         self.update(tier)
 
     def update(self, tier: Tier) -> None:
@@ -248,20 +249,9 @@ class Account:
     """A tenant at run time: its limits in force, its permits, its counts. `gate` is None where it has no rates."""
 
     __slots__ = (
-        "_gate",
-        "_gates",
-        "clients",
-        "expected",
-        "gate",
-        "guaranteed",
-        "guarantor",
-        "limits",
-        "servers",
-        "stats",
-        "tenant",
-        "tier",
-        "waiting",
-    )
+        "_gate", "_gates", "clients", "expected", "gate", "guaranteed", "guarantor", "limits", "servers", "stats", "tenant",
+        "tier", "waiting",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -279,10 +269,14 @@ class Account:
         self._gate: Gate | None = None  # the same, or the one it had
         self.waiting = 0  # transactions in queues
         self.expected = 0.0  # seconds that its next transaction is thought to take; 0: nobody knows
+        self.tier = tier
         self.update(tenant, tier, limits)
 
     def update(self, tenant: Tenant, tier: TierAccount, limits: Limits) -> None:
         """New limits hold for the next permit; the permits out now stay counted where they were taken."""
+        if self.waiting:
+            self.tier.waiting -= self.waiting
+            tier.waiting += self.waiting
         self.tenant = tenant
         self.tier = tier
         self.limits = limits
@@ -308,9 +302,11 @@ class Account:
 
 
 def may_wait(account: Account, user: UserAccount) -> None:
-    """Raises CapReached where a queue of the tenant's or of the user's is full."""
+    """Raises CapReached where a queue of the tenant's, of its tier's or of the user's is full."""
+    tier = account.tier
     for limits, waiting, whose in (
         (account.limits, account.waiting, f'tenant "{account.tenant.name}"'),
+        (tier.tier.caps, tier.waiting, f'tier "{tier.tier.name}"'),
         (user.user.limits, user.waiting, f'user "{user.user.name}"'),
     ):
         if limits.max_queue and waiting >= limits.max_queue:

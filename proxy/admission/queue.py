@@ -242,6 +242,7 @@ class FairQueue(Generic[W]):
 
     def _count(self, account: Account, user: UserAccount, by: int) -> None:
         account.waiting += by
+        account.tier.waiting += by
         user.waiting += by
         self.size += by
         self.rota.waiting += by

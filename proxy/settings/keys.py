@@ -35,6 +35,10 @@ LIMITS: dict[str, v.Kind] = {
     "max_storage_gb": v.NUMBER,
 }
 
+# What all tenants of a tier can have a common limit of.
+_COMMON = ("max_connections", "max_client_connections", "guaranteed_connections", "max_queue")
+CAPS: dict[str, v.Kind] = {key: LIMITS[key] for key in _COMMON}
+
 # A user has none of its own.
 OF_TENANTS = frozenset(
     {
@@ -182,7 +186,7 @@ STORES: dict[str, v.Kind] = {"redis": v.TABLE, "clickhouse": v.TABLE, "kafka": v
 
 TIER: Schema = {
     "limits": LIMITS,
-    "caps": LIMITS,
+    "caps": CAPS,
     "weight": v.POSITIVE,
     "cluster": v.TEXT,
     "pool_mode": POOL_MODE,

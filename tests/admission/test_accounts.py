@@ -10,6 +10,7 @@ from proxy.admission.accounts import (
     may_wait,
     take_all,
 )
+from proxy.admission.queue import FairQueue
 from proxy.errors import CapReached
 from proxy.model import ClientOptions, Directory, Limits, Tenant, Tier, User
 from proxy.registry.memory import Registry
@@ -88,6 +89,24 @@ def test_a_full_queue_of_the_tenant_or_of_the_user() -> None:
     account.waiting, user.waiting = 3, 0
     with pytest.raises(CapReached, match='tenant "acme"'):
         may_wait(account, user)
+
+
+def test_a_full_queue_of_the_tier_also_when_a_tenant_changes_it() -> None:
+    standard, vip = (TierAccount(Tier(name, caps=Limits(max_queue=2))) for name in ("standard", "vip"))
+    tenant, user = Tenant("acme", "standard", "shared"), UserAccount(User("app"))
+    account = Account(tenant, standard, Limits())
+    queue: FairQueue[str] = FairQueue(lambda: None)
+    queue.push(account, user, "first")
+    may_wait(account, user)
+    queue.push(account, user, "second")
+    with pytest.raises(CapReached, match='tier "standard"'):
+        may_wait(account, user)
+    account.update(tenant, vip, Limits())
+    assert (standard.waiting, vip.waiting) == (0, 2)
+    queue.remove(account, user, "first")
+    may_wait(account, user)
+    assert queue.take() is not None
+    assert vip.waiting == account.waiting == 0
 
 
 def test_a_login_that_began_before_a_reload_does_not_bring_the_old_limits_back() -> None:

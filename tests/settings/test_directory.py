@@ -125,6 +125,7 @@ def test_a_user_says_all_it_may() -> None:
         (ACME + '[tenant.b]\ntier = "standard"\n[tier.standard]\nmax_tenants = 1', "[tier.standard] max_tenants: is 1, but 2"),
         (ACME + '[user.u]\npassword = "p"\ntenants = ["acne"]', '[user.u] tenants: no tenant is called "acne"; the nearest known one is "acme"'),
         ('[user.u]\npassword = "p"\nlimits = { max_storage_gb = 1 }', "[user.u.limits] max_storage_gb: unknown key"),
+        ('[tier.t]\ncaps = { max_qps = 5 }', "[tier.t.caps] max_qps: unknown key"),
         ("[user.u]\n", "[user.u] password: missing; auth_type scram-sha-256 cannot work without one"),
         (ACME + '[proxy]\ndefault_tenant = "acne"', '[proxy] default_tenant: no tenant is called "acne"; the nearest known one is "acme"'),
         (ACME + 'parameters = { App.Tenant_Id = "x" }', "[tenant.acme] parameters: app.tenant_id names the tenant"),
