@@ -323,7 +323,7 @@ class RawClient:
         self.sock.settimeout(seconds)
         try:
             self._receive()
-        except TimeoutError:
+        except (TimeoutError, BlockingIOError):
             return True
         finally:
             self.sock.settimeout(self.timeout)
