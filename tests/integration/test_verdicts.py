@@ -151,7 +151,7 @@ def test_nothing_is_left_behind_that_the_verdict_does_not_tell(victim: EmbeddedS
 def test_functions_have_the_oids_that_are_known(shared: EmbeddedServer) -> None:
     known = shared.sql(
         """SELECT oid::int FROM pg_proc WHERE pronamespace = 'pg_catalog'::regnamespace AND proname ~
-        '^(pg_(try_)?advisory_lock(_shared)?|setseed|pg_backup_start|query_to_xml.*|ts_stat|ts_rewrite)$'
+        '^(pg_(try_)?advisory_lock(_shared)?|setseed|currval|lastval|setval|pg_backup_start|query_to_xml.*|ts_stat|ts_rewrite)$'
         AND prosrc <> 'tsquery_rewrite'"""
     )
     assert {oid for (oid,) in known} == set(calls._VERDICTS)
