@@ -37,14 +37,13 @@ def instructions(bench: Bench, options: Options, aims: Targets) -> None:
         if mode == "prepared":
             continue  # PgBouncer pools sessions for it, and that is less work
         few, many = (_counted(bench, mode, number) for number in (_FEW, _MANY))
-        for name, found in many.items():
-            places = Counter({place: found[place] - few[name][place] for place in _PLACES})
-            cost = {place: count / (_MANY - _FEW) for place, count in places.items()}
+        costs = {
+            name: {place: (found[place] - few[name][place]) / (_MANY - _FEW) for place in _PLACES}
+            for name, found in many.items()
+        }
+        for name, cost in costs.items():
             total = sum(cost.values())
-            ratio = "-"
-            if "PgBouncer" in many:
-                other = sum(many["PgBouncer"].values()) - sum(few["PgBouncer"].values())
-                ratio = f"{total * (_MANY - _FEW) / other:.1f}"
+            ratio = f"{total / sum(costs['PgBouncer'].values()):.1f}" if "PgBouncer" in costs else "-"
             shown = " | ".join(f"{cost[place]:,.0f}" for place in _PLACES)
             print(f"| pgbench -S, {mode} | {name} | {total:,.0f} | {shown} | {ratio} |", flush=True)
 
@@ -92,7 +91,7 @@ def _by_place(profile: Path) -> Counter[str]:
             names[named[1]] = named[2]
         elif line.startswith("calls="):
             skip = True
-        elif line[:1] in "0123456789+-*" and line[:1]:
+        elif line and line[0] in "0123456789+-*":
             if not skip:
                 counts[place] += int(line.split()[1])
             skip = False

@@ -1,5 +1,3 @@
-cimport cython
-
 from proxy.server.connection cimport ServerConnection
 
 cdef class Places:
@@ -9,5 +7,4 @@ cdef class Places:
     cdef public Py_ssize_t opening
 
     cdef Py_ssize_t _size(self) except -1
-    @cython.locals(newest=ServerConnection)
     cpdef object _move(self, ServerConnection server, str event)

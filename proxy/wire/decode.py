@@ -50,7 +50,7 @@ def parse(body: bytes) -> Parse:
 
 
 def parse_fields(body: bytes) -> tuple[bytes, bytes, bytes]:
-    """The fields of `parse` as a bare tuple, for where it is asked often."""
+    """The fields of `parse` as a bare tuple."""
     return parse_within(body, 0, len(body))
 
 

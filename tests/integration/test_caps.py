@@ -267,20 +267,19 @@ def test_a_full_queue_of_one_tenant_is_not_anothers(start_proxy: StartProxy, all
 
 
 def test_a_full_queue_of_a_tier(start_proxy: StartProxy, all_tiers: Tables) -> None:
-    proxy = start_proxy(with_cluster(all_tiers, pool_size=1) | {"tier.standard": {"caps": {"max_queue": 1}}})
-    holder, queued, late = proxy.raw(), proxy.raw("app@std_2"), proxy.raw()
-    holder.query("BEGIN")
-    queued.send(query("SELECT 'queued'"))
-    waiting(proxy, 1)
-    assert sqlstates(late.query("SELECT 1")) == ["53300"]
-    holder.query("COMMIT")
-    assert rows(queued.read_ready()) == [["queued"]]
-    assert late.value("SELECT 'lives'") == "lives"
+    caps = {"max_queue": 1}
+    _one_waits_and_no_more(
+        start_proxy(with_cluster(all_tiers, pool_size=1) | {"tier.standard": {"caps": caps}})
+    )
 
 
 def test_a_full_queue_of_a_user(start_proxy: StartProxy, all_tiers: Tables) -> None:
     limits = {"max_connections": 1, "max_queue": 1}
-    proxy = start_proxy(all_tiers | {"user.app": all_tiers["user.app"] | {"limits": limits}})
+    _one_waits_and_no_more(start_proxy(all_tiers | {"user.app": all_tiers["user.app"] | {"limits": limits}}))
+
+
+def _one_waits_and_no_more(proxy: Proxy) -> None:
+    """Of two tenants of one tier and one user."""
     holder, queued, late = proxy.raw(), proxy.raw("app@std_2"), proxy.raw()
     holder.query("BEGIN")
     queued.send(query("SELECT 'queued'"))
