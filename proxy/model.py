@@ -192,6 +192,10 @@ class Cluster:
     seal: Seal | None = None
     storage_user: str = ""  # who asks how much is stored; "" = nobody
     storage_password: str = field(default="", repr=False)
+    auth_user: str = ""  # who asks about roles that the proxy does not know; "" = nobody
+    auth_password: str = field(default="", repr=False)
+    auth_query: str = ""  # "" = pg_authid
+    auth_dbname: str = ""
 
     def with_role(self, *roles: Role) -> tuple[Endpoint, ...]:
         return tuple(e for e in self.endpoints if e.role in roles)
@@ -278,6 +282,10 @@ class ServerOptions:
     pool_idle_timeout: float = 3600.0
     application_name_add_host: bool = False
     seal_lifetime: float = 900.0
+    auth_user: str = ""  # of clusters that say nothing else
+    auth_password: str = field(default="", repr=False)
+    auth_query: str = ""
+    auth_dbname: str = ""
 
 
 @dataclass(frozen=True, slots=True)

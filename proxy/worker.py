@@ -34,9 +34,11 @@ from proxy.net.stream import LoginStream
 from proxy.protocol.lifecycle import SessionState
 from proxy.registry.cache import Cache
 from proxy.registry.memory import Registry
+from proxy.registry.roles import Roles
 from proxy.server.custody import Custody
 from proxy.server.janitor import SWEEP, sweep
 from proxy.server.pools import Pools
+from proxy.server.roles import RoleLines
 from proxy.settings import Settings
 from proxy.sql.verdict import Judge
 from proxy.stats import ProcessStats
@@ -95,6 +97,15 @@ class Worker:
             changed, others = partial(tenants_changed, self.plane), partial(users_changed, self.plane)
             self.stores = Stores(self.registry, rows, self.plane.accounts, changed, others)
             self.stores.join(process.registry_dsn, process.redis_url)
+        pools, accounts = self.pools, self.plane.accounts
+        lines = RoleLines(lambda: pools.options, lambda: pools.tls, pools.health.healthy)
+        self.roles = self.registry.roles = Roles(
+            self.registry,
+            lines,
+            partial(users_changed, self.plane),
+            accounts.user_names,
+            lambda: self.plane.options.auth_type,
+        )
         self.local = Local(self.plane, self)
         self._control = control if control is not None else self.local
         self._sockets = sockets
@@ -125,6 +136,7 @@ class Worker:
     async def start(self) -> None:
         process = self.settings.process
         loop = asyncio.get_running_loop()
+        self.roles.start()
         if self.stores is not None:
             self.stores.start()
         try:
@@ -359,6 +371,7 @@ class Worker:
 
     async def _close_faces(self) -> None:
         self._stop_listening()
+        await self.roles.close()
         if self.stores is not None:
             stores, self.stores = self.stores, None
             await stores.close()

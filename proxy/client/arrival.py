@@ -20,6 +20,7 @@ from proxy.auth.exchange import Exchange, Step
 from proxy.auth.methods import exchange
 from proxy.client.greeting import Greeting
 from proxy.client.login import Applicant, Login, applicant, log_in, look_up, settled, wanted
+from proxy.client.strangers import claimed, meet
 from proxy.errors import LoginTimeout, NotAuthorized, ProtocolViolation, ServerRefused, TiergateError
 from proxy.model import ClientOptions
 from proxy.net.stream import MAX_LOGIN_MESSAGE, LoginStream, PeerGone
@@ -200,24 +201,22 @@ class Arrival(LoginStream):
             if refused:
                 raise NotAuthorized("SSL required")
             registry, user = reception.registry, said.parameters.get("user", "")
-            if registry.may_be_stored(user):
-                self.wait_for(self._introduce_stored(said, user))
+            greeting = Greeting(said, self.tls, self.binding)
+            if registry.is_foreign(user):
+                self.wait_for(self._introduce_stranger(greeting))
                 return
-            who = applicant(Greeting(said, self.tls, self.binding), reception.options, reception.registry)
+            who = applicant(greeting, reception.options, registry)
             if plain:
                 self._packet = packet
         self._ask_for_proof(who)
 
-    async def _introduce_stored(self, said: startup.Startup, user: str) -> None:
-        reception = self._reception
-        reception.claims(self, user.rpartition("@")[2])
-        logins = reception.registry.logins
-        if logins is not None:
-            await logins.find(user)
+    async def _introduce_stranger(self, greeting: Greeting) -> None:
+        options, registry = self._reception.options, self._reception.registry
+        claim = claimed(greeting, options, registry)
+        if claim:
+            self._reception.claims(self, claim)
         # It is not remembered: each login asks anew.
-        self._ask_for_proof(
-            applicant(Greeting(said, self.tls, self.binding), reception.options, reception.registry)
-        )
+        self._ask_for_proof(applicant(greeting, options, registry, await meet(greeting, options, registry)))
 
     def _ask_for_proof(self, who: Applicant) -> None:
         if who.claim and not self.claim:

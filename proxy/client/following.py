@@ -93,6 +93,10 @@ def forget_unused(plane: Plane) -> None:
     """Drops the accounts of tenants that are gone, and of others if there are more than tenants are kept in memory: not
     while they hold what was granted to this process, nor, if they may come back, what they have spent of their rates."""
     rows, accounts = plane.registry.rows, plane.accounts
+    for of_user in accounts.users():
+        at_rest = not of_user.waiting and _at_rest(of_user.clients, of_user.servers)
+        if at_rest and plane.registry.is_foreign(of_user.user.name):
+            accounts.forget_user(of_user.user.name)
     if rows is None:
         return
     used = {name for session in plane.sessions for name in _speaks_for(session)}
@@ -106,10 +110,6 @@ def forget_unused(plane: Plane) -> None:
         if (gone or (over > 0 and not spends)) and at_rest and name not in used:
             accounts.forget(name)
             over -= 1
-    for of_user in accounts.users():
-        at_rest = not of_user.waiting and _at_rest(of_user.clients, of_user.servers)
-        if at_rest and plane.registry.may_be_stored(of_user.user.name):
-            accounts.forget_user(of_user.user.name)
     plane.registry.trim()
 
 

@@ -64,6 +64,12 @@ class Applicant:
     login: Login | None = None
 
 
+class Met(NamedTuple):
+    """Who that is by what was found elsewhere than in the file; None: nobody."""
+
+    user: User | None
+
+
 class Wanted(NamedTuple):
     """`tenant` is a name or an id, "" where none is to be looked up."""
 
@@ -74,27 +80,28 @@ class Wanted(NamedTuple):
     lobby: str = ""  # the cluster of those who have chosen none
 
 
-def applicant(greeting: Greeting, options: ClientOptions, registry: Registry) -> Applicant:
-    """Raises what the client is to read."""
+def applicant(
+    greeting: Greeting, options: ClientOptions, registry: Registry, met: Met | None = None
+) -> Applicant:
+    """`met`: who it is has been looked up. Raises what the client is to read."""
     said = greeting.startup.parameters
     name = said.get("user", "")
     minor, negotiation = _negotiate(greeting.startup)
     if not name:
         raise NotAuthorized("no PostgreSQL user name specified in startup packet")
-    settings = parse_options(said["options"]) if "options" in said else {}
-    settings |= {key: value for key, value in said.items() if key not in _NOT_SETTINGS}
-    facts = LoginFacts(
-        user=name,
-        database=said.get("database", ""),
-        parameters=settings,
-        sni=greeting.server_name,
-        tenant_guc=options.tenant_guc,
-        default_tenant=options.default_tenant,
-    )
+    facts = facts_of(greeting, options)
     # Whose tenants agree, and which exist, is told only to those who have authenticated.
     alone = replace(facts, parameters=NO_PARAMETERS, sni="", default_tenant="")
-    own_name = identify(alone, options.identify, lambda user: registry.user(user) is not None).user
-    user = registry.user(own_name)
+    if met is None:
+        own_name = identify(alone, options.identify, _users(registry)).user
+        user = registry.user(own_name)
+    else:
+        own_name = (
+            met.user.server_user
+            if met.user is not None
+            else identify(alone, options.identify, registry.has_user).user
+        )
+        user = met.user
     method = (user.auth_type if user is not None else "") or options.auth_type
     asking = Asking(
         user=own_name,
@@ -111,6 +118,20 @@ def applicant(greeting: Greeting, options: ClientOptions, registry: Registry) ->
         facts, replication, minor, negotiation, greeting.tls is not None, method, asking, user, registry.epoch,
         claims[0] if claims else "",
     )  # fmt: skip
+
+
+def facts_of(greeting: Greeting, options: ClientOptions) -> LoginFacts:
+    said = greeting.startup.parameters
+    settings = parse_options(said["options"]) if "options" in said else {}
+    settings |= {key: value for key, value in said.items() if key not in _NOT_SETTINGS}
+    return LoginFacts(
+        user=said.get("user", ""),
+        database=said.get("database", ""),
+        parameters=settings,
+        sni=greeting.server_name,
+        tenant_guc=options.tenant_guc,
+        default_tenant=options.default_tenant,
+    )
 
 
 def _negotiate(startup: Startup) -> tuple[int, bytes]:

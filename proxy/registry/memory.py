@@ -61,6 +61,16 @@ class Logins(Protocol):
         """Raises UserUnknown."""
 
 
+class RoleLogins(Protocol):
+    """Users that only their tenant's servers know."""
+
+    def get(self, name: str) -> User | None:
+        """As it was found last."""
+
+    async def find(self, role: str, tenant: Tenant) -> User | None:
+        """As its servers have it now. Raises UserUnknown."""
+
+
 class Finder(Protocol):
     """Who asks where tenants are stored."""
 
@@ -92,12 +102,14 @@ class Registry:
         self.rows = rows
         self.finder: Finder | None = None
         self.logins: Logins | None = None
+        self.roles: RoleLogins | None = None
         self._disabled: dict[Kind, set[str]] = {"tenant": set(), "cluster": set()}
         self._take(directory, client_options, server_options or ServerOptions())
 
     def _take(self, directory: Directory, client_options: ClientOptions, options: ServerOptions) -> None:
         self._directory = directory
         self._options = options
+        self._asks_clusters = bool(options.auth_user) or any(c.auth_user for c in directory.clusters.values())
         self._base = client_options.limits.over(UNLIMITED)
         self._lives = Counter(tenant.cluster for tenant in directory.tenants.values())
         self._by_id = {tenant.id: tenant for tenant in directory.tenants.values() if tenant.id}
@@ -239,7 +251,32 @@ class Registry:
 
     def user(self, name: str) -> User | None:
         found = self._directory.users.get(name)
-        return self.logins.get(name) if found is None and self.logins is not None else found
+        if found is None and self.logins is not None:
+            found = self.logins.get(name)
+        if found is None and self.roles is not None:
+            found = self.roles.get(name)
+        return found
+
+    def has_user(self, name: str) -> bool:
+        """The file has it."""
+        return name in self._directory.users
+
+    def is_foreign(self, name: str) -> bool:
+        """The file has none of that name, so that it is to be looked up first who that is, if anybody can be asked."""
+        if not name or self.may_be_stored(name):
+            return bool(name)
+        users = self._directory.users
+        return self.asks_clusters and not (name in users or name.rpartition("@")[0] in users)
+
+    @property
+    def asks_clusters(self) -> bool:
+        return self._asks_clusters and self.roles is not None
+
+    def is_of_several(self, cluster: Cluster) -> bool:
+        """Others than the tenant that is asked about may live there."""
+        if cluster.kind is not ClusterKind.DEDICATED or self._lives[cluster.name] > 1:
+            return True
+        return self.rows is not None and cluster.name in self._directory.clusters
 
     def may_be_stored(self, user: str) -> bool:
         """A login of that name is to be looked up first (`logins`). What the file says of a name goes before."""

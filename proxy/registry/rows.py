@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -220,13 +220,22 @@ def _own(
     if kind is not ClusterKind.DEDICATED:
         shard = f"-{row.shard_id}" if kind is ClusterKind.VIP and row.shard_id is not None else ""
         name = f"{kind.value}{shard}@{hosts}"
-        return Cluster(name, kind, endpoints, pool_size=options.default_pool_size)
+        return _asking(Cluster(name, kind, endpoints, pool_size=options.default_pool_size), options)
     name = row.tenant_code if row.tenant_code not in clusters else f"{row.tenant_code}@{hosts}"
     pool_size = row.max_connections or options.default_pool_size
-    return Cluster(
+    own = Cluster(
         name,
         kind,
         endpoints,
         pool_size=pool_size,
         min_pool_size=min(row.min_connections or 0, pool_size),
     )
+    return _asking(own, options)
+
+
+def _asking(cluster: Cluster, options: ServerOptions) -> Cluster:
+    """About its roles, as the proxy asks all that say nothing else."""
+    return replace(
+        cluster, auth_user=options.auth_user, auth_password=options.auth_password, auth_query=options.auth_query,
+        auth_dbname=options.auth_dbname,
+    )  # fmt: skip

@@ -7,6 +7,7 @@ from typing import Any
 
 from proxy.model import ClientOptions, Cluster, ClusterKind, Endpoint, PoolMode, Role, ServerOptions, Tier
 from proxy.settings import passwords
+from proxy.settings.lookups import read_auth
 from proxy.settings.reader import Reader, dotted, suggestion
 from proxy.settings.seals import read_seal
 
@@ -46,7 +47,7 @@ class Clusters:
             + _endpoints(Role.COORDINATOR, coordinators)
         )
         password = self._reader.secret(said, "password", where)
-        cluster = self._make(name, kind, endpoints, said, password, said.get("max_connections", 0))
+        cluster = self._make(where, name, kind, endpoints, said, password, said.get("max_connections", 0))
         seal = read_seal(self._reader, said, where, self._options, self._client)
         if seal is not None and seal.keys_file:
             for other in self.by_name.values():
@@ -142,7 +143,7 @@ class Clusters:
                 "coordinator_hosts",
                 f"shard {shard} is {_hosts(endpoints)} here and {_hosts(there.endpoints)} in [{first}]",
             )
-        for key in ("dbname", "user"):
+        for key in ("dbname", "user", "auth_user"):
             if said.get(key) and said[key] != getattr(there, key):
                 self._reader.problem(
                     where, key, f'shard {shard} has "{getattr(there, key)}" in [{first}], not "{said[key]}"'
@@ -161,11 +162,12 @@ class Clusters:
             )
             return name
         password = self._reader.secret(said, "password", where)
-        self._add(where, self._make(name, kind, endpoints, said, password, 0))
+        self._add(where, self._make(where, name, kind, endpoints, said, password, 0))
         return name
 
     def _make(
         self,
+        where: str,
         name: str,
         kind: ClusterKind,
         endpoints: tuple[Endpoint, ...],
@@ -174,7 +176,7 @@ class Clusters:
         max_connections: int,
     ) -> Cluster:
         pool_mode: PoolMode | None = said.get("pool_mode")
-        return Cluster(
+        made = Cluster(
             name=name,
             kind=kind,
             endpoints=endpoints,
@@ -187,6 +189,7 @@ class Clusters:
             pool_mode=pool_mode,
             read_pool_size=said.get("read_pool_size", 0),
         )
+        return read_auth(self._reader, said, where, made, self._options)
 
     def _add(self, where: str, cluster: Cluster) -> None:
         seen: set[tuple[str, int]] = set()

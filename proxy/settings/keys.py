@@ -111,6 +111,10 @@ PROXY: dict[str, ProxyKey] = {
     "pool_idle_timeout": ProxyKey(v.DURATION, "server"),
     "application_name_add_host": ProxyKey(v.BOOLEAN, "server"),
     "seal_lifetime": ProxyKey(v.DURATION, "server"),
+    "auth_user": ProxyKey(v.TEXT, "server"),
+    "auth_password": ProxyKey(v.SECRET, "server"),
+    "auth_query": ProxyKey(v.TEXT, "server"),
+    "auth_dbname": ProxyKey(v.TEXT, "server"),
     "auth_type": ProxyKey(v.choice(*AUTH_TYPES), "client"),
     "peer_id": ProxyKey(v.integer(0, MAX_PEER), "client"),
     "max_client_conn": ProxyKey(v.COUNT, "client"),
@@ -160,6 +164,15 @@ USER: Schema = {
     "limits": {key: kind for key, kind in LIMITS.items() if key not in OF_TENANTS},
 }
 
+# Who asks a cluster about its roles, and how.
+AUTH: dict[str, v.Kind] = {
+    "auth_user": v.TEXT,
+    "auth_password": v.SECRET,
+    "auth_password_file": v.TEXT,
+    "auth_query": v.TEXT,
+    "auth_dbname": v.TEXT,
+}
+
 CLUSTER: Schema = {
     "kind": v.member(ClusterKind),
     "primary": v.PRIMARY,
@@ -179,6 +192,7 @@ CLUSTER: Schema = {
     "storage_password_file": v.TEXT,
     "seal_keys": v.SEAL_KEYS,
     "seal_keys_file": v.TEXT,
+    **AUTH,
 }
 
 # Other stores of a tenant, for those who ask where its resources are: nothing of theirs is ours to judge.
@@ -228,6 +242,7 @@ TENANT: Schema = {
         "worker_shard": v.kept(v.COUNT),
         "cpu_quota": v.kept(v.PERCENT),
         "memory_quota": v.kept(v.SIZE),
+        **AUTH,
     },
     "expected_data_size": v.kept(v.SIZE),
     "expected_qps": v.kept(v.NUMBER),

@@ -15,6 +15,7 @@ from proxy.errors import ConfigError
 from proxy.model import UNLIMITED, ClientOptions, Limits, ServerOptions
 from proxy.settings import api, directory
 from proxy.settings.keys import PEER, PROXY, PROXY_TABLE, TABLES, Home
+from proxy.settings.lookups import check_auth
 from proxy.settings.options import ProcessSettings, Settings, TlsSettings
 from proxy.settings.reader import Reader, dotted, suggestion
 from proxy.settings.values import Kind
@@ -90,6 +91,7 @@ def _parse(text: str, path: str, environ: Mapping[str, str], overrides: Mapping[
     )
     people = directory.build(reader, document, server, client, registry=bool(process.registry_dsn))
     _check_process(reader, process)
+    check_auth(reader, server)
     process = api.check_http(reader, process)
     tokens = api.read_tokens(reader, document)
     tls = _check_tls(reader, tls, client.auth_type, [u.auth_type for u in people.users.values()])
