@@ -3,6 +3,11 @@
 Who has fewer than it is guaranteed and wants one more is entitled to it: it comes before all who are not, whatever
 it has used. A pool keeps as many free for it as it has used at once of late (`Kept`), from when it first asks until it
 has not asked for a while; what nobody has asked for is lent out, and comes back with the next transaction that ends.
+
+What is guaranteed is a number of permits. In a process that is alone all of them are its own. Where several serve the
+cluster, each is granted some (see lease.py), as many as there are in all: here it is entitled to no more than those. A
+process holds on to what it needs and wants more while somebody waits who is not entitled; as a permit
+stands for no connection, one that is owed to another process is paid at once.
 """
 
 from __future__ import annotations
@@ -10,7 +15,7 @@ from __future__ import annotations
 import math
 from typing import Protocol
 
-from proxy.admission.accounts import Account
+from proxy.admission.accounts import Account, Counter, Lender, Seeker
 from proxy.admission.turns import Rota
 
 KEEP = 2.0  # seconds that a guarantee is kept free since it was last asked for
@@ -23,61 +28,135 @@ class Group(Protocol):
         """They have become entitled, or are not any more."""
 
 
+class _Wish(Seeker):
+    """For one more permit of a guarantee."""
+
+    __slots__ = ("guarantee",)
+
+    def __init__(self, guarantee: Guarantee) -> None:
+        super().__init__()
+        self.guarantee = guarantee
+
+    def free(self) -> None:
+        self.guarantee.changed()
+
+
 class Guarantee:
-    """`needed`: the most that was used at once of late."""
+    """`needed`: the most that was used at once of late. `permits`: how many there are, and how many of those are this
+    process's; in use there are those that it needs."""
 
-    __slots__ = ("_most", "_since", "amount", "groups", "keepers", "needed", "used")
+    __slots__ = (
+        "_entitled", "_lender", "_most", "_since", "_wish", "groups", "keepers", "kept", "needed", "permits", "used",
+    )  # fmt: skip
 
-    def __init__(self, amount: int) -> None:
-        self.amount = amount
+    def __init__(self, amount: int, name: str = "", lender: Lender | None = None) -> None:
+        self.permits = Counter(name, amount, lender=lender)
+        self.permits.reserve = self
         self.used = 0
         self.needed = self._most = 1
+        self.kept = 0
+        self._entitled = False
         self._since = 0.0
+        self._lender = lender
+        self._wish = _Wish(self)
         self.groups: dict[Group, None] = {}
         self.keepers: dict[Kept, None] = {}
+        self.changed()
+
+    @property
+    def amount(self) -> int:
+        return self.permits.limit
 
     @property
     def free(self) -> int:
-        return max(0, self.amount - self.used)
+        return max(0, self.permits.allowance - self.used)
 
     @property
     def in_use(self) -> bool:
         return bool(self.used or self.groups or self.keepers)
 
-    @property
-    def kept(self) -> int:
-        return max(0, min(self.amount, self.needed) - self.used)
-
     def use(self, count: int) -> None:
         """So many more connections, or fewer."""
-        self._change(self.amount, self.used + count)
+        self.used += count
+        if self.used > self._most:
+            self._most = self.used
+            self.needed = max(self.needed, self.used)
+        self.changed()
 
     def resize(self, amount: int) -> None:
         if amount != self.amount:
-            self._change(amount, self.used)
+            self.permits.limit = amount
+            self.changed()
 
     def look(self, now: float) -> None:
         """Forgets how many were needed once."""
         if now - self._since > KEEP:
             self._since = now
-            before, self.needed, self._most = self.kept, self._most, max(1, self.used)
-            self._tell(before)
+            self.needed, self._most = self._most, max(1, self.used)
+            self.changed()
 
-    def _change(self, amount: int, used: int) -> None:
-        before, kept = self.free, self.kept
-        self.amount, self.used = amount, used
-        if used > self._most:
-            self._most = used
-            self.needed = max(self.needed, used)
-        free = self.free
-        self._tell(kept)
-        if bool(before) != bool(free):
+    # --- who waits, and for whom some are kept free ---------------------------------------------------
+
+    def join(self, group: Group) -> None:
+        if group not in self.groups:
+            self.groups[group] = None
+            self.changed()
+
+    def leave(self, group: Group) -> None:
+        if group in self.groups:
+            del self.groups[group]
+            self.changed()
+
+    def keep(self, keeper: Kept) -> None:
+        self.keepers[keeper] = None
+        keeper.count += self.kept
+        self.changed()
+
+    def let_go(self, keeper: Kept) -> None:
+        del self.keepers[keeper]
+        keeper.count -= self.kept
+        self.changed()
+
+    # --- the permits ----------------------------------------------------------------------------------
+
+    def changed(self) -> None:
+        """To be called whenever what is used, needed or granted has."""
+        if self._lender is not None:
+            self._claim()
+        kept = max(0, min(self.permits.allowance, self.needed) - self.used)
+        more, self.kept = kept - self.kept, kept
+        if more:
+            for keeper in self.keepers:
+                keeper.count += more
+        entitled = self.free > 0
+        if entitled != self._entitled:
+            self._entitled = entitled
             for group in list(self.groups):
                 group.update()
 
-    def _tell(self, before: int) -> None:
-        for keeper in self.keepers:
-            keeper.count += self.kept - before
+    def _claim(self) -> None:
+        permits = self.permits
+        wanted = self.used + 1 if self.groups else self.used
+        if self.keepers and self.needed > wanted:
+            wanted = self.needed
+        before, permits.used = permits.used, min(wanted, permits.allowance)
+        if permits.used < before and permits.attended and self._lender is not None:
+            self._lender.touch(permits)
+        if self.groups and not self.free:
+            if self._wish.counter is None:
+                permits.when_free(self._wish)
+        elif self._wish.counter is not None:
+            permits.forget(self._wish)
+
+    def spare(self) -> int:
+        return 0  # what is not needed goes back anyway
+
+    def surrender(self, count: int) -> None:
+        permits, lender = self.permits, self._lender
+        if lender is not None:
+            for _ in range(min(count, permits.owed, permits.allowance)):
+                lender.repay(permits)
+            self.changed()
 
 
 class Kept:
@@ -91,16 +170,15 @@ class Kept:
 
     def ask(self, guarantee: Guarantee, now: float) -> None:
         if guarantee not in self._asked:
-            guarantee.keepers[self] = None
-            self.count += guarantee.kept
+            guarantee.keep(self)
         self._asked[guarantee] = now
 
     def look(self, now: float) -> bool:
         """Forgets those that have not asked for long. Whether there are or were any."""
         for guarantee, asked in list(self._asked.items()):
             if now - asked > KEEP and not guarantee.used:
-                del self._asked[guarantee], guarantee.keepers[self]
-                self.count -= guarantee.kept
+                del self._asked[guarantee]
+                guarantee.let_go(self)
                 return True
             guarantee.look(now)
         return bool(self._asked)
@@ -114,8 +192,17 @@ def of(rota: Rota, account: Account, most: int) -> Guarantee | None:
     amount = min(most, int(share) if share >= 1 else math.ceil(share * most))
     guarantee = rota.guarantees.get(account.guarantor)
     if guarantee is None:
-        guarantee = rota.guarantees[account.guarantor] = Guarantee(amount)
+        if not amount:
+            return None
+        lender = account.servers.lender
+        guarantee = rota.guarantees[account.guarantor] = Guarantee(amount, _name(rota, account), lender)
     else:
         guarantee.resize(amount)
     found: Guarantee = guarantee
     return found
+
+
+def _name(rota: Rota, account: Account) -> str:
+    tier = account.tier
+    whose = f"tier {tier.tier.name}" if account.guarantor is tier else f"tenant {account.tenant.name}"
+    return f"{rota.name} guaranteed to {whose}"

@@ -109,7 +109,11 @@ class Leases:
         lease = self._leases.get(counter.name)
         if lease is None:
             lease = self._leases[counter.name] = _Lease(counter)
-        lease.counter = counter  # one that was made for an order that came late knows none
+        if lease.counter is not counter:  # one that was forgotten, or was made for an order that came late
+            before, lease.counter = lease.counter, counter
+            idle = before.allowance - before.used if before.limit else 0
+            before.allowance -= max(0, idle)
+            lease.back += max(0, idle)
         return lease
 
     def _touch(self, lease: _Lease) -> None:

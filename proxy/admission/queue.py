@@ -201,7 +201,7 @@ class FairQueue(Generic[W]):
             return
         group.lines.add(line, number, first=first)
         self._groups[group.guarantee] = group
-        group.guarantee.groups[group] = None
+        group.guarantee.join(group)
         self.place(group)
         if first:
             self._turns.remove(group)
@@ -219,7 +219,7 @@ class FairQueue(Generic[W]):
         if line is None:
             if group.turns is not None:
                 self._turns.remove(group)
-            group.guarantee.groups.pop(group, None)
+            group.guarantee.leave(group)
             if self._groups.get(group.guarantee) is group:
                 del self._groups[group.guarantee]
         else:

@@ -141,9 +141,10 @@ class Standing:
 class Rota:
     """Who has had how much of one thing. `waiting`: how many transactions want something of it, in all queues."""
 
-    __slots__ = ("_standings", "crowd", "guarantees", "now", "waiting")
+    __slots__ = ("_standings", "crowd", "guarantees", "name", "now", "waiting")
 
-    def __init__(self, crowd: Crowd | None = None) -> None:
+    def __init__(self, crowd: Crowd | None = None, name: str = "") -> None:
+        self.name = name
         self._standings: dict[Any, Standing] = {}
         self.guarantees: dict[Any, Any] = {}  # by whom they are given to (see guarantees.py)
         self.crowd = crowd or Crowd()

@@ -80,7 +80,22 @@ class Lending(Places):
 
     def _has_more_than_is_kept(self) -> bool:
         """Connections for those who are not entitled to any."""
-        return len(self.active) + self.kept.count < min(self._most, self.queue.most)
+        return len(self.active) + self.kept.count < min(self._most, self.queue.most, self._reach())
+
+    def _reach(self) -> int:
+        """How many connections there may be; where other processes want some too, as many as are here."""
+        most = self._most
+        for counter in self.caps:
+            if counter.lender is not None and counter.attended:
+                most = min(most, self._size() + max(0, counter.allowance - counter.used))
+        return most
+
+    def _for_all(self) -> int:
+        """Idle connections that whoever is the next may have. Where none but those who are entitled may, and other
+        processes have more, the others are to get theirs from there."""
+        if self.kept.count and self._of_all.lender is not None and not self._has_more_than_is_kept():
+            return self.spare
+        return len(self.idle)
 
     @property
     def spare(self) -> int:

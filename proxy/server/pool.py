@@ -271,7 +271,7 @@ class Pool(Lending):
         room = self.cluster.pool_size - self.size - len(self.closing)
         if self.paused or not self.queue.size or room <= 0:  # counting waiters looks at every tenant
             return
-        coming = self.opening + len(self.idle) + len(self.resetting)
+        coming = self.opening + self._for_all() + len(self.resetting)
         wanted = min(self.queue.grantable(room + coming) - coming, room)
         while wanted > 0:
             if (full := self._begin_opening()) is not None:

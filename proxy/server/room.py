@@ -128,7 +128,7 @@ class Room:
         self.servers.limit = limit
 
     def _counter(self, name: str, pools: Callable[[], Iterable[Pool]]) -> Counter:
-        counter = Counter(name, lender=self._lender, backed=True, rota=Rota(self.crowd))
+        counter = Counter(name, lender=self._lender, backed=True, rota=Rota(self.crowd, name))
         counter.reserve = Reserve(counter, pools)
         return counter
 

@@ -58,6 +58,10 @@ class Fleet:
         self._clients.append(client)
         return client.log_in(user, database, "")
 
+    def raw(self, user: str) -> RawClient:
+        """As one process alone calls it."""
+        return self.client(user)
+
     def waiting_client(self) -> RawClient:
         """One whose login needs a server connection that it does not get yet."""
         client = RawClient(self.port)
