@@ -48,12 +48,14 @@ class PinReason(Enum):
 
 
 class PoolKey(NamedTuple):
-    """`at_start`: parameters (lower case) that a server takes only while a connection begins, sorted."""
+    """`at_start`: parameters (lower case) that a server takes only while a connection begins, sorted. `verifier`: a digest
+    of the one whose keys open the connections, so that who has another never gets them."""
 
     cluster: str
     database: str
     user: str
     at_start: tuple[tuple[str, str], ...] = ()
+    verifier: str = ""
 
 
 class Endpoint(NamedTuple):

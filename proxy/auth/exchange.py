@@ -31,10 +31,13 @@ class Asking:
 
 class Exchange(Protocol):
     """`start` and then `respond` for each message of the client, until a Step is done. Both raise
-    InvalidPassword or NotAuthorized. `slow` says that the next call may take milliseconds."""
+    InvalidPassword or NotAuthorized. `slow` says that the next call may take milliseconds. Then `client_key` is what
+    stands for the password where its verifier is known, b"" where the proof does not give it."""
 
     @property
     def slow(self) -> bool: ...
+    @property
+    def client_key(self) -> bytes: ...
     def start(self) -> Step: ...
     def respond(self, body: bytes) -> Step: ...
 

@@ -18,6 +18,7 @@ def salted(hashed: bytes, salt: bytes) -> bytes:
 
 class Md5:
     slow = False
+    client_key = b""
 
     def __init__(self, asking: Asking) -> None:
         self._asking = asking

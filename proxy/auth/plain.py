@@ -35,6 +35,7 @@ class Plain:
 
     def __init__(self, asking: Asking) -> None:
         self._asking = asking
+        self.client_key = b""
 
     def start(self) -> Step:
         return Step(_ASK, False)
@@ -42,4 +43,7 @@ class Plain:
     def respond(self, body: bytes) -> Step:
         if not body.endswith(b"\0") or not fits(self._asking, body[:-1]) or not self._asking.known:
             raise failed(self._asking.user)
+        if self._asking.stored.startswith(scram.MECHANISM + "$"):
+            verifier = scram.read_verifier(self._asking.stored)
+            self.client_key = scram.client_key(verifier, body[:-1].decode("utf-8", "surrogateescape"))
         return Step(encode.AUTHENTICATION_OK, True)

@@ -23,12 +23,13 @@ _PLAIN_NAME, _PLUS_NAME = scram.MECHANISM.encode(), _PLUS.encode()
 
 
 class Sasl:
-    __slots__ = ("_asking", "_exchange", "_first")
+    __slots__ = ("_asking", "_exchange", "_first", "client_key")
 
     def __init__(self, asking: Asking) -> None:
         self._asking = asking
         self._exchange: scram.ServerExchange | None = None
         self._first = True
+        self.client_key = b""
 
     @property
     def slow(self) -> bool:
@@ -66,6 +67,7 @@ class Sasl:
         final = self._exchange.final(body)
         if not self._asking.known:
             raise failed(self._asking.user)
+        self.client_key = self._exchange.client_key
         return Step(encode.authentication(12, final) + encode.AUTHENTICATION_OK, True)
 
     def _verifier(self) -> scram.Verifier:

@@ -64,6 +64,10 @@ class BadExchange(ValueError):
     """A message that is not SCRAM, or a proof that does not fit."""
 
 
+class OtherVerifier(BadExchange):
+    """The server has another verifier than the one whose keys are known."""
+
+
 _salted: OrderedDict[tuple[bytes, bytes, int], bytes] = OrderedDict()
 
 
@@ -136,6 +140,15 @@ def matches(verifier: Verifier, password: str) -> bool:
     return fits
 
 
+def client_key(verifier: Verifier, password: str) -> bytes:
+    """Of a password that matches."""
+    return _hmac(salted_password(password, verifier.salt, verifier.iterations), b"Client Key")
+
+
+def fits(client_key: bytes, verifier: Verifier) -> bool:
+    return hmac.compare_digest(hashlib.sha256(client_key).digest(), verifier.stored_key)
+
+
 def _hmac(key: bytes, data: bytes) -> bytes:
     return Mac(key)(data)
 
@@ -162,10 +175,10 @@ def _nonce() -> str:
 
 
 class ServerExchange:
-    """The server's side: `first` answers the client's first message, `final` its proof."""
+    """The server's side: `first` answers the client's first message, `final` its proof, which gives its `client_key`."""
 
     __slots__ = (
-        "_binding", "_first_bare", "_gs2", "_nonce", "_offered_binding", "_server_first", "_verifier",
+        "_binding", "_first_bare", "_gs2", "_nonce", "_offered_binding", "_server_first", "_verifier", "client_key",
     )  # fmt: skip
 
     def __init__(
@@ -178,6 +191,7 @@ class ServerExchange:
         self._server_first = b""
         self._nonce = ""
         self._gs2 = b""
+        self.client_key = b""
 
     def first(self, message: bytes, *, plus: bool = False) -> bytes:
         parts = message.split(b",", 2)
@@ -226,20 +240,36 @@ class ServerExchange:
         client_key = _xor(proof, signature)
         if not hmac.compare_digest(hashlib.sha256(client_key).digest(), self._verifier.stored_key):
             raise BadExchange("wrong proof")
+        self.client_key = client_key
         return b"v=" + base64.b64encode(self._verifier.server_signature(auth_message))
 
 
 class ClientExchange:
-    """The client's side, towards servers."""
+    """The client's side, towards servers: with a password, or with the keys of one whose verifier the server has. With
+    `plus` the proof is bound to the TLS connection that `binding` stands for; without it, a `binding` says that it could
+    have been."""
 
-    def __init__(self, password: str) -> None:
+    def __init__(
+        self,
+        password: str,
+        keys: tuple[Verifier, bytes] | None = None,
+        binding: bytes = b"",
+        *,
+        plus: bool = False,
+    ) -> None:
         self._password = password
+        self._keys = keys
+        self._gs2 = b"p=tls-server-end-point,," if plus else b"y,," if binding else b"n,,"
+        self._bound = base64.b64encode(self._gs2 + (binding if plus else b"")).decode()
         self._nonce = _nonce()
         self._bare = f"n=,r={self._nonce}"
         self._server_signature = b""
 
     def first(self) -> bytes:
-        return f"n,,{self._bare}".encode()
+        return self._gs2 + self._bare.encode()
+
+    def is_slow(self, server_first: bytes) -> bool:
+        return self._keys is None and not is_known(self._password, *self.parameters(server_first))
 
     def parameters(self, server_first: bytes) -> tuple[bytes, int]:
         """Salt and iterations that the server asks for."""
@@ -253,18 +283,26 @@ class ClientExchange:
         return salt, iterations
 
     def final(self, server_first: bytes) -> bytes:
-        """The proof. Slow, unless `is_known(password, *parameters(server_first))`."""
+        """The proof. Raises OtherVerifier where the keys are of no use."""
         if self._server_signature:
             raise BadExchange("the proof was asked for twice")
         salt, iterations = self.parameters(server_first)
-        salted = salted_password(self._password, salt, iterations)
-        without_proof = f"c=biws,r={_attributes(server_first)['r']}"
+        client_key, server_key = self._derived(salt, iterations)
+        without_proof = f"c={self._bound},r={_attributes(server_first)['r']}"
         auth_message = ",".join((self._bare, server_first.decode("ascii"), without_proof)).encode()
-        client_key = _hmac(salted, b"Client Key")
         signature = _hmac(hashlib.sha256(client_key).digest(), auth_message)
         proof = _xor(client_key, signature)
-        self._server_signature = _hmac(_hmac(salted, b"Server Key"), auth_message)
+        self._server_signature = _hmac(server_key, auth_message)
         return f"{without_proof},p={base64.b64encode(proof).decode()}".encode()
+
+    def _derived(self, salt: bytes, iterations: int) -> tuple[bytes, bytes]:
+        if self._keys is not None:
+            verifier, known = self._keys
+            if (verifier.salt, verifier.iterations) != (salt, iterations):
+                raise OtherVerifier("salt or iterations are others")
+            return known, verifier.server_key
+        salted = salted_password(self._password, salt, iterations)
+        return _hmac(salted, b"Client Key"), _hmac(salted, b"Server Key")
 
     def verify(self, server_final: bytes) -> None:
         said = _attributes(server_final).get("v", "")

@@ -14,6 +14,7 @@ _IN = Step(encode.AUTHENTICATION_OK, True)
 class Trust:
     __slots__ = ("_asking",)
     slow = False
+    client_key = b""
 
     def __init__(self, asking: Asking) -> None:
         self._asking = asking

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from proxy.admission.accounts import Account, UserAccount, give_all, take_all
+from proxy.auth.to_server import is_verifier
 from proxy.errors import CapReached, NoHealthyEndpoint, NotAuthorized, ShuttingDown, TenantChangeRefused
 from proxy.model import Tenant, Tier, User
 from proxy.protocol.seal import PARAMETER
@@ -41,6 +44,8 @@ def place(session: Conversation) -> None:
 def take(session: Conversation, found: Place) -> None:
     session.use_rules(found.rules)
     session.use_pool(found.pool)
+    if session.login.client_key:
+        found.pool.learn(session.login.client_key)
     session.startup = session.state_needed = found.startup
     session.temp_first = found.temp_first
 
@@ -74,8 +79,16 @@ def find_place(plane: Plane, login: Login, user: User, tenant: Tenant, address: 
         parameters["application_name"] = f"{name} - {address}"
     at_start = tuple(sorted((name, parameters.pop(name)) for name in pools.only_at_start & parameters.keys()))
     parameters[plane.options.tenant_guc.lower()] = tenant.name
-    pool = pools.pool(way.pool_key._replace(at_start=at_start), cluster, way.pool_mode, password)
+    key = way.pool_key._replace(
+        at_start=at_start, verifier=_digest(password) if is_verifier(password) else ""
+    )
+    pool = pools.pool(key, cluster, way.pool_mode, password)
     return Place(pool, intern(parameters), rules, "pg_temp" in parameters.get("search_path", "").lower())
+
+
+@lru_cache(maxsize=1000)
+def _digest(verifier: str) -> str:
+    return hashlib.sha256(verifier.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def become(session: Conversation, tenant: Tenant, let_go: Callable[[ServerConnection], None]) -> None:

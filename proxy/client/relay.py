@@ -129,6 +129,7 @@ class Relay:
                 database=pool.key.database,
                 user=user,
                 password=password,
+                client_key=pool.client_key,
                 options=plane.pools.options,
                 tls=plane.pools.tls,
                 parameters={**login.asked.parameters, "replication": login.replication},

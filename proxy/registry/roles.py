@@ -141,6 +141,7 @@ class Roles:
                 tenants=frozenset({tenant.name}),
                 auth_type=self._auth_type() if self._auth_type() in ("md5", "plain") else "scram-sha-256",
                 server_user=role,
+                server_password=said.password,
             )
             user = before if user == before else user
         until = said.valid_until if said is not None else _NEVER

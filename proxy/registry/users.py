@@ -132,4 +132,5 @@ def _user(name: str, stored: Stored | None) -> User | None:
         tenants=frozenset({stored.tenant}),
         auth_type="scram-sha-256",  # whatever the proxy asks of others
         server_user=stored.user,
+        server_password=stored.verifier,  # by whose keys servers may know it
     )

@@ -35,6 +35,8 @@ def sweep(pools: Pools, now: float, *, thorough: bool) -> None:
             for server in list(pool.closing):
                 if now - server.idle_since > _CLOSING_TIMEOUT:
                     server.abort()
+            if not pool.sessions:
+                pool.client_key = b""  # whoever comes brings it
             pool.fill(_least(pools, pool))
             if pool.queue and pools.reachable(pool.cluster, now):
                 pool.serve()  # the connection that they wait for may have failed
@@ -58,6 +60,8 @@ def _expire_waits(pools: Pools, pool: Pool, now: float) -> None:
 
 def _least(pools: Pools, pool: Pool) -> int:
     """How many connections are kept open; a pool without clients may be that of a database that is gone."""
+    if pool.locked:
+        return 0
     return (pool.cluster.min_pool_size or pools.options.min_pool_size) if pool.sessions else 0
 
 

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from proxy.auth.binding import server_end_point
 from proxy.auth.to_server import ToServer
 from proxy.errors import ProtocolViolation, ServerLost, ServerProtocolError, ServerRefused
 from proxy.model import Endpoint, ServerOptions
@@ -22,6 +23,7 @@ from proxy.server.custody import Held
 from proxy.wire import decode, encode
 
 _MAX_MESSAGE = 1 << 20
+Secret = tuple[str, bytes]  # password or verifier, and the key of the latter
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +52,14 @@ async def connect(
     parameters: Mapping[str, str],
     held: Held | None = None,
     introduce: bool = False,
+    client_key: bytes = b"",
 ) -> ServerLogin:
-    """`introduce`: the tenants of this connection are to be sealed. Raises ServerRefused with the server's own
-    words, ServerLost, or ServerProtocolError."""
+    """`client_key`: what stands for the user's password, where `password` is its SCRAM verifier. `introduce`: the tenants of
+    this connection are to be sealed. Raises ServerRefused with the server's own words, ServerLost, or
+    ServerProtocolError."""
     wanted = {"user": user, "database": database, **parameters}
     try:
-        done = await _connect(endpoint, wanted, password, options, tls, held)
+        done = await _connect(endpoint, wanted, (password, client_key), options, tls, held)
         if introduce:
             async with _answering(endpoint, done.stream, options.server_login_timeout or None):
                 done = replace(done, introduction=await _introduced(done.stream))
@@ -71,7 +75,7 @@ async def connect(
 async def _connect(
     endpoint: Endpoint,
     wanted: Mapping[str, str],
-    password: str,
+    secret: Secret,
     options: ServerOptions,
     tls: ServerTls,
     held: Held | None,
@@ -82,7 +86,7 @@ async def _connect(
     for last, secure in enumerate(attempts, start=1 - len(attempts)):
         try:
             stream = await _open(endpoint, tls, secure, options.server_connect_timeout or None, held)
-            return await _log_in(endpoint, stream, wanted, password, options.server_login_timeout or None)
+            return await _log_in(endpoint, stream, wanted, secret, options.server_login_timeout or None)
         except _TlsFailed:
             if last == 0:
                 raise
@@ -171,11 +175,11 @@ async def _log_in(
     endpoint: Endpoint,
     stream: LoginStream,
     wanted: Mapping[str, str],
-    password: str,
+    secret: Secret,
     timeout: float | None,
 ) -> ServerLogin:
     async with _answering(endpoint, stream, timeout):
-        return await _converse(stream, wanted, password)
+        return await _converse(stream, wanted, secret)
 
 
 @contextlib.asynccontextmanager
@@ -201,9 +205,9 @@ async def _answering(endpoint: Endpoint, stream: LoginStream, timeout: float | N
         raise
 
 
-async def _converse(stream: LoginStream, wanted: Mapping[str, str], password: str) -> ServerLogin:
+async def _converse(stream: LoginStream, wanted: Mapping[str, str], secret: Secret) -> ServerLogin:
     stream.write(encode.startup(wanted))
-    auth = ToServer(wanted["user"], password)
+    auth = ToServer(wanted["user"], *secret, binding=_binding(stream))
     parameters: dict[str, str] = {}
     pid, key = 0, b""
     authenticated = False
@@ -236,6 +240,13 @@ async def _converse(stream: LoginStream, wanted: Mapping[str, str], password: st
                     "the server sent something that is not the protocol",
                     internal=f"a message of type {chr(kind)!r} during the login",
                 )
+
+
+def _binding(stream: LoginStream) -> bytes:
+    """What SCRAM is bound to: the certificate of the server at the other end of TLS."""
+    tls: ssl.SSLObject | None = stream.transport.get_extra_info("ssl_object")
+    certificate = tls.getpeercert(binary_form=True) if tls is not None else None
+    return server_end_point(certificate) if certificate else b""
 
 
 async def _introduced(stream: LoginStream) -> Introduction:

@@ -14,6 +14,7 @@ cdef class Pool(Lending):
     cdef public object accepted, claim, failed_with, introductions, key, login, mode, pools, schema
     cdef Counter _of_cluster
     cdef public bint paused
+    cdef public bytes client_key
     cdef public int generation
     cdef public Py_ssize_t sessions
     cdef public double last_used

@@ -21,6 +21,7 @@ from weakref import WeakSet
 
 from proxy.admission.accounts import Account, Counter, UserAccount, give_all, may_wait, take_all
 from proxy.admission.queue import FairQueue
+from proxy.auth.to_server import opens
 from proxy.errors import NoHealthyEndpoint, ServerLost, ServerRefused, TiergateError
 from proxy.model import Cluster, PoolKey, PoolMode, ServerOptions
 from proxy.protocol.lifecycle import ServerState
@@ -35,8 +36,9 @@ from proxy.stats import PoolStats
 
 class Pool(Lending):
     __slots__ = (
-        "_check_delay", "_cluster", "_lifetime", "_of_cluster", "_options", "_serving", "accepted", "claim", "failed_with",
-        "generation", "introductions", "key", "last_used", "login", "mode", "paused", "pools", "schema", "sessions",
+        "_check_delay", "_cluster", "_lifetime", "_of_cluster", "_options", "_serving", "accepted", "claim", "client_key",
+        "failed_with", "generation", "introductions", "key", "last_used", "login", "mode", "paused", "pools", "schema",
+        "sessions",
     )  # fmt: skip
 
     def __init__(
@@ -57,6 +59,7 @@ class Pool(Lending):
         self.options = pools.options
         self.mode = mode
         self.login = login  # user and password for the server
+        self.client_key = b""  # by which servers know the user whose verifier is in `login`
         self.generation = 0
         self.sessions = 0  # that will come here for their next transaction
         self.paused = False
@@ -91,6 +94,16 @@ class Pool(Lending):
     @property
     def unused(self) -> bool:
         return not (self.size or self.closing or self.queue or self.sessions)
+
+    @property
+    def locked(self) -> bool:
+        """Servers that want a proof get none."""
+        return bool(self.key.verifier) and not self.client_key
+
+    def learn(self, client_key: bytes) -> None:
+        """Of a client that has proved itself, and may be here."""
+        if self.locked and opens(client_key, self.login[1]):
+            self.client_key = client_key
 
     # --- checkout -----------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from time import monotonic
 
 from proxy import log
 from proxy.admission.accounts import Counter, Lender, give_all
+from proxy.auth.to_server import NoPassword, other_verifier
 from proxy.errors import NoHealthyEndpoint, ServerRefused, TiergateError
 from proxy.model import Cluster, Endpoint, PoolKey, PoolMode, Seal, ServerOptions
 from proxy.net.tls import ServerTls
@@ -25,6 +26,7 @@ from proxy.server.sealing import Sealer
 from proxy.stats import ProcessStats
 
 _log = log.get("server")
+_INVALID_PASSWORD = "28P01"  # noqa: S105
 # Libraries are loaded when a connection begins; setting these later does nothing, without an error.
 _ONLY_AT_START = ("local_preload_libraries", "session_preload_libraries")
 
@@ -68,12 +70,19 @@ class Pools:
         """The pool for `key`, made on first use. Pools of different modes never share connections."""
         pool = self._pools.get((key, mode))
         if pool is None:
+            self._replace_others(key)
             pool = Pool(self, key, cluster, mode, (key.user, password))
             pool.paused = self.paused(cluster.name)
             self._pools[key, mode] = pool
         elif pool.cluster is not cluster or pool.login[1] != password:
             self._reconfigure(pool, cluster, password)
         return pool
+
+    def _replace_others(self, key: PoolKey) -> None:
+        """Nobody is left who has proved itself by the verifier that a user had before."""
+        for pool in self:
+            if key.verifier and not pool.sessions and pool.key._replace(verifier=key.verifier) == key:
+                pool.recycle()
 
     def has(self, pool: Pool) -> bool:
         """It has not been forgotten."""
@@ -101,7 +110,7 @@ class Pools:
             if cluster is None:
                 pool.recycle()
             elif cluster != pool.cluster:
-                self._reconfigure(pool, cluster, cluster.password or pool.login[1])
+                self._reconfigure(pool, cluster, cluster.password if cluster.user else pool.login[1])
             while pool.idle and pool.size > pool.cluster.pool_size:
                 pool.close_idle(pool.idle[0])
             pool.serve()
@@ -211,8 +220,13 @@ class Pools:
                 break
             try:
                 server = await self._connect(pool, endpoint, generation)
-            except ServerRefused:
+            except NoPassword:
                 self.process.server_failures += 1
+                raise
+            except ServerRefused as error:
+                self.process.server_failures += 1
+                if pool.client_key and error.sqlstate == _INVALID_PASSWORD:
+                    raise other_verifier(pool.key.user) from None
                 raise
             except TiergateError as error:
                 self.process.server_failures += 1
@@ -244,6 +258,7 @@ class Pools:
             database=pool.key.database,
             user=user,
             password=password,
+            client_key=pool.client_key,
             options=self.options,
             tls=self.tls,
             parameters=dict(pool.key.at_start),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+from base64 import b64encode
 
 import pytest
 from hypothesis import given, settings
@@ -20,6 +21,7 @@ from proxy.auth.to_server import (
     SASL_FINAL,
     NoPassword,
     ToServer,
+    opens,
 )
 from proxy.errors import ServerProtocolError
 from tests.examples import examples
@@ -40,6 +42,66 @@ def test_scram_with_proof_of_both() -> None:
     final = server.final(proof(auth, server))
     assert auth.respond(SASL_FINAL, final) == b""
     assert auth.respond(OK, b"") == b""
+
+
+def verifier_text(made: scram.Verifier) -> str:
+    salt, stored, server = (
+        b64encode(part).decode() for part in (made.salt, made.stored_key, made.server_key)
+    )
+    return f"SCRAM-SHA-256${made.iterations}:{salt}${stored}:{server}"
+
+
+def client_key() -> bytes:
+    """As a proxy gets it from a client's proof."""
+    client, proxy = ToServer("app", "secret"), ServerExchange(VERIFIER)
+    proxy.final(proof(client, proxy))
+    return proxy.client_key
+
+
+@pytest.mark.parametrize("binding", [b"", b"of a certificate"])
+def test_with_the_key_of_a_client_for_a_server_that_has_the_same_verifier(binding: bytes) -> None:
+    auth = ToServer("app", verifier_text(VERIFIER), client_key(), binding)
+    server = ServerExchange(VERIFIER, channel_binding=binding, offered_binding=bool(binding))
+    initial = auth.respond(SASL, MECHANISMS)
+    mechanism, _, rest = initial[5:].partition(b"\0")
+    assert mechanism == (b"SCRAM-SHA-256-PLUS" if binding else b"SCRAM-SHA-256")
+    first = server.first(rest[4:], plus=bool(binding))
+    assert not auth.slow(SASL_CONTINUE, first)
+    final = server.final(auth.respond(SASL_CONTINUE, first)[5:])
+    assert auth.respond(SASL_FINAL, final) == b""
+    assert auth.respond(OK, b"") == b""
+
+
+def test_a_password_is_bound_to_the_channel_as_well_and_a_server_that_cannot_is_told() -> None:
+    auth, server = (
+        ToServer("app", "secret", binding=b"cert"),
+        ServerExchange(VERIFIER, channel_binding=b"cert"),
+    )
+    first = server.first(auth.respond(SASL, MECHANISMS)[INITIAL + len("-PLUS") :], plus=True)
+    assert server.final(auth.respond(SASL_CONTINUE, first)[5:])
+    without = ToServer("app", "secret", binding=b"cert").respond(SASL, b"SCRAM-SHA-256\0\0")
+    assert without[INITIAL:].startswith(b"y,,")
+
+
+def test_another_salt_is_another_verifier_and_nothing_is_proved() -> None:
+    other = ServerExchange(scram.make_verifier("secret", b"other salt", 32))
+    auth = ToServer("app", verifier_text(VERIFIER), client_key())
+    with pytest.raises(NoPassword, match="another verifier") as told:
+        proof(auth, other)
+    assert told.value.sqlstate == "28P01"
+
+
+@pytest.mark.parametrize("key", [b"", b"x" * 32])
+def test_a_verifier_without_its_key_opens_nothing(key: bytes) -> None:
+    with pytest.raises(NoPassword):
+        ToServer("app", verifier_text(VERIFIER), key).respond(SASL, MECHANISMS)
+
+
+def test_whose_key_it_is() -> None:
+    assert opens(client_key(), verifier_text(VERIFIER))
+    assert not opens(b"x" * 32, verifier_text(VERIFIER))
+    assert not opens(client_key(), "SCRAM-SHA-256$broken")
+    assert not opens(client_key(), "secret")
 
 
 def test_cleartext_and_md5() -> None:

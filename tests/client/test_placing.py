@@ -33,8 +33,8 @@ def tenant(**changes: object) -> Directory:
 
 
 def test_the_pool_is_that_of_the_tenants_cluster_the_database_and_the_user(stage: Stage) -> None:
-    assert stage.client().session.pool.key == ("shared", "appdb", "app", ())
-    assert stage.client("big").session.pool.key == ("own", "appdb", "app", ())
+    assert stage.client().session.pool.key == ("shared", "appdb", "app", (), "")
+    assert stage.client("big").session.pool.key == ("own", "appdb", "app", (), "")
 
 
 def test_tenants_of_a_cluster_share_a_pool(stage: Stage) -> None:

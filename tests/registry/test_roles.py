@@ -80,7 +80,14 @@ def scene(monkeypatch: pytest.MonkeyPatch) -> Scene:
 
 
 def test_a_role_is_its_tenants_alone(scene: Scene) -> None:
-    anna = User("anna@acme", VERIFIER, frozenset({"acme"}), auth_type="scram-sha-256", server_user="anna")
+    anna = User(
+        "anna@acme",
+        VERIFIER,
+        frozenset({"acme"}),
+        "scram-sha-256",
+        server_user="anna",
+        server_password=VERIFIER,
+    )
     assert scene.find("anna", ACME) == anna
     assert scene.registry.user("anna@acme") is scene.roles.get("anna@acme")
     assert scene.registry.user("anna@club") is None

@@ -47,7 +47,12 @@ def scene(monkeypatch: pytest.MonkeyPatch) -> Scene:
 def test_a_user_is_its_tenants_alone(scene: Scene) -> None:
     asyncio.run(scene.users.find("anna@club"))
     assert scene.users.get("anna@club") == User(
-        "anna@club", ANNA.verifier, frozenset({"club"}), auth_type="scram-sha-256", server_user="anna"
+        "anna@club",
+        ANNA.verifier,
+        frozenset({"club"}),
+        auth_type="scram-sha-256",
+        server_user="anna",
+        server_password=ANNA.verifier,
     )
 
 
