@@ -11,14 +11,27 @@ below its equal share is owed by those above theirs; where there are fewer permi
 each is owed for as long as somebody has none, so they go round. A holder gives back what it owes although it has
 waiters of its own.
 
-An ask that only hopes (a login) is refused once all holders have answered that they have none to spare. Permits
+An ask that only hopes (a login) is refused once all holders have answered that they have none to spare, and whoever is
+`above` that nothing more comes: where hosts share a limit, this one's is its share, which may change. Permits
 that stand for something outside of the worker (`backed`) stay held when it dies until they are said to be over.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
+
+
+class Above(Protocol):
+    """Where a host has its share of each limit from (see stakes.py)."""
+
+    def share(self, name: str, limit: int) -> int: ...
+
+    def pending(self, name: str, limit: int) -> bool:
+        """More is wanted than there is. False: nothing is to be hoped for."""
+
+    def sought(self, name: str) -> bool:
+        """By other hosts."""
 
 
 class Order(NamedTuple):
@@ -59,6 +72,7 @@ class _Entry:
     __slots__ = (
         "asks",
         "backed",
+        "configured",
         "held",
         "limit",
         "limits",
@@ -71,7 +85,8 @@ class _Entry:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.limit = 0
+        self.configured = 0
+        self.limit = 0  # of that, the share of this host
         self.backed = False
         self.limits: dict[int, int] = {}  # as each worker understands it
         self.held: dict[int, int] = {}
@@ -93,7 +108,7 @@ class _Entry:
         """Where workers disagree, because not all have heard of a change, the lowest holds; those that have
         nothing to do with the counter may not have heard of it and do not count."""
         self.limits = {w: n for w, n in self.limits.items() if w in self.held or w in self.asks}
-        self.limit = min(self.limits.values(), default=self.limit)
+        self.configured = self.limit = min(self.limits.values(), default=self.configured)
 
     def forget(self, worker: int) -> None:
         for place in (self.limits, self.asks, self.told, self.spare):
@@ -104,9 +119,10 @@ class _Entry:
 class Ledger:
     """Workers are numbers that are never used twice."""
 
-    __slots__ = ("_asked", "_dead", "_entries", "_expected", "_workers")
+    __slots__ = ("_asked", "_dead", "_entries", "_expected", "_workers", "above")
 
     def __init__(self) -> None:
+        self.above: Above | None = None
         self._asked: dict[str, _Entry] = {}  # those of the entries that have asks
         self._entries: dict[str, _Entry] = {}
         self._workers: set[int] = set()
@@ -126,6 +142,18 @@ class Ledger:
     def limit(self, name: str) -> int:
         entry = self._entries.get(name)
         return entry.limit if entry is not None else 0
+
+    def demand(self, name: str) -> tuple[int, int]:
+        """What is held of it, and what is wanted besides."""
+        entry = self._entries.get(name)
+        if entry is None:
+            return 0, 0
+        return sum(entry.held.values()), sum(ask.wants + ask.hopes for ask in entry.asks.values())
+
+    def again(self, name: str) -> list[Order]:
+        """The share of it is another, or no more comes."""
+        entry = self._entries.get(name)
+        return self._settle(entry) if entry is not None else []
 
     # --- workers come and go --------------------------------------------------------------------------
 
@@ -249,6 +277,9 @@ class Ledger:
         if self._expected:
             return []
         entry.take_limit()
+        above = self.above
+        if above is not None:
+            entry.limit = above.share(entry.name, entry.configured)
         drafts: dict[int, Order] = {}
 
         def draft(worker: int) -> Order:
@@ -257,8 +288,9 @@ class Ledger:
         for worker, count in self._grant(entry):
             drafts[worker] = draft(worker)._replace(granted=count)
         living = [worker for worker in entry.held if worker in self._workers]
+        pending = bool(entry.asks) and above is not None and above.pending(entry.name, entry.configured)
         while not entry.unanswered:
-            for worker in self._refuse(entry):
+            for worker in () if pending else self._refuse(entry):
                 drafts[worker] = draft(worker)._replace(refused=True)
             for worker, count in self._surrender(entry):
                 drafts[worker] = draft(worker)._replace(surrender=count)
@@ -268,6 +300,7 @@ class Ledger:
                 drafts[worker] = draft(worker)._replace(question=entry.question)
         excess = max(0, -entry.free)
         sought = excess > 0 or any(ask.wants for ask in entry.asks.values())
+        sought = sought or (above is not None and above.sought(entry.name))
         debts = self._debts(entry, living)
         for worker in living:
             news = (sought, min(entry.held[worker], debts.get(worker, 0) + excess))

