@@ -288,6 +288,7 @@ class ServerOptions:
     auth_password: str = field(default="", repr=False)
     auth_query: str = ""
     auth_dbname: str = ""
+    client_connection_check_interval: float = 0.0  # how often a busy backend looks whether its proxy is there
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,7 +76,7 @@ class Stakes:
 
     __slots__ = (
         "_asked", "_beat", "_beats", "_contact", "_demand", "_generation", "_generation_seen", "_hurried", "_hurry",
-        "_looked", "_moving", "_rule", "_sent", "_settled", "_stakes", "answers", "cut", "joined", "member",
+        "_looked", "_moving", "_rule", "_sent", "_stakes", "answers", "cut", "joined", "member", "settled",
     )  # fmt: skip
 
     def __init__(self, member: str, rule: Rule, demand: Demand, hurry: Callable[[], None]) -> None:
@@ -92,7 +92,7 @@ class Stakes:
         self._sent = self._contact = self._looked = -inf
         self._generation = ""
         self._generation_seen = -inf
-        self._settled = False
+        self.settled = False
         self._beats: dict[str, tuple[int, float]] = {}
         self._stakes: dict[str, _Stake] = {}
         self._moving: dict[str, None] = {}
@@ -174,7 +174,7 @@ class Stakes:
             self._asked[name] = wanted
             rows.append((name, self._pool(stake.limit), stake.leased, wanted))
         ttl = self._rule.ttl
-        over = not self._settled and bool(self._generation) and now - self._generation_seen >= ttl
+        over = not self.settled and bool(self._generation) and now - self._generation_seen >= ttl
         return {
             "member": self.member,
             "beat": self._beat,
@@ -197,7 +197,7 @@ class Stakes:
         self.answers = True
         if said["generation"] != self._generation:
             self._generation, self._generation_seen = said["generation"], now
-        self._settled = bool(said["settled"])
+        self.settled = bool(said["settled"])
         if said["status"] != "ok":
             self.joined = False
             self._moving |= dict.fromkeys(asked)
@@ -206,7 +206,7 @@ class Stakes:
         self.joined = True
         self._contact = self._sent
         self._see(said.get("beats") or {}, now)
-        changed = {}
+        changed: dict[str, None] = {}
         if self.cut:
             self.cut = False
             for name, stake in self._stakes.items():
@@ -238,7 +238,7 @@ class Stakes:
 
     def _hear_wishes(self, wishes: Iterable[tuple[str, int, int]]) -> dict[str, None]:
         """Others want so many, and so many have some or want it."""
-        changed = {}
+        changed: dict[str, None] = {}
         wished = set()
         for name, count, parties in wishes:
             stake = self._stakes.get(name)
@@ -263,7 +263,7 @@ class Stakes:
 
     def lost(self) -> list[str]:
         """No answer has come, or none that is in time."""
-        self._moving |= self._asked
+        self._moving |= dict.fromkeys(self._asked)
         self._asked = {}
         was, self.answers = self.answers, False
         return list(self._stakes) if was else []

@@ -37,7 +37,7 @@ def run(config: Path) -> int:
     try:
         text, loaded = _load(str(config), before)
         log.configure(loaded.process.log_format, loaded.process.log_level)
-        if before is not None or loaded.process.worker_count > 1:
+        if before is not None or loaded.process.worker_count > 1 or loaded.process.fleet_size:
             uvloop.run(supervise(loaded, text, before))
         else:
             tame_collector()

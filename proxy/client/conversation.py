@@ -174,6 +174,11 @@ class Conversation(Link):
         permits, self._permits = self._permits, ()
         give_all(permits)
 
+    def counters(self) -> tuple[Counter, ...]:
+        """Those that it has permits of, by itself and by its server connection."""
+        server = self.server
+        return self._permits if server is None else (*self._permits, *server.permits, *self.pool.caps)
+
     def use_pool(self, pool: Pool) -> None:
         if self._counted_by is not None:
             self._counted_by.sessions -= 1

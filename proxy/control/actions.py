@@ -138,6 +138,8 @@ class Local:
             return views.config(self._operations.config_rows())
         if name == "workers":
             return views.workers([self._operations.worker_row()])
+        if name in ("fleet", "shares"):  # the supervisor's
+            return views.fleet(None) if name == "fleet" else views.shares(())
         if name == "route":
             await self._plane.registry.find(words[0])
             return views.route(self._plane, *words)

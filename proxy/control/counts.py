@@ -11,6 +11,7 @@ from time import monotonic
 from typing import Any
 
 from proxy.admission.accounts import Account
+from proxy.admission.stakes import Row
 from proxy.client.plane import Plane
 from proxy.control.views.queue import due
 from proxy.protocol.lifecycle import SessionState
@@ -29,6 +30,19 @@ def take(plane: Plane) -> Counts:
     _pools(plane, counts)
     _process(plane, counts)
     _stores(plane, counts)
+    return counts
+
+
+_SHARES = 200  # counters that are told one by one
+
+
+def of_fleet(up: bool, cut: bool, proxies: int, rows: Iterable[Row]) -> Counts:
+    """What this proxy has of the caps of its fleet."""
+    counts = empty()
+    counts["most"]["fleet"] = {"up": int(up), "cut": int(cut), "proxies": proxies}
+    busiest = sorted(rows, key=lambda row: row.used + row.wanted, reverse=True)[:_SHARES]
+    for what in ("limit", "share", "used", "wanted"):
+        counts["gauges"][f"fleet_{what}"] = {row.name: getattr(row, what) for row in busiest}
     return counts
 
 

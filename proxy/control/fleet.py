@@ -46,6 +46,7 @@ class House(Protocol):
     def own_view(self, name: str) -> View | None: ...
     def own_act(self, verb: str, words: tuple[str, ...]) -> Awaitable[Result] | None: ...
     def own_problems(self) -> list[str]: ...
+    def own_counts(self) -> Counts: ...
 
 
 # --- over a channel ---------------------------------------------------------------------------------
@@ -148,6 +149,7 @@ class Fleet:
             self.told(number, counts)
         total = counting.empty()
         counting.add(total, self._gone)
+        counting.add(total, self._house.own_counts())
         for counts in self._last.values():
             counting.add(total, counts)
         return total

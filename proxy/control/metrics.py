@@ -93,6 +93,7 @@ class CountsCollector(Collector):
         yield self._endpoints()
         yield from self._process()
         yield from self._registry()
+        yield from self._fleet()
 
     def _tenants(self) -> Iterator[Metric]:
         queries = Metric("db_query_count", "Queries answered.", "unknown")
@@ -232,6 +233,30 @@ class CountsCollector(Collector):
             metric = Metric(name, text, "gauge")
             metric.add_sample(name, {}, gauges.get(gauge, 0))
             yield metric
+
+    def _fleet(self) -> Iterator[Metric]:
+        states = self._most.get("fleet", {})
+        for name, text, key in (
+            ("tiergate_fleet_redis_up", "Whether the Redis where proxies share caps answers.", "up"),
+            ("tiergate_fleet_cut", "Whether only the fixed part of each cap may be used.", "cut"),
+            ("tiergate_fleet_proxies", "Proxies that share caps.", "proxies"),
+        ):
+            if key in states:
+                metric = Metric(name, text, "gauge")
+                metric.add_sample(name, {}, states[key])
+                yield metric
+        for what, text in (
+            ("limit", "The cap of all proxies together, of the busiest counters."),
+            ("share", "What this proxy may use of it."),
+            ("used", "What its workers have."),
+            ("wanted", "What is wanted besides."),
+        ):
+            values = self._gauges.get(f"fleet_{what}", {})
+            if values:
+                metric = Metric(f"tiergate_fleet_{what}", text, "gauge")
+                for counter, value in values.items():
+                    metric.add_sample(f"tiergate_fleet_{what}", {"counter": counter}, value)
+                yield metric
 
 
 def _pool_labels(key: str) -> dict[str, str]:

@@ -58,6 +58,9 @@ async def connect(
     this connection are to be sealed. Raises ServerRefused with the server's own words, ServerLost, or
     ServerProtocolError."""
     wanted = {"user": user, "database": database, **parameters}
+    if options.client_connection_check_interval:
+        milliseconds = max(1, int(options.client_connection_check_interval * 1000))
+        wanted["client_connection_check_interval"] = str(milliseconds)
     try:
         done = await _connect(endpoint, wanted, (password, client_key), options, tls, held)
         if introduce:

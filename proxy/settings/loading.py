@@ -26,6 +26,8 @@ PREFIX = "TIERGATE_"
 
 _POSTGRESQL = ("postgresql", "postgres")
 _REDIS = ("redis", "rediss", "unix")
+_CHECKS = 4  # in a fleet_ttl a busy backend looks so often whether its proxy is still there
+_SHORTEST_TTL = 1.0
 
 # The proxy is the top of the order user, tenant, tier, proxy: here every limit has a value.
 DEFAULT_LIMITS = replace(UNLIMITED, query_wait_timeout=120.0, query_wait_notify=5.0, rate_wait=0.1)
@@ -90,8 +92,11 @@ def _parse(text: str, path: str, environ: Mapping[str, str], overrides: Mapping[
         limits=_limits(reader, said),
     )
     people = directory.build(reader, document, server, client, registry=bool(process.registry_dsn))
+    process = _as_fleet(process, len({*client.peers, client.peer_id}) if client.peers else 0)
     _check_process(reader, process)
     check_auth(reader, server)
+    if process.fleet_size:
+        server = replace(server, client_connection_check_interval=process.fleet_ttl / _CHECKS)
     process = api.check_http(reader, process)
     tokens = api.read_tokens(reader, document)
     tls = _check_tls(reader, tls, client.auth_type, [u.auth_type for u in people.users.values()])
@@ -144,9 +149,18 @@ def _peers(reader: Reader, table: object, own: int) -> Mapping[int, tuple[str, i
     return MappingProxyType({int(name): address for name, address in said.items()})
 
 
+def _as_fleet(process: ProcessSettings, peers: int) -> ProcessSettings:
+    """Where it is not said how many proxies share caps, those that are listed do."""
+    return replace(process, fleet_size=process.fleet_size or peers) if process.redis_url else process
+
+
 def _check_process(reader: Reader, process: ProcessSettings) -> None:
-    if process.redis_url and not process.registry_dsn:
+    if process.redis_url and not process.registry_dsn and not process.fleet_size:
         reader.missing("proxy", "registry_dsn", "missing; redis_url keeps copies of what is stored there")
+    if process.fleet_size and not process.redis_url:
+        reader.missing("proxy", "redis_url", "missing; fleet_size proxies share their caps there")
+    if process.fleet_ttl < _SHORTEST_TTL:
+        reader.problem("proxy", "fleet_ttl", f"must be at least {_SHORTEST_TTL:.0f}s")
     for key, schemes in (("registry_dsn", _POSTGRESQL), ("redis_url", _REDIS)):
         said: str = getattr(process, key)
         if said and said.partition("://")[0] not in schemes:

@@ -37,6 +37,10 @@ class ProcessSettings:
     worker_hang_timeout: float = 30.0
     usage_interval: float = 60.0
     redis_url: str = ""
+    fleet_name: str = "tiergate"
+    fleet_size: int = 0  # proxies that share caps; 0: each has its own
+    fleet_reserve: int = 50  # percent of a cap
+    fleet_ttl: float = 60.0
     registry_dsn: str = ""
     registry_cache_size: int = 10_000
     registry_ttl: float = 300.0

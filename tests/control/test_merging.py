@@ -172,7 +172,7 @@ def test_a_worker_of_another_version_may_have_other_columns() -> None:
 
 def test_every_view_has_a_way() -> None:
     """What is added up nowhere must have a way of its own."""
-    of_their_own = {"lists", "state", "totals", "config", "workers"}
+    of_their_own = {"lists", "state", "totals", "config", "fleet", "shares", "workers"}
     assert SUMS.keys() | merging.SIDE_BY_SIDE | of_their_own == views.NAMES
 
 

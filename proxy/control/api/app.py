@@ -16,7 +16,7 @@ from proxy.control.api import operations, page, problems, tenants
 from proxy.control.api.access import Guarded, Right, needs
 from proxy.control.api.desk import Desk, desk
 from proxy.control.fleet import Control
-from proxy.control.views import stores
+from proxy.control.views import sharing, stores
 from proxy.errors import TiergateError
 
 
@@ -44,7 +44,8 @@ def _drop_validation_errors(document: dict[str, Any]) -> None:
 async def _warnings(control: Control) -> list[str]:
     """None where no worker says anything: that is a problem, and told as one."""
     try:
-        return stores.warnings(await control.view("registry"))
+        found = stores.warnings(await control.view("registry"))
+        return found + sharing.warnings(await control.view("fleet"))
     except TiergateError:
         return []
 

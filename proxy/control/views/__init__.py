@@ -9,6 +9,7 @@ from proxy.client.plane import Plane
 from proxy.control.views import inventory, queue, sockets, stores, traffic
 from proxy.control.views.inventory import route
 from proxy.control.views.process import WorkerRow, config, problems, workers
+from proxy.control.views.sharing import FleetRow, fleet, shares
 from proxy.control.views.view import Value, View
 
 __all__ = [
@@ -16,12 +17,15 @@ __all__ = [
     "NAMES",
     "PGBOUNCER",
     "VIEWS",
+    "FleetRow",
     "Value",
     "View",
     "WorkerRow",
     "config",
+    "fleet",
     "problems",
     "route",
+    "shares",
     "workers",
 ]
 
@@ -57,4 +61,6 @@ AS_PGBOUNCER: dict[str, Callable[[Plane], View]] = {
 
 # How they are asked for: "pgbouncer.stats".
 PGBOUNCER = "pgbouncer."
-NAMES = frozenset({*VIEWS, *(PGBOUNCER + name for name in AS_PGBOUNCER), "config", "workers"})
+NAMES = frozenset(
+    {*VIEWS, *(PGBOUNCER + name for name in AS_PGBOUNCER), "config", "fleet", "shares", "workers"}
+)
