@@ -101,7 +101,7 @@ class Acceptor:
         if host and self.tls is not None:
             arrival.doorstep = Doorstep(loop, fd, arrival, self.tls)
             return
-        transport = SocketTransport(loop, fd, arrival)
+        transport = SocketTransport(loop, fd, arrival, watched=False)
         arrival.connection_made(transport)
         transport.look()  # most have said who they are by now
 

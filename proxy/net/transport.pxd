@@ -1,17 +1,31 @@
 cimport cython
 
+from proxy.net.readiness cimport Readiness, Watched
 from proxy.net.sockets cimport receive, send
 
 cdef int _OPEN, _CLOSING, _CLOSED
+cdef unsigned int _END, _OUT
+cdef Py_ssize_t _READ_SIZE
 
-cdef class SocketTransport:
-    cdef object _backlog, _lookout, _loop, _protocol
+cdef class SocketTransport(Watched):
+    cdef object _backlog, _loop, _protocol
+    cdef Readiness _readiness
     cdef int _fd, _state
     cdef Py_ssize_t _kept
-    cdef bint _paused, _reading, _writing
+    cdef bint _ended, _paused, _reading, _unread, _writing
 
+    cpdef object ready(self, unsigned int events)
+    cpdef object look(self)
+    cpdef object pause_reading(self)
+    cpdef object resume_reading(self)
     cpdef object write(self, bytes data)
+    @cython.locals(watch=Readiness)
+    cdef object _watch(self)
+    @cython.locals(data=bytes)
+    cdef object _read(self)
     cdef object _keep(self, bytes data)
+    cdef object _writable(self)
+    cdef object _lose(self, object error)
 
 @cython.locals(plain=SocketTransport)
 cpdef object deliver(object transport, bytes data)

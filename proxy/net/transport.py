@@ -5,9 +5,8 @@ layers; here a readable socket costs one `read`, what is written goes out in the
 kernel does not take is kept. Kept bytes go out when the socket is writable; above `HIGH` of them the protocol
 is told to pause, below `LOW` to resume. TLS stays on uvloop's transport, which has the same face.
 
-When a socket has an error (a reset), libuv calls its reader once more and then watches it no longer. If that
-call still found data, the error would never be read: so a lookout asks the kernel once in a while which
-sockets have one.
+It is told only once that something has come (see `readiness.py`): what has not been read by then is noted in
+`_unread`, and asked about again when it may be read.
 """
 
 from __future__ import annotations
@@ -15,17 +14,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import select
 import socket
 from collections import deque
 from typing import Any, Protocol
-from weakref import WeakKeyDictionary
 
-from proxy.net.sockets import receive, send
+from proxy.net.readiness import END, OUT, Readiness, Watched, readiness
+from proxy.net.sockets import READ_SIZE, receive, send
 
 HIGH = 65_536
 LOW = 16_384
-LOOKOUT = 1.0  # seconds
 LINGER = 10.0  # seconds that a peer has to take what is kept for it when we close
 
 
@@ -53,68 +50,21 @@ class Transport(Protocol):
     def get_write_buffer_size(self) -> int: ...
 
 
-class _Lookout:
-    """Looks after the transports of one loop as long as there are any."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
-        self._transports: list[
-            SocketTransport | None
-        ] = []  # by descriptor, which takes less room than a dict
-        self._count = 0
-        self._timer: asyncio.TimerHandle | None = None
-
-    def add(self, fd: int, transport: SocketTransport) -> None:
-        transports = self._transports
-        if fd >= len(transports):
-            transports.extend([None] * (fd + 1 - len(transports)))
-        transports[fd] = transport
-        self._count += 1
-        if self._timer is None:
-            self._timer = self.loop.call_later(LOOKOUT, self._look)
-
-    def remove(self, fd: int) -> None:
-        self._transports[fd] = None
-        self._count -= 1
-        if not self._count and self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _look(self) -> None:
-        self._timer = self.loop.call_later(LOOKOUT, self._look)
-        poll = select.poll()  # made anew: kept, it would cost every idle socket more than this look does
-        for fd, transport in enumerate(self._transports):
-            if transport is not None:
-                poll.register(fd, 0)
-        for fd, _ in poll.poll(0):
-            transport = self._transports[fd]
-            if transport is not None:
-                transport.look()
-
-
-_lookouts: WeakKeyDictionary[asyncio.AbstractEventLoop, _Lookout] = WeakKeyDictionary()
-_latest: list[_Lookout] = []  # the one that is asked for nearly always; it holds its loop
-
-
-def _lookout(loop: asyncio.AbstractEventLoop) -> _Lookout:
-    if _latest and _latest[0].loop is loop:
-        return _latest[0]
-    found = _lookouts.get(loop)
-    if found is None:
-        found = _lookouts[loop] = _Lookout(loop)
-    _latest[:] = [found]
-    return found
-
-
-class SocketTransport:
+class SocketTransport(Watched):
     """Owns the descriptor of a non-blocking stream socket. `protocol.connection_lost` is called exactly once, in a
-    later turn."""
+    later turn.
+
+    Unless it is `watched` from the beginning, `look` is to be called.
+    """
 
     __slots__ = (
-        "_backlog", "_fd", "_kept", "_lookout", "_loop", "_paused", "_protocol", "_reading", "_state", "_writing",
+        "_backlog", "_ended", "_fd", "_kept", "_loop", "_paused", "_protocol", "_readiness", "_reading", "_state",
+        "_unread", "_writing",
     )  # fmt: skip
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, fd: int, protocol: Wire) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, fd: int, protocol: Wire, watched: bool = True
+    ) -> None:
         self._loop = loop
         self._fd = fd  # a socket object for each idle client would only take room
         self._protocol = protocol
@@ -124,31 +74,53 @@ class SocketTransport:
         self._paused = False  # the protocol has been told to
         self._writing = False  # somebody waits for the socket to become writable
         self._reading = True
-        self._lookout = _lookout(loop)
-        self._lookout.add(fd, self)
-        loop.add_reader(self._fd, self)
+        self._ended = False  # reads come to an end
+        self._unread = False  # more may be there, of which nothing will tell
+        self._readiness: Readiness | None = None  # while it watches
+        if watched:
+            self._watch()
 
-    def __call__(self) -> None:
-        """The socket is readable: of a method a loop would keep an object for each socket."""
-        self._readable()
+    def _watch(self) -> None:
+        """Of what is there now as well."""
+        try:
+            if self._readiness is not None:
+                self._readiness.again(self._fd, self._writing)
+            else:
+                watch = readiness(self._loop)
+                watch.add(self._fd, self, self._writing)
+                self._readiness = watch
+        except OSError as error:
+            self._lose(error)
+
+    def ready(self, events: int) -> None:
+        if events & _END:
+            self._ended = True
+        if self._reading:
+            self._read()
+        else:
+            self._unread = True
+        if self._writing and events & (_OUT | _END):
+            self._writable()
 
     # --- reading ------------------------------------------------------------------------------------
 
-    def _readable(self) -> None:
+    def _read(self) -> None:
         try:
             data = receive(self._fd)
         except OSError as error:
             self._lose(error)
             return
         if data is None:
+            self._unread = False
             return
+        self._unread = self._ended or len(data) == _READ_SIZE
         try:
             if data:
                 self._protocol.data_received(data)
-                return
-            self._stop_reading()
-            if not self._protocol.eof_received():
-                self.close()
+            else:
+                self._reading = False
+                if not self._protocol.eof_received():
+                    self.close()
         except Exception as bug:
             self._loop.call_exception_handler(
                 {
@@ -159,24 +131,24 @@ class SocketTransport:
                 }
             )
             self._lose(bug)
+            return
+        if self._unread and self._reading:
+            self._watch()
 
     def look(self) -> None:
-        """Reads what there is, unasked: it may have come before anybody waited for it, and an error is told by a read."""
-        if self._reading:
-            self._readable()
+        """Reads what has come before anybody waited for it, and then waits."""
+        self._read()
+        if self._readiness is None and self._state != _CLOSED:
+            self._watch()
 
     def pause_reading(self) -> None:
-        self._stop_reading()
+        self._reading = False
 
     def resume_reading(self) -> None:
         if not self._reading and self._state == _OPEN:
             self._reading = True
-            self._loop.add_reader(self._fd, self)
-
-    def _stop_reading(self) -> None:
-        if self._reading:
-            self._reading = False
-            self._loop.remove_reader(self._fd)
+            if self._unread:
+                self._watch()
 
     # --- writing ------------------------------------------------------------------------------------
 
@@ -201,7 +173,7 @@ class SocketTransport:
         self._kept += len(data)
         if not self._writing:
             self._writing = True
-            self._loop.add_writer(self._fd, self._writable)
+            self._watch()
         if self._kept > HIGH and not self._paused:
             self._paused = True
             self._protocol.pause_writing()
@@ -222,18 +194,14 @@ class SocketTransport:
             return
         if not backlog:
             self._backlog = None
-            self._stop_writing()
+            self._writing = False
             if self._state == _CLOSING:
                 self._lose(None)
                 return
+            self._watch()
         if self._paused and self._kept <= LOW:
             self._paused = False
             self._protocol.resume_writing()
-
-    def _stop_writing(self) -> None:
-        if self._writing:
-            self._writing = False
-            self._loop.remove_writer(self._fd)
 
     def get_write_buffer_size(self) -> int:
         return self._kept
@@ -247,7 +215,7 @@ class SocketTransport:
         """Reads no more; closes when what is kept has been sent, or has not been taken for `LINGER`."""
         if self._state != _OPEN:
             return
-        self._stop_reading()
+        self._reading = False
         if self._kept:
             self._state = _CLOSING
             self._loop.call_later(LINGER, self.abort)
@@ -261,9 +229,10 @@ class SocketTransport:
         if self._state == _CLOSED:
             return
         self._state = _CLOSED
-        self._lookout.remove(self._fd)
-        self._stop_reading()
-        self._stop_writing()
+        self._reading = self._writing = False
+        if self._readiness is not None:
+            self._readiness.remove(self._fd)
+            self._readiness = None
         self._backlog = None
         self._kept = 0
         self._loop.call_soon(self._lost, error)
@@ -288,6 +257,7 @@ class SocketTransport:
 
 
 _OPEN, _CLOSING, _CLOSED = 0, 1, 2
+_END, _OUT, _READ_SIZE = END, OUT, READ_SIZE  # C integers where this is compiled
 
 
 def deliver(transport: Transport, data: bytes) -> None:

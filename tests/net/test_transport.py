@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -216,11 +218,8 @@ def test_a_protocol_that_fails_loses_its_socket_and_is_reported() -> None:
     run(main(), stdlib=False)
 
 
-def test_a_peer_that_resets_while_its_last_bytes_are_unread_is_noticed(
-    loop_runs: Both, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """libuv tells an error once, and that call may find data."""
-    monkeypatch.setattr(transports, "LOOKOUT", 0.01)
+def test_a_peer_that_resets_while_its_last_bytes_are_unread_is_noticed(loop_runs: Both) -> None:
+    """An error is told once, and what is read then may be data."""
 
     async def main() -> None:
         for _ in range(20):
@@ -229,6 +228,168 @@ def test_a_peer_that_resets_while_its_last_bytes_are_unread_is_noticed(
                 theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 theirs.close()
                 await until(lambda: "lost" in recorder.heard)
+
+    loop_runs(main())
+
+
+def test_more_than_one_read_takes_is_read_without_being_told_again(loop_runs: Both) -> None:
+    async def main() -> None:
+        async with pair() as (_, recorder, theirs):
+            sent = b"".join(struct.pack("!I", n) for n in range(40_000))
+            theirs.setblocking(True)
+            await asyncio.to_thread(theirs.sendall, sent)
+            await until(lambda: recorder.data == sent)
+            theirs.send(b"and on")
+            await until(lambda: recorder.data.endswith(b"and on"))
+
+    loop_runs(main())
+
+
+@pytest.mark.parametrize("tcp", [True, False])
+def test_the_end_behind_the_last_bytes_is_told(loop_runs: Both, tcp: bool) -> None:
+    async def main() -> None:
+        for size in (1, 65_535, 65_536, 65_537, 131_072):
+            async with pair(tcp=tcp) as (_, recorder, theirs):
+                theirs.setblocking(True)
+                await asyncio.to_thread(theirs.sendall, bytes(size))
+                theirs.close()
+                await until(lambda: "lost" in recorder.heard)
+                assert recorder.heard == ["eof", "lost"]
+                assert len(recorder.data) == size
+
+    loop_runs(main())
+
+
+def test_what_comes_while_paused_is_read_behind_the_pause_with_its_end(loop_runs: Both) -> None:
+    async def main() -> None:
+        async with pair() as (transport, recorder, theirs):
+            for word in (b"one", b"two", b"three"):
+                transport.pause_reading()
+                theirs.send(word)
+                for _ in range(3):
+                    await asyncio.sleep(0)
+                transport.resume_reading()
+                transport.pause_reading()
+                transport.resume_reading()
+                await until(lambda word=word: recorder.data.endswith(word))
+            assert recorder.data == b"onetwothree"
+            transport.pause_reading()
+            theirs.send(b"last")
+            theirs.close()
+            for _ in range(5):
+                await asyncio.sleep(0)
+            assert recorder.heard == []
+            transport.resume_reading()
+            await until(lambda: recorder.heard == ["eof", "lost"])
+            assert recorder.data == b"onetwothreelast"
+
+    loop_runs(main())
+
+
+def test_a_pause_within_a_read_leaves_the_rest_for_later(loop_runs: Both) -> None:
+    async def main() -> None:
+        async with pair() as (transport, recorder, theirs):
+
+            def once(data: bytes) -> None:
+                recorder.data += data
+                transport.pause_reading()
+
+            recorder.data_received = once  # type: ignore[method-assign]
+            sent = bytes(150_000)
+            theirs.setblocking(True)
+            await asyncio.to_thread(theirs.sendall, sent)
+            await until(lambda: recorder.data)
+            while len(recorder.data) < len(sent):
+                before = len(recorder.data)
+                for _ in range(5):
+                    await asyncio.sleep(0)
+                assert len(recorder.data) == before <= before + 65_536
+                transport.resume_reading()
+                await until(lambda before=before: len(recorder.data) > before)
+
+    loop_runs(main())
+
+
+def test_a_protocol_that_fails_when_it_may_write_again_is_reported_and_still_hears(loop_runs: Both) -> None:
+    async def main() -> None:
+        reported: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+        async with pair() as (transport, recorder, theirs):
+            recorder.resume_writing = lambda: 1 / 0  # type: ignore[method-assign, assignment, return-value]
+            transport.write(bytes(3_000_000))
+            theirs.send(b"heard")
+            await drain(theirs, 3_000_000)
+            await until(lambda: reported and recorder.data == b"heard")
+            assert isinstance(reported[0]["exception"], ZeroDivisionError)
+            theirs.send(b", too")
+            await until(lambda: recorder.data == b"heard, too")
+
+    loop_runs(main())
+
+
+def test_a_look_reads_what_has_come_and_what_comes(loop_runs: Both) -> None:
+    async def main() -> None:
+        for first in (b"", b"early", bytes(65_536)):
+            ours, theirs = socket.socketpair()
+            with theirs:
+                ours.setblocking(False)
+                theirs.setblocking(True)
+                recorder = Recorder()
+                transport = SocketTransport(
+                    asyncio.get_running_loop(), ours.detach(), recorder, watched=False
+                )
+                theirs.sendall(first)
+                transport.look()
+                assert recorder.data == first
+                theirs.sendall(b"late")
+                await until(lambda first=first, recorder=recorder: recorder.data == first + b"late")
+            await until(lambda recorder=recorder: recorder.heard == ["eof", "lost"])
+
+    loop_runs(main())
+
+
+def test_who_is_lost_before_it_was_watched_is_told_so_once(loop_runs: Both) -> None:
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        recorder = Recorder()
+        transport = SocketTransport(asyncio.get_running_loop(), ours.detach(), recorder, watched=False)
+        theirs.close()
+        transport.look()
+        await until(lambda: recorder.heard == ["eof", "lost"])
+
+    loop_runs(main())
+
+
+def test_a_look_is_watched_though_the_last_other_socket_is_closed_meanwhile(loop_runs: Both) -> None:
+    async def main() -> None:
+        async with pair() as (other, _, _):
+            ours, theirs = socket.socketpair()
+            with theirs:
+                ours.setblocking(False)
+                recorder = Recorder()
+                transport = SocketTransport(
+                    asyncio.get_running_loop(), ours.detach(), recorder, watched=False
+                )
+                other.abort()
+                transport.look()
+                theirs.send(b"late")
+                await until(lambda: recorder.data == b"late")
+            await until(lambda: recorder.heard == ["eof", "lost"])
+
+    loop_runs(main())
+
+
+def test_what_cannot_be_watched_is_lost(loop_runs: Both, tmp_path: Path) -> None:
+    """A file is always ready, and no epoll takes it."""
+
+    async def main() -> None:
+        recorder = Recorder()
+        SocketTransport(
+            asyncio.get_running_loop(), os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT), recorder
+        )
+        await until(lambda: recorder.heard == ["lost"])
+        assert isinstance(recorder.errors[0], OSError)
 
     loop_runs(main())
 

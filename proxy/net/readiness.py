@@ -1,0 +1,90 @@
+"""Which sockets are ready: one epoll for all the plain sockets of a loop, of which the loop watches nothing but this.
+
+A loop's own reader costs a handle for each socket, and for each event a context and a call by name. Here all that is
+ready is told in one call, from C to C where this is compiled. It is edge-triggered: told once, when something comes.
+So who pauses tells the kernel nothing, an end or an error that comes while it pauses wakes nobody again and again, and
+whoever leaves something unread, or was told while it paused, asks to be told `again`.
+
+A `Readiness` exists while something is watched. `readiness.pyx` beside it is the same in C.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import select
+
+IN = select.EPOLLIN
+OUT = select.EPOLLOUT
+END = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR  # read on: the last read says which
+_ALWAYS = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
+_MOST = 64  # are told before the loop does anything else
+
+
+class Watched:
+    """Whoever is to be told."""
+
+    __slots__ = ()
+
+    def ready(self, events: int) -> None:
+        raise NotImplementedError
+
+
+class Readiness:
+    __slots__ = ("_count", "_epoll", "_loop", "_watched")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._watched: list[Watched | None] = []  # by descriptor, which takes less room than a dict
+        self._count = 0
+        self._epoll = select.epoll()
+        loop.add_reader(self._epoll.fileno(), self)
+
+    def __call__(self) -> None:
+        for fd, events in self._epoll.poll(0, _MOST):
+            watched = self._watched[fd]
+            if watched is not None:  # or another has just closed it
+                try:
+                    watched.ready(events)
+                except Exception as bug:  # the others have been told as well, and only once
+                    self._loop.call_exception_handler({"message": "a socket's turn failed", "exception": bug})
+
+    def add(self, fd: int, watched: Watched, writing: bool) -> None:
+        """It is told when there is something to read; with `writing`, also when it can write. Raises OSError."""
+        if fd >= len(self._watched):
+            self._watched.extend([None] * (fd + 1 - len(self._watched)))
+        self._count += 1
+        self._watched[fd] = watched
+        try:
+            self._epoll.register(fd, _ALWAYS | OUT if writing else _ALWAYS)
+        except OSError:
+            self._forget(fd)
+            raise
+
+    def again(self, fd: int, writing: bool) -> None:
+        """Tells what there is now, if anything, and then what comes."""
+        self._epoll.modify(fd, _ALWAYS | OUT if writing else _ALWAYS)
+
+    def remove(self, fd: int) -> None:
+        """Before it is closed: a descriptor that another process has as well would be watched on."""
+        with contextlib.suppress(OSError):
+            self._epoll.unregister(fd)
+        self._forget(fd)
+
+    def _forget(self, fd: int) -> None:
+        self._watched[fd] = None
+        self._count -= 1
+        if not self._count:
+            del _all[self._loop]
+            self._loop.remove_reader(self._epoll.fileno())
+            self._epoll.close()
+
+
+_all: dict[asyncio.AbstractEventLoop, Readiness] = {}
+
+
+def readiness(loop: asyncio.AbstractEventLoop) -> Readiness:
+    found = _all.get(loop)
+    if found is None:
+        found = _all[loop] = Readiness(loop)
+    return found

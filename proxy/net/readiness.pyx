@@ -1,0 +1,114 @@
+# cython: language_level=3
+"""Which sockets are ready: one epoll for all the plain sockets of a loop. The twin of `readiness.py`."""
+
+from libc.errno cimport EINTR, errno
+from posix.unistd cimport close
+
+import os
+
+cdef extern from "sys/epoll.h" nogil:
+    ctypedef union epoll_data_t:
+        int fd
+    cdef struct epoll_event:
+        unsigned int events
+        epoll_data_t data
+    enum:
+        EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLLHUP, EPOLLERR, EPOLLET
+        EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLL_CTL_DEL, EPOLL_CLOEXEC
+    int epoll_create1(int)
+    int epoll_ctl(int, int, int, epoll_event*)
+    int epoll_wait(int, epoll_event*, int, int)
+
+IN = EPOLLIN
+OUT = EPOLLOUT
+END = EPOLLRDHUP | EPOLLHUP | EPOLLERR
+
+cdef enum:
+    MOST = 64
+
+
+cdef object failure():
+    return OSError(errno, os.strerror(errno))
+
+
+cdef class Watched:
+    cpdef object ready(self, unsigned int events):
+        raise NotImplementedError
+
+
+cdef class Readiness:
+    def __init__(self, loop):
+        self._loop = loop
+        self._watched = []
+        self._count = 0
+        self._fd = epoll_create1(EPOLL_CLOEXEC)
+        if self._fd < 0:
+            raise failure()
+        try:
+            loop.add_reader(self._fd, self)
+        except BaseException:
+            close(self._fd)
+            raise
+
+    def __call__(self):
+        cdef epoll_event events[MOST]
+        cdef int i, count = epoll_wait(self._fd, events, MOST, 0)
+        cdef object found
+        if count < 0:
+            if errno == EINTR:
+                return
+            raise failure()
+        for i in range(count):
+            found = self._watched[events[i].data.fd]
+            if found is not None:
+                try:
+                    (<Watched>found).ready(events[i].events)
+                except Exception as bug:
+                    self._loop.call_exception_handler({"message": "a socket's turn failed", "exception": bug})
+
+    cpdef object add(self, int fd, Watched watched, bint writing):
+        if fd >= len(self._watched):
+            self._watched.extend([None] * (fd + 1 - len(self._watched)))
+        self._count += 1
+        self._watched[fd] = watched
+        if control(self._fd, EPOLL_CTL_ADD, fd, writing) < 0:
+            error = failure()
+            forget(self, fd)
+            raise error
+
+    cpdef object again(self, int fd, bint writing):
+        if control(self._fd, EPOLL_CTL_MOD, fd, writing) < 0:
+            raise failure()
+
+    cpdef object remove(self, int fd):
+        control(self._fd, EPOLL_CTL_DEL, fd, False)
+        forget(self, fd)
+
+
+cdef int control(int epoll, int what, int fd, bint writing) noexcept:
+    cdef epoll_event event
+    event.events = EPOLLIN | EPOLLRDHUP | EPOLLET
+    if writing:
+        event.events |= EPOLLOUT
+    event.data.fd = fd
+    return epoll_ctl(epoll, what, fd, &event)
+
+
+cdef object forget(Readiness self, int fd):
+    self._watched[fd] = None
+    self._count -= 1
+    if not self._count:
+        del _all[self._loop]
+        self._loop.remove_reader(self._fd)
+        close(self._fd)
+        self._fd = -1
+
+
+_all = {}
+
+
+def readiness(loop):
+    found = _all.get(loop)
+    if found is None:
+        found = _all[loop] = Readiness(loop)
+    return found
