@@ -42,6 +42,7 @@ def _embedded(root: Path, name: str, hba: str | None = None) -> Iterator[Embedde
         yield server
     finally:
         server.stop()
+        shutil.rmtree(server.data_dir, ignore_errors=True)  # forty megabytes: gone before they are written to the disk
 
 
 @pytest.fixture(scope="session")
@@ -145,6 +146,7 @@ def registry(server_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield Book(server)
     finally:
         server.stop()
+        shutil.rmtree(server.data_dir, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
