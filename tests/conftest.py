@@ -41,8 +41,9 @@ def _embedded(root: Path, name: str, hba: str | None = None) -> Iterator[Embedde
         servers.seed(server, name)
         yield server
     finally:
-        server.stop()
-        shutil.rmtree(server.data_dir, ignore_errors=True)  # forty megabytes: gone before they are written to the disk
+        server.stop("immediate")
+        # Forty megabytes, gone before they are written to the disk.
+        shutil.rmtree(server.data_dir, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
@@ -145,7 +146,7 @@ def registry(server_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
     try:
         yield Book(server)
     finally:
-        server.stop()
+        server.stop("immediate")
         shutil.rmtree(server.data_dir, ignore_errors=True)
 
 
