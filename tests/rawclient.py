@@ -211,8 +211,14 @@ class RawClient:
             if receive_buffer:
                 self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
             self.sock.settimeout(timeout)
-            self.sock.connect((host, port))
-            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            try:
+                self.sock.connect((host, port))
+                if self.sock.getsockname() == self.sock.getpeername():  # nobody listens there but ourselves
+                    raise ConnectionRefusedError
+                self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            except OSError:
+                self.sock.close()
+                raise
 
     def __enter__(self) -> RawClient:
         return self

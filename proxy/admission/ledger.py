@@ -144,7 +144,9 @@ class Ledger:
         return entry.limit if entry is not None else 0
 
     def demand(self, name: str) -> tuple[int, int]:
-        """What is held of it, and what is wanted besides."""
+        """What is held of it, and what is wanted besides; less than nothing held: nobody knows yet."""
+        if self._expected:
+            return -1, 0
         entry = self._entries.get(name)
         if entry is None:
             return 0, 0

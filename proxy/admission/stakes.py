@@ -13,6 +13,7 @@ A pool is kept because a lease is over in its holder before it is over for anybo
   Redis, have no part in it; those of proxies may differ in pace by a tenth.
 - A request is done only if its beat is above the last one, so what was given up as lost does no harm if it comes later.
   Requests say what is held as it is, not how it has changed; an answer that was lost makes Redis count too much.
+- All share by the same rule: one that has another gets no leases.
 - Redis that was restarted or emptied knows nothing: a new generation begins, everybody says what it has, and nothing is
   granted until somebody has seen that generation for a `ttl`: all who have not said so have given up by then.
 
@@ -30,14 +31,16 @@ from collections.abc import Callable, Iterable
 from math import inf
 from typing import Any, NamedTuple
 
-SOFT, HARD, LAST = 0.7, 0.8, 0.9  # parts of the ttl
+SOFT, HARD, LAST, _END = 0.7, 0.8, 0.9, 0.95  # parts of the ttl
 _SOON = 0.01  # seconds between two requests, at least
 _AGAIN = 0.1  # while something is wanted
 _BEAT = 0.25
 _LOOK = 5.0
 _OF_THE_HOST = frozenset(("max_client_conn", "max_server_connections"))
 
-Demand = Callable[[str], tuple[int, int]]  # what the workers have of a counter, and want besides
+Demand = Callable[
+    [str], tuple[int, int]
+]  # what the workers have (-1: they have not said yet), and want besides
 Said = dict[str, Any]
 
 
@@ -60,13 +63,14 @@ class Row(NamedTuple):
 
 
 class _Stake:
-    __slots__ = ("denied", "leased", "limit", "needed", "sought", "target")
+    __slots__ = ("denied", "fresh", "leased", "limit", "needed", "sought", "target")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.leased = 0
         self.target = 0
         self.denied = False
+        self.fresh = False
         self.sought = False  # by other proxies
         self.needed = 0  # at the last look
 
@@ -76,13 +80,14 @@ class Stakes:
 
     __slots__ = (
         "_asked", "_beat", "_beats", "_contact", "_demand", "_generation", "_generation_seen", "_hurried", "_hurry",
-        "_looked", "_moving", "_rule", "_sent", "_stakes", "answers", "cut", "joined", "member", "settled",
+        "_looked", "_moving", "_rule", "_sent", "_stakes", "answers", "cut", "differs", "joined", "member", "settled",
     )  # fmt: skip
 
     def __init__(self, member: str, rule: Rule, demand: Demand, hurry: Callable[[], None]) -> None:
         self.member = member
         self.joined = False
         self.cut = False
+        self.differs = False  # the others share by another rule
         self.answers = False  # Redis does
         self._rule = rule
         self._demand = demand
@@ -143,6 +148,8 @@ class Stakes:
     def _needs(self, name: str, stake: _Stake) -> tuple[int, int]:
         """What is held of the lease, and what is wanted besides."""
         held, wanted = self._demand(name)
+        if held < 0:
+            return stake.leased, 0
         return max(0, held - self.floor(stake.limit)), wanted
 
     # --- what is said to Redis, and what it says ------------------------------------------------------
@@ -178,6 +185,7 @@ class Stakes:
         return {
             "member": self.member,
             "beat": self._beat,
+            "rule": f"{self._rule.size} {self._rule.reserve} {self._rule.ttl:g}",
             "generation": self._generation,
             "join": not self.joined and bool(self._generation),
             "settle": over,
@@ -200,10 +208,13 @@ class Stakes:
         self.settled = bool(said["settled"])
         if said["status"] != "ok":
             self.joined = False
+            self.differs = said["status"] == "differs"
             self._moving |= dict.fromkeys(asked)
-            self._hurried = True
+            self._hurried = not self.differs
+            if self.differs:  # nothing is to be hoped for
+                return self.lost()
             return []
-        self.joined = True
+        self.joined, self.differs = True, False
         self._contact = self._sent
         self._see(said.get("beats") or {}, now)
         changed: dict[str, None] = {}
@@ -221,6 +232,7 @@ class Stakes:
             if not yields:
                 stake.target = max(0, held - over)
             stake.denied = granted < asked[name]
+            stake.fresh = granted > 0
             if stake.target != before or stake.denied:
                 changed[name] = None
             if stake.target < stake.leased or stake.denied:
@@ -245,6 +257,9 @@ class Stakes:
             if stake is None:
                 continue
             wished.add(name)
+            if stake.fresh:  # it was got for somebody, who is to have used it once
+                stake.fresh = False
+                continue
             pool = self._pool(stake.limit)
             fair = -(-pool // parties) if pool >= parties else 0
             idle = stake.leased - sum(self._needs(name, stake))
@@ -305,6 +320,11 @@ class Stakes:
             return False, []
         found = [(name, self._needs(name, stake)[0]) for name, stake in self._stakes.items()]
         return age >= LAST * self._rule.ttl, [(name, count) for name, count in found if count]
+
+    def workers_until(self, now: float) -> float:
+        """How long workers may go on that hear no more of us."""
+        ttl = self._rule.ttl
+        return self._contact + _END * ttl if now - self._contact < LAST * ttl else now + LAST * ttl
 
     # --- what is seen ---------------------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
 """The script by which Redis deals out the caps of a fleet (see admission/stakes.py, which has the theory).
 
-It knows of no time. KEYS[1] is the fleet's prefix; under it are `state` (generation, settled, run), `beats` by member,
+It knows of no time. KEYS[1] is the fleet's prefix; under it are `state` (generation, settled, run, rule), `beats` by member,
 `total` by counter, `held:MEMBER` by counter, `want:COUNTER` by member ("count stamp"), and `hungry`, the counters that
 have wants. An older want of somebody who is not silent comes first. Whoever gives back in a request gets nothing by it.
 """
@@ -55,6 +55,10 @@ if a.leave then
 end
 if a.generation ~= generation or (last == 0 and not a.join) then return answer('join', {}, {}) end
 if a.join then drop(a.member) end
+if call('HGET', state, 'rule') ~= a.rule then
+  if call('HLEN', beats) > 0 then return answer('differs', {}, {}) end
+  call('HSET', state, 'rule', a.rule)
+end
 call('HSET', beats, a.member, a.beat)
 if a.settle then call('HSET', state, 'settled', 1) end
 for _, other in ipairs(a.reap) do

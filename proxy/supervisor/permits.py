@@ -90,7 +90,7 @@ class Permits:
 
     def _in_time(self) -> None:
         if self.treasury is not None:
-            until = monotonic() + stakes.LAST * self.treasury.rule.ttl
+            until = self.treasury.stakes.workers_until(monotonic())
             for channel in self._channels.values():
                 channel.tell("fleet", until=until)
 
@@ -140,7 +140,7 @@ class Permits:
 
     async def close(self) -> None:
         if self.treasury is not None:
-            await self.treasury.close()
+            await self.treasury.close(not self.vault.busy)
         await self.vault.close()
         if self._looks is not None:
             self._looks.cancel()

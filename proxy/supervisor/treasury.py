@@ -96,7 +96,10 @@ class Treasury:
             else:
                 pause = _FIRST_PAUSE
                 self._changed(self.stakes.heard(said, monotonic()))
-                self._is_up()
+                if self.stakes.differs:
+                    self._is_down("the others have another fleet_size, fleet_reserve or fleet_ttl")
+                else:
+                    self._is_up()
 
     async def _ask(self, what: dict[str, Any]) -> dict[str, Any]:
         async with asyncio.timeout(self._answer):
@@ -169,12 +172,12 @@ class Treasury:
 
     # --- the end --------------------------------------------------------------------------------------
 
-    async def close(self) -> None:
-        """Everything is given back: nothing is used any more."""
+    async def close(self, gives_back: bool) -> None:
+        """`gives_back`: nothing is used any more."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._tasks and self.up:
+        if self._tasks and self.up and gives_back:
             await self._hang_up()
             try:
                 await self._ask(self.stakes.leave())

