@@ -19,6 +19,7 @@ import uvloop
 
 from proxy import log, settings
 from proxy.cli.problems import complain
+from proxy.cli.watching import Watch
 from proxy.errors import ConfigError, TiergateError
 from proxy.settings import Settings
 from proxy.supervisor import heritage
@@ -77,12 +78,14 @@ async def serve(config: Settings, ready: Ready | None = None) -> None:
         loop.add_signal_handler(number, action)
     try:
         await worker.start()
+        watch = loop.create_task(Watch(lambda: worker.settings, partial(_reload_now, worker)).run())
         try:
             with _pidfile(config.process.pidfile):
                 if ready is not None:
                     await ready(worker)
                 await worker.until_told_to_stop()
         finally:
+            watch.cancel()
             await worker.stop()
     finally:
         for number in signals:
@@ -125,10 +128,12 @@ async def supervise(config: Settings, text: str, before: Heritage | None) -> Non
     heritage.unblock_signals()
     try:
         await supervisor.start()
+        watch = loop.create_task(Watch(lambda: supervisor.settings, reload).run())
         try:
             with _pidfile(config.process.pidfile, must=before is None):
                 await supervisor.until_told_to_stop()
         finally:
+            watch.cancel()
             await supervisor.stop()
     finally:
         for number in signals:
@@ -137,6 +142,10 @@ async def supervise(config: Settings, text: str, before: Heritage | None) -> Non
 
 def _terminate(worker: Worker) -> None:
     worker.shutdown(wait=not worker.wants_to_stop.is_set())
+
+
+async def _reload_now(worker: Worker) -> None:
+    _reload(worker)
 
 
 def _reload(worker: Worker) -> None:

@@ -1,7 +1,7 @@
 """TOML and environment to frozen values; the only reader of configuration."""
 
 from proxy.settings.describe import describe, restart_needed
-from proxy.settings.loading import load, parse, read
+from proxy.settings.loading import digest, load, parse, read
 from proxy.settings.options import ProcessSettings, Settings, TlsSettings
 from proxy.settings.values import duration, format_duration
 
@@ -10,6 +10,7 @@ __all__ = [
     "Settings",
     "TlsSettings",
     "describe",
+    "digest",
     "duration",
     "format_duration",
     "load",

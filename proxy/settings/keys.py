@@ -98,6 +98,7 @@ PROXY: dict[str, ProxyKey] = {
     "registry_ttl": ProxyKey(v.DURATION, "process"),
     "registry_negative_ttl": ProxyKey(v.DURATION, "process"),
     "pidfile": ProxyKey(v.TEXT, "process", False),
+    "watch_config": ProxyKey(v.BOOLEAN, "process"),
     "pool_mode": ProxyKey(POOL_MODE, "server"),
     "default_pool_size": ProxyKey(v.POSITIVE, "server"),
     "min_pool_size": ProxyKey(v.COUNT, "server"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -49,6 +50,10 @@ def read(path: str) -> str:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: is not UTF-8") from None
+
+
+def digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def parse(
@@ -102,7 +107,8 @@ def _parse(text: str, path: str, environ: Mapping[str, str], overrides: Mapping[
     tls = _check_tls(reader, tls, client.auth_type, [u.auth_type for u in people.users.values()])
     if reader.problems:
         raise ConfigError("\n".join(reader.problems))
-    return Settings(path, server, client, people, process, tls, MappingProxyType(reader.unused), tokens)
+    unused = MappingProxyType(reader.unused)
+    return Settings(path, server, client, people, process, tls, unused, tokens, digest(text))
 
 
 def _override(

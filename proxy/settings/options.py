@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 from proxy.model import ApiToken, ClientOptions, Directory, ServerOptions, TlsOptions
@@ -46,6 +46,7 @@ class ProcessSettings:
     registry_ttl: float = 300.0
     registry_negative_ttl: float = 5.0
     pidfile: str = ""
+    watch_config: bool = True
 
     @property
     def registry_cache(self) -> tuple[int, float, float]:
@@ -97,3 +98,4 @@ class Settings:
     tls: TlsSettings
     unused: Mapping[str, object]
     api_tokens: Mapping[str, ApiToken]
+    digest: str = field(default="", compare=False)  # of its text

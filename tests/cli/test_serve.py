@@ -184,6 +184,39 @@ def test_sighup_with_a_wrong_file_changes_nothing(serve: Serve) -> None:
         assert client.execute("SELECT 1").fetchone() == (1,)
 
 
+def replace_by(serve: Serve, text: str) -> None:
+    """As editors do."""
+    fresh = serve.config.with_suffix(".new")
+    fresh.write_text(text)
+    fresh.rename(serve.config)
+
+
+def test_a_changed_file_is_live_within_a_second_and_a_wrong_one_changes_nothing(serve: Serve) -> None:
+    old = serve.config.read_text()
+    with connect(serve) as client:
+        client.execute("SELECT pg_sleep(0.01)")
+        replace_by(serve, old + '\n[tenant.std_1.limits]\nquery_timeout = "100ms"\n')
+        wait_until(lambda: limited(client), timeout=1.5)
+        replace_by(serve, "[proxy]\nlisten_prot = 1\n")
+        assert "listen_prot" in serve.event("reload refused, the old configuration stays")["problems"][0]
+        assert limited(client)
+        directory = serve.config.parent / "..data"
+        directory.mkdir()
+        (directory / "tiergate.toml").write_text(old)
+        serve.config.unlink()
+        serve.config.symlink_to(directory / "tiergate.toml")
+        wait_until(lambda: not limited(client), timeout=1.5)
+    assert serve.event_names().count("reload refused, the old configuration stays") == 1
+
+
+def limited(client: psycopg.Connection) -> bool:
+    try:
+        client.execute("SELECT pg_sleep(0.15)")
+    except psycopg.errors.QueryCanceled:
+        return True
+    return False
+
+
 def test_the_console_can_shut_it_down(serve: Serve) -> None:
     with contextlib.suppress(psycopg.OperationalError), connect(serve, "admin", "tiergate") as console:
         console.execute(b"SHUTDOWN")

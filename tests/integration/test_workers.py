@@ -329,6 +329,16 @@ def test_set_holds_in_all_workers(kept: Fleet) -> None:
         assert sqlstates(clients[0].query("SELECT pg_sleep(0.2)")) == []
 
 
+def test_a_changed_file_reaches_all_workers(fleet: Fleet) -> None:
+    by_worker = fleet.spread()
+    fresh = fleet.serve.config.with_suffix(".new")
+    fresh.write_text(fleet.serve.config.read_text() + "\n[tenant.std_1.limits]\nquery_timeout = '100ms'\n")
+    fresh.rename(fleet.serve.config)
+    fleet.serve.event("configuration reloaded", 2 + 1)
+    for clients in by_worker.values():
+        assert sqlstates(clients[0].query("SELECT pg_sleep(20)")) == ["57014"]
+
+
 def test_sighup_reaches_all_workers_and_a_wrong_file_none(fleet: Fleet) -> None:
     config = fleet.serve.config
     by_worker = fleet.spread()
