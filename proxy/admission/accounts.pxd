@@ -1,14 +1,21 @@
 cimport cython
 
+from proxy.admission.turns cimport Place, Rota, Turns
 from proxy.stats cimport TenantStats
+
+cdef class Counter
+
+cdef class Seeker(Place):
+    cdef public Counter counter
 
 cdef class Counter:
     cdef public str name
     cdef public long allowance, leaving, owed, used
     cdef public bint attended, backed, sought
-    cdef public object lender, reserve, rota
+    cdef public object lender, reserve
     cdef public long _limit
-    cdef public object _waiting
+    cdef public Rota rota
+    cdef public Turns _waiting
 
     cpdef object give(self)
 
@@ -21,12 +28,12 @@ cpdef object give_all(tuple counters)
 cdef class TierAccount:
     cdef public Counter clients, servers
     cdef public object tier
-    cdef public long waiting
+    cdef public long max_queue, waiting, weight
 
 cdef class UserAccount:
     cdef public Counter clients, servers
     cdef public object user
-    cdef public long waiting
+    cdef public long max_queue, waiting
 
 cdef class Account:
     cdef public Counter clients, servers
@@ -34,7 +41,7 @@ cdef class Account:
     cdef object _gate, _gates
     cdef public TierAccount tier
     cdef public TenantStats stats
-    cdef public long waiting
+    cdef public long max_queue, waiting
     cdef public double expected, guaranteed
 
     cpdef tuple server_counters(self, UserAccount user)

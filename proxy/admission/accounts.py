@@ -17,7 +17,6 @@ from typing import Protocol
 
 from proxy.admission.gate import Gate, Gates, rated
 from proxy.admission.turns import Place, Rota, Turns
-from proxy.errors import CapReached
 from proxy.model import Limits, Tenant, Tier, User
 from proxy.stats import TenantStats
 
@@ -110,7 +109,7 @@ class Counter:
         self.owed = 0  # to another process, even if somebody waits here
         self.reserve: Reserve | None = None
         self._limit = 0
-        self._waiting: Turns[Seeker] | None = None
+        self._waiting: Turns | None = None  # of Seeker
         self.limit = limit
 
     @property
@@ -142,7 +141,8 @@ class Counter:
     @property
     def first(self) -> Seeker | None:
         """Who is to have the next permit."""
-        return self._waiting.first() if self._waiting is not None else None
+        found: Seeker | None = self._waiting.first() if self._waiting is not None else None
+        return found
 
     def take(self) -> None:
         self.used += 1
@@ -212,7 +212,7 @@ def give_all(counters: tuple[Counter, ...]) -> None:
 
 
 class TierAccount:
-    __slots__ = ("clients", "servers", "tier", "waiting")
+    __slots__ = ("clients", "max_queue", "servers", "tier", "waiting", "weight")
 
     def __init__(self, tier: Tier, lender: Lender | None = None) -> None:
         self.clients = Counter(f"tier {tier.name} max_client_connections", lender=lender)
@@ -222,6 +222,8 @@ class TierAccount:
 
     def update(self, tier: Tier) -> None:
         self.tier = tier
+        self.weight = tier.weight
+        self.max_queue = tier.caps.max_queue or UNLIMITED
         self.clients.limit = tier.caps.max_client_connections or 0
         self.servers.limit = tier.caps.max_connections or 0
         self.servers.wake()
@@ -230,7 +232,7 @@ class TierAccount:
 class UserAccount:
     """A user at run time, for all tenants it acts for. Its counts hold besides those of the tenants."""
 
-    __slots__ = ("clients", "servers", "user", "waiting")
+    __slots__ = ("clients", "max_queue", "servers", "user", "waiting")
 
     def __init__(self, user: User, lender: Lender | None = None) -> None:
         self.clients = Counter(f"user {user.name} max_client_connections", lender=lender)
@@ -240,6 +242,7 @@ class UserAccount:
 
     def update(self, user: User) -> None:
         self.user = user
+        self.max_queue = user.limits.max_queue or UNLIMITED
         self.clients.limit = user.limits.max_client_connections or 0
         self.servers.limit = user.limits.max_connections or 0
         self.servers.wake()
@@ -249,8 +252,8 @@ class Account:
     """A tenant at run time: its limits in force, its permits, its counts. `gate` is None where it has no rates."""
 
     __slots__ = (
-        "_gate", "_gates", "clients", "expected", "gate", "guaranteed", "guarantor", "limits", "servers", "stats", "tenant",
-        "tier", "waiting",
+        "_gate", "_gates", "clients", "expected", "gate", "guaranteed", "guarantor", "limits", "max_queue", "servers",
+        "stats", "tenant", "tier", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -280,6 +283,7 @@ class Account:
         self.tenant = tenant
         self.tier = tier
         self.limits = limits
+        self.max_queue = limits.max_queue or UNLIMITED
         own = limits.guaranteed_connections or 0.0
         self.guaranteed = own or tier.tier.caps.guaranteed_connections or 0.0
         self.guarantor: object = self if own else tier
@@ -299,20 +303,6 @@ class Account:
 
     def client_counters(self, user: UserAccount) -> tuple[Counter, ...]:
         return (self.clients, self.tier.clients, user.clients)
-
-
-def may_wait(account: Account, user: UserAccount) -> None:
-    """Raises CapReached where a queue of the tenant's, of its tier's or of the user's is full."""
-    tier = account.tier
-    for limits, waiting, whose in (
-        (account.limits, account.waiting, f'tenant "{account.tenant.name}"'),
-        (tier.tier.caps, tier.waiting, f'tier "{tier.tier.name}"'),
-        (user.user.limits, user.waiting, f'user "{user.user.name}"'),
-    ):
-        if limits.max_queue and waiting >= limits.max_queue:
-            raise CapReached(
-                f"too many transactions of {whose} are waiting", hint=f"max_queue is {limits.max_queue}."
-            )
 
 
 class Accounts:

@@ -1,3 +1,33 @@
+cimport cython
+
+from proxy.admission.accounts cimport Account, Counter, Seeker
+from proxy.admission.turns cimport Rota
+
+cdef class Kept
+
+cdef class Guarantee:
+    cdef public Counter permits
+    cdef public Py_ssize_t kept, needed, used
+    cdef public dict groups, keepers
+    cdef object _lender
+    cdef bint _entitled
+    cdef Py_ssize_t _most
+    cdef double _since
+    cdef Seeker _wish
+
+    cpdef object use(self, Py_ssize_t count)
+    cpdef object join(self, object group)
+    cpdef object leave(self, object group)
+    @cython.locals(kept=Py_ssize_t, more=Py_ssize_t, keeper=Kept, entitled=bint)
+    cpdef object changed(self)
+    @cython.locals(permits=Counter, wanted=Py_ssize_t, before=Py_ssize_t)
+    cpdef object _claim(self)
+
 cdef class Kept:
     cdef public Py_ssize_t count
     cdef dict _asked
+
+    cpdef object ask(self, Guarantee guarantee, double now)
+
+@cython.locals(share=double, amount=Py_ssize_t, guarantee=Guarantee)
+cpdef Guarantee of(Rota rota, Account account, Py_ssize_t most)

@@ -80,7 +80,8 @@ class Guarantee:
         self.used += count
         if self.used > self._most:
             self._most = self.used
-            self.needed = max(self.needed, self.used)
+            if self.used > self.needed:
+                self.needed = self.used
         self.changed()
 
     def resize(self, amount: int) -> None:
@@ -190,16 +191,15 @@ def of(rota: Rota, account: Account, most: int) -> Guarantee | None:
     if not share:
         return None
     amount = min(most, int(share) if share >= 1 else math.ceil(share * most))
-    guarantee = rota.guarantees.get(account.guarantor)
+    guarantee: Guarantee | None = rota.guarantees.get(account.guarantor)
     if guarantee is None:
         if not amount:
             return None
         lender = account.servers.lender
         guarantee = rota.guarantees[account.guarantor] = Guarantee(amount, _name(rota, account), lender)
-    else:
+    elif guarantee.permits.limit != amount:
         guarantee.resize(amount)
-    found: Guarantee = guarantee
-    return found
+    return guarantee
 
 
 def _name(rota: Rota, account: Account) -> str:

@@ -6,47 +6,51 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from heapq import heappop, heappush
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any
 
 from proxy.admission.accounts import Account, Seeker, UserAccount
 from proxy.admission.guarantees import Guarantee
 from proxy.admission.turns import Place, Rota, Standing, Turns
 
-W = TypeVar("W")
 
-
-class Queue(Protocol[W]):
+class Queue:
     """What a line tells its queue."""
 
-    def head_moved(self) -> None: ...
-    def place(self, group: Group[W]) -> None: ...
-    def come_back(self, line: Line[W], user: UserAccount | None) -> None: ...
+    __slots__ = ()
+
+    def head_moved(self) -> None:
+        """Another is the first of all, or it has another round."""
+
+    def place(self, group: Group) -> None:
+        """A group's first line, or what it may have, has changed."""
+
+    def come_back(self, line: Line, user: UserAccount | None) -> None:
+        """A permit of the counter for which they had stepped aside is free."""
 
 
-class Line(Place, Generic[W]):
+class Line(Place):
     """The waiters of one tenant. `users` are those that may be served, each with its own in the order of
     their numbers, `aside` those at their cap. `seekers` wait for permits, of the tenant's own (None) and the users'."""
 
     __slots__ = ("_heads", "account", "aside", "group", "queue", "seekers", "standing", "users")
 
-    def __init__(self, queue: Queue[W], account: Account, standing: Standing, group: Group[W] | None) -> None:
+    def __init__(self, queue: Queue, account: Account, standing: Standing, group: Group | None) -> None:
         super().__init__()
         self.queue = queue
         self.account = account
         self.group = group
         self.standing = standing
-        self._heads: list[
-            tuple[int, int, UserAccount]
-        ] = []  # a heap; what is true of no user any more is passed over
-        self.users: dict[UserAccount, deque[tuple[int, W]]] = {}
-        self.aside: dict[UserAccount, deque[tuple[int, W]]] = {}
+        # A heap, where there are several users; what is true of no user any more is passed over.
+        self._heads: list[tuple[int, int, UserAccount]] | None = None
+        self.users: dict[UserAccount, deque[tuple[int, Any]]] = {}
+        self.aside: dict[UserAccount, deque[tuple[int, Any]]] = {}
         self.seekers: dict[UserAccount | None, Refused] = {}
 
-    def __iter__(self) -> Iterator[W]:
+    def __iter__(self) -> Iterator[Any]:
         for waiters in [*self.users.values(), *self.aside.values()]:
             yield from [waiter for _, waiter in waiters]
 
-    def in_order(self) -> list[W]:
+    def in_order(self) -> list[Any]:
         numbered = [each for waiters in (*self.users.values(), *self.aside.values()) for each in waiters]
         return [waiter for _, waiter in sorted(numbered, key=lambda each: each[0])]
 
@@ -57,31 +61,69 @@ class Line(Place, Generic[W]):
                 self.group.update()
             self.queue.head_moved()
 
-    def take(self, user: UserAccount) -> W:
+    def take(self, user: UserAccount) -> Any:
         waiters = self.users[user]
         waiter = waiters.popleft()[1]
-        if waiters:
-            self.head(user)
-        else:
-            del self.users[user]
+        if not waiters:
+            self._without(user)
+        elif self._heads is not None:
+            self._head(user)
         return waiter
 
-    def head(self, user: UserAccount) -> None:
-        """Another of the user's waiters is the first of them."""
-        heappush(self._heads, (self.users[user][0][0], id(user), user))
+    def push(self, user: UserAccount, number: int, waiter: Any) -> None:
+        waiters = self._of(user)
+        waiters.append((number, waiter))
+        if self._heads is not None and len(waiters) == 1:
+            self._head(user)
 
-    @property
-    def empty(self) -> bool:
-        return not (self.users or self.aside)
+    def push_front(self, user: UserAccount, number: int, waiter: Any) -> None:
+        self._of(user).appendleft((number, waiter))
+        if self._heads is not None:
+            self._head(user)
 
-    def of(self, user: UserAccount) -> deque[tuple[int, W]]:
-        waiters = self.users.get(user) or self.aside.get(user)
+    def _of(self, user: UserAccount) -> deque[tuple[int, Any]]:
+        waiters = self.users.get(user)
+        if waiters is None and self.aside:
+            waiters = self.aside.get(user)
         if waiters is None:
-            waiters = self.users[user] = deque()
+            waiters = deque()
+            self._with(user, waiters)
         return waiters
+
+    def _with(self, user: UserAccount, waiters: deque[tuple[int, Any]]) -> None:
+        """One more of the users may be served."""
+        self.users[user] = waiters
+        if self._heads is not None:
+            self._head(user)
+        elif len(self.users) > 1:
+            self._heads = []
+            for each in self.users:
+                self._head(each)
+
+    def _without(self, user: UserAccount) -> deque[tuple[int, Any]]:
+        waiters = self.users.pop(user)
+        if len(self.users) < 2:
+            self._heads = None
+        return waiters
+
+    def _head(self, user: UserAccount) -> None:
+        """Another of the user's waiters is the first of them."""
+        waiters = self.users.get(user)
+        if waiters and self._heads is not None:
+            heappush(self._heads, (waiters[0][0], id(user), user))
+
+    def user_steps_aside(self, user: UserAccount) -> None:
+        self.aside[user] = self._without(user)
+
+    def user_comes_back(self, user: UserAccount) -> None:
+        self._with(user, self.aside.pop(user))
 
     def first(self) -> UserAccount:
         """The user whose waiter came first."""
+        if self._heads is None:
+            for only in self.users:
+                return only
+        assert self._heads is not None
         while True:
             number, _, user = self._heads[0]
             waiters = self.users.get(user)
@@ -89,31 +131,39 @@ class Line(Place, Generic[W]):
                 return user
             heappop(self._heads)
 
-    def remove(self, user: UserAccount, waiter: W) -> bool:
+    def remove(self, user: UserAccount, waiter: Any) -> bool:
         for place in (self.users, self.aside):
             for numbered in place.get(user, ()):
                 if numbered[1] is waiter:
-                    place[user].remove(numbered)
-                    if place[user] and place is self.users:
-                        self.head(user)
-                    if not place[user]:
-                        del place[user]
-                        if place is self.aside:
-                            self.seekers.pop(user).leave()
+                    self._remove(place, user, numbered)
                     return True
         return False
 
+    def _remove(
+        self, place: dict[UserAccount, deque[tuple[int, Any]]], user: UserAccount, numbered: tuple[int, Any]
+    ) -> None:
+        waiters = place[user]
+        waiters.remove(numbered)
+        if place is self.users:
+            if waiters:
+                self._head(user)
+            else:
+                self._without(user)
+        elif not waiters:
+            del place[user]
+            self.seekers.pop(user).leave()
 
-class Group(Place, Generic[W]):
+
+class Group(Place):
     """Those of the queue's tenants that have one guarantee together."""
 
     __slots__ = ("guarantee", "lines", "queue")
 
-    def __init__(self, queue: Queue[W], guarantee: Guarantee) -> None:
+    def __init__(self, queue: Queue, guarantee: Guarantee) -> None:
         super().__init__()
         self.queue = queue
         self.guarantee = guarantee
-        self.lines: Turns[Line[W]] = Turns()
+        self.lines = Turns()  # of Line
 
     def update(self) -> None:
         self.queue.place(self)
@@ -124,7 +174,7 @@ class Refused(Seeker):
 
     __slots__ = ("line", "standing", "user")
 
-    def __init__(self, line: Line[Any], user: UserAccount | None) -> None:
+    def __init__(self, line: Line, user: UserAccount | None) -> None:
         super().__init__()
         self.line = line
         self.user = user

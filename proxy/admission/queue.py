@@ -11,20 +11,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import Generic, TypeVar
+from typing import Any
 
 from proxy.admission import guarantees
 from proxy.admission.accounts import Account, Counter, Seeker, UserAccount, take_all
 from proxy.admission.guarantees import Guarantee
-from proxy.admission.lines import Group, Line, Refused
+from proxy.admission.lines import Group, Line, Queue, Refused
 from proxy.admission.turns import Rota, Turns
+from proxy.errors import CapReached
 
-W = TypeVar("W")
 NEVER = 1 << 62  # the round of those who want nothing
 ENTITLED = -1  # of those who come before all others
+_ENTITLED = ENTITLED  # the same as a number of C
 
 
-class FairQueue(Generic[W]):
+class FairQueue(Queue):
     """`on_free` is called when a tenant or a user that had stepped aside may be served again. `claim`, if there is one,
     waits on behalf of the whole queue for what several queues share, at the round of its first."""
 
@@ -45,9 +46,9 @@ class FairQueue(Generic[W]):
         self.rota = rota or Rota()
         self.claim: Seeker | None = None
         self.most = 0  # connections that guarantees are a part of
-        self._groups: dict[Guarantee, Group[W]] = {}
-        self._turns: Turns[Line[W] | Group[W]] = Turns()
-        self._lines: dict[Account, Line[W]] = {}
+        self._groups: dict[Guarantee, Group] = {}
+        self._turns = Turns()  # of Line and Group
+        self._lines: dict[Account, Line] = {}
         self._on_free = on_free
         self.size = 0
         self._first = self._last = 0  # the numbers of those at the two ends
@@ -55,7 +56,7 @@ class FairQueue(Generic[W]):
     def __len__(self) -> int:
         return self.size
 
-    def __iter__(self) -> Iterator[W]:
+    def __iter__(self) -> Iterator[Any]:
         for line in list(self._lines.values()):
             yield from line
 
@@ -70,7 +71,7 @@ class FairQueue(Generic[W]):
                 seen += line.turns is None
         return count
 
-    def _room(self, line: Line[W]) -> int:
+    def _room(self, line: Line) -> int:
         account, room = line.account, 0
         for user, waiters in list(line.users.items()):
             if user.servers.full:
@@ -106,55 +107,53 @@ class FairQueue(Generic[W]):
         else:
             claim.counter.forget(claim)
 
-    def push(self, account: Account, user: UserAccount, waiter: W) -> None:
+    def push(self, account: Account, user: UserAccount, waiter: Any) -> None:
         line = self._line(account)
         self._last += 1
-        waiters = line.of(user)
-        waiters.append((self._last, waiter))
-        if len(waiters) == 1:
-            line.head(user)
+        line.push(user, self._last, waiter)
         self._count(account, user, 1)
-        if line.turns is None and None not in line.seekers and line.users:
+        if line.turns is None and line.users and None not in line.seekers:
             self._enter(line)  # only its other users are at their cap, if any is
         self.head_moved()
 
-    def push_front(self, account: Account, user: UserAccount, waiter: W) -> None:
+    def push_front(self, account: Account, user: UserAccount, waiter: Any) -> None:
         """Puts back one that was taken and could not be served: it is the next, and so is its tenant."""
         line = self._line(account)
         self._first -= 1
-        line.of(user).appendleft((self._first, waiter))
-        line.head(user)
+        line.push_front(user, self._first, waiter)
         self._count(account, user, 1)
         if line.turns is not None:
             self._leave(line)
-        self._enter(line, first=True)
+        self._enter(line, True)
         self.head_moved()
 
-    def remove(self, account: Account, user: UserAccount, waiter: W) -> None:
+    def remove(self, account: Account, user: UserAccount, waiter: Any) -> None:
         line = self._lines.get(account)
         if line is not None and line.remove(user, waiter):
             self._count(account, user, -1)
             self._tidy(line)
 
-    def take(self, entitled: bool = False) -> tuple[W, tuple[Counter, ...]] | None:
+    def take(self, entitled: bool = False) -> tuple[Any, tuple[Counter, ...]] | None:
         """The next waiter that may be served, and the permits taken for it. `entitled`: only of those who come before
         all others."""
-        while (first := self._turns.first()) is not None and not (entitled and first.round != ENTITLED):
+        while True:
+            first = self._turns.first()
+            if first is None or (entitled and first.round != _ENTITLED):
+                break
             line = first if isinstance(first, Line) else first.lines.first()
-            assert line is not None
             account = line.account
             user = line.first()
             counters = account.server_counters(user)
             full = take_all(counters)
-            if full is user.servers:
+            if full is not None:
+                if full is not user.servers:
+                    self._step_aside(line, full)
+                    continue
                 self._user_steps_aside(line, user)
                 if not line.users:
                     self._leave(line)
                 continue
-            if full is not None:
-                self._step_aside(line, full)
-                continue
-            if first.round != ENTITLED:
+            if first.round != _ENTITLED:
                 self.rota.serve(line.standing)
             waiter = line.take(user)
             self._count(account, user, -1)
@@ -168,7 +167,7 @@ class FairQueue(Generic[W]):
 
     # --- lines ----------------------------------------------------------------------------------------
 
-    def _line(self, account: Account) -> Line[W]:
+    def _line(self, account: Account) -> Line:
         line = self._lines.get(account)
         if line is None:
             standing = self.rota.standing(account)
@@ -178,42 +177,42 @@ class FairQueue(Generic[W]):
             standing.places[line] = None
         return line
 
-    def _tidy(self, line: Line[W]) -> None:
+    def _tidy(self, line: Line) -> None:
         """Somebody has left it."""
         if not line.users and line.turns is not None:
             self._leave(line)
-        if line.empty:
+        if not (line.users or line.aside):
             del self._lines[line.account], line.standing.places[line]
             for seeker in line.seekers.values():
                 seeker.leave()
         self.head_moved()
 
-    def _group(self, account: Account) -> Group[W] | None:
+    def _group(self, account: Account) -> Group | None:
         guarantee = guarantees.of(self.rota, account, self.most)
         if guarantee is None:
             return None
         return self._groups.get(guarantee) or Group(self, guarantee)
 
-    def _enter(self, line: Line[W], *, first: bool = False) -> None:
+    def _enter(self, line: Line, first: bool = False) -> None:
         number, group = line.standing.round, line.group
         if group is None:
-            self._turns.add(line, number, first=first)
+            self._turns.add(line, number, first)
             return
-        group.lines.add(line, number, first=first)
+        group.lines.add(line, number, first)
         self._groups[group.guarantee] = group
         group.guarantee.join(group)
         self.place(group)
         if first:
             self._turns.remove(group)
-            self._turns.add(group, group.round, first=True)
+            self._turns.add(group, group.round, True)
 
-    def _leave(self, line: Line[W]) -> None:
+    def _leave(self, line: Line) -> None:
         if line.turns is not None:
             line.turns.remove(line)
         if line.group is not None:
             self.place(line.group)
 
-    def place(self, group: Group[W]) -> None:
+    def place(self, group: Group) -> None:
         """Where it stands has to do with its first line and with what it has."""
         line = group.lines.first()
         if line is None:
@@ -230,10 +229,10 @@ class FairQueue(Generic[W]):
                 self._turns.move(group, number)
         self.head_moved()
 
-    def lines(self) -> list[Line[W]]:
+    def lines(self) -> list[Line]:
         return list(self._lines.values())
 
-    def in_turn(self) -> Iterator[Line[W]]:
+    def in_turn(self) -> Iterator[Line]:
         for place in self._turns:
             if isinstance(place, Line):
                 yield place
@@ -241,29 +240,29 @@ class FairQueue(Generic[W]):
                 yield from place.lines
 
     def _count(self, account: Account, user: UserAccount, by: int) -> None:
+        tier, rota = account.tier, self.rota
         account.waiting += by
-        account.tier.waiting += by
+        tier.waiting += by
         user.waiting += by
         self.size += by
-        self.rota.waiting += by
-        self.rota.crowd.waiting += by
+        rota.waiting += by
+        rota.crowd.waiting += by
 
-    def _step_aside(self, line: Line[W], full: Counter) -> None:
+    def _step_aside(self, line: Line, full: Counter) -> None:
         self._leave(line)
         seeker = line.seekers[None] = Refused(line, None)
         full.when_free(seeker)
 
-    def _user_steps_aside(self, line: Line[W], user: UserAccount) -> None:
-        line.aside[user] = line.users.pop(user)
+    def _user_steps_aside(self, line: Line, user: UserAccount) -> None:
+        line.user_steps_aside(user)
         seeker = line.seekers[user] = Refused(line, user)
         user.servers.when_free(seeker)
 
-    def come_back(self, line: Line[W], user: UserAccount | None) -> None:
+    def come_back(self, line: Line, user: UserAccount | None) -> None:
         """A permit of the counter for which they had stepped aside is free."""
         del line.seekers[user]
         if user is not None:
-            line.users[user] = line.aside.pop(user)
-            line.head(user)
+            line.user_comes_back(user)
         if line.turns is None and line.users and None not in line.seekers:
             self._enter(line)
             self.head_moved()
@@ -272,3 +271,18 @@ class FairQueue(Generic[W]):
 
 def _at_most(count: int, counter: Counter) -> int:
     return min(count, max(counter.allowance - counter.used, 0))
+
+
+def may_wait(account: Account, user: UserAccount) -> None:
+    """Raises CapReached where a queue of the tenant's, of its tier's or of the user's is full."""
+    tier = account.tier
+    if account.waiting >= account.max_queue:
+        raise _too_many(f'tenant "{account.tenant.name}"', account.max_queue)
+    if tier.waiting >= tier.max_queue:
+        raise _too_many(f'tier "{tier.tier.name}"', tier.max_queue)
+    if user.waiting >= user.max_queue:
+        raise _too_many(f'user "{user.user.name}"', user.max_queue)
+
+
+def _too_many(whose: str, most: int) -> CapReached:
+    return CapReached(f"too many transactions of {whose} are waiting", hint=f"max_queue is {most}.")

@@ -17,25 +17,28 @@ one long query costs its tenant seconds and not the day; and it is forgotten whi
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator
 from heapq import heappop, heappush
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 ROUNDS = 1000.0  # in a second of server time, for a weight of one
 MAX_DEBT = 2000.0
+_ROUNDS, _MAX_DEBT = ROUNDS, MAX_DEBT  # the same as numbers of C
 _SHORTEST = 0.0001  # seconds: what a transaction is charged at least when it is begun
 _NEWS = 0.25  # how much a transaction counts in what the next is expected to take
 
 
 class Place:
-    """Something that waits. It is in one `turns` or, while that is None, in none."""
+    """Something that waits. It is in one `turns` or, while that is None, in none; there it stands between two others of
+    its round, if it is in a ring at all."""
 
-    __slots__ = ("round", "turns")
+    __slots__ = ("after", "before", "round", "turns")
 
     def __init__(self) -> None:
         self.round = 0
-        self.turns: Turns[Any] | None = None
+        self.turns: Turns | None = None
+        self.after: Place | None = None
+        self.before: Place | None = None
 
     def free(self) -> None:
         """What it waited for may be had; it is in no turns any more."""
@@ -46,59 +49,107 @@ class Place:
             self.turns.move(self, number)
 
 
-P = TypeVar("P", bound=Place)
+class Turns:
+    """Places by their rounds. Those of a round are a ring, which begins and ends at a place that is nobody's, so that
+    each may leave it at once. A round that has become empty is kept until it would be the first. One that waits alone,
+    as where one tenant has all of a pool's clients, stands in no ring, and is moved by a number."""
 
-
-class Turns(Generic[P]):
-    """Places by their rounds. A round that has become empty is kept until it would be the first."""
-
-    __slots__ = ("_lists", "_order", "size")
+    __slots__ = ("_alone", "_order", "_rings", "size")
 
     def __init__(self) -> None:
-        self._lists: dict[int, OrderedDict[P, None]] = {}
-        self._order: list[int] = []  # a heap of the keys of `_lists`
+        self._rings: dict[int, Place] = {}
+        self._order: list[int] = []  # a heap of the keys of `_rings`
+        self._alone: Place | None = None
         self.size = 0
 
     def __len__(self) -> int:
         return self.size
 
-    def __iter__(self) -> Iterator[P]:
-        for number in sorted(self._lists):
-            yield from self._lists[number]
+    def __iter__(self) -> Iterator[Any]:
+        if self._alone is not None:
+            yield self._alone
+        for number in sorted(self._rings):
+            ring = self._rings[number]
+            place = ring.after
+            while place is not None and place is not ring:
+                yield place
+                place = place.after
 
-    def add(self, place: P, number: int, *, first: bool = False) -> None:
+    def add(self, place: Place, number: int, first: bool = False) -> None:
         """`first`: before the others of its round."""
-        places = self._lists.get(number)
-        if places is None:
-            places = self._lists[number] = OrderedDict()
-            heappush(self._order, number)
-        places[place] = None
-        if first:
-            places.move_to_end(place, last=False)
         place.turns, place.round = self, number
         self.size += 1
+        if self.size == 1:
+            self._alone = place
+            return
+        alone = self._alone
+        if alone is not None:
+            self._alone = None
+            self._put(alone, False)
+        self._put(place, first)
 
-    def remove(self, place: P) -> None:
-        del self._lists[place.round][place]
+    def _put(self, place: Place, first: bool) -> None:
+        """Into the ring of its round."""
+        number = place.round
+        ring = self._rings.get(number)
+        if ring is None:
+            ring = self._rings[number] = Place()
+            ring.after = ring.before = ring
+            heappush(self._order, number)
+        after = ring.after if first else ring
+        assert after is not None
+        before = after.before
+        assert before is not None
+        place.before, place.after = before, after
+        before.after = after.before = place
+
+    def _pull(self, place: Place) -> None:
+        """Out of its ring, if it is in one."""
+        if place is self._alone:
+            self._alone = None
+            return
+        before, after = place.before, place.after
+        assert before is not None
+        assert after is not None
+        before.after, after.before = after, before
+        place.before = place.after = None
+
+    def remove(self, place: Place) -> None:
+        self._pull(place)
         place.turns = None
         self.size -= 1
 
-    def move(self, place: P, number: int) -> None:
-        if number != place.round:
-            self.remove(place)
-            self.add(place, number)
+    def move(self, place: Place, number: int) -> None:
+        if number == place.round:
+            return
+        if self.size == 1:
+            if self._alone is None:  # the others have left
+                self._pull(place)
+                self._alone = place
+            place.round = number
+            return
+        self._pull(place)
+        place.round = number
+        self._put(place, False)
 
-    def put_last(self, place: P) -> None:
+    def put_last(self, place: Place) -> None:
         """Behind the others of its round."""
-        self._lists[place.round].move_to_end(place)
+        if place is not self._alone:
+            self._pull(place)
+            self._put(place, False)
 
-    def first(self) -> P | None:
-        order, lists = self._order, self._lists
+    def first(self) -> Any:
+        """The Place whose turn it is, or None."""
+        if self._alone is not None:
+            return self._alone
+        order, rings = self._order, self._rings
         while order:
-            places = lists[order[0]]
-            if places:
-                return next(iter(places))
-            del lists[heappop(order)]
+            ring = rings[order[0]]
+            place = ring.after
+            if place is not ring:
+                return place
+            ring.after = ring.before = None
+            del rings[heappop(order)]
         return None
 
 
@@ -132,9 +183,17 @@ class Standing:
 
     def charge(self, seconds: float, weight: int) -> None:
         """Less than no seconds: it was charged too much before."""
-        self.due = min(self.due + seconds * ROUNDS / weight, self.rota.now + MAX_DEBT)
+        before = int(self.due)
+        due, most = self.due + seconds * _ROUNDS / weight, self.rota.now + _MAX_DEBT
+        self.due = most if due > most else due
         number = int(self.due)
-        for place in list(self.places):
+        if number == before:  # and each of the places is there
+            return
+        if len(self.places) > 1:
+            for place in list(self.places):
+                place.due_at(number)
+            return
+        for place in self.places:
             place.due_at(number)
 
 
@@ -172,4 +231,6 @@ class Rota:
 
 def expected(before: float, seconds: float) -> float:
     """What a tenant's next transaction will take if its last took `seconds`."""
-    return max(_SHORTEST, before + (seconds - before) * _NEWS if before else seconds)
+    if before:
+        seconds = before + (seconds - before) * _NEWS
+    return _SHORTEST if seconds < _SHORTEST else seconds

@@ -3,12 +3,11 @@ of a guarantee, and the charge for its time."""
 
 from __future__ import annotations
 
-from proxy.admission import charging, guarantees
 from proxy.admission.accounts import Account, Counter, give_all
-from proxy.admission.guarantees import Guarantee, Kept
+from proxy.admission.charging import begin, correct, end
+from proxy.admission.guarantees import Guarantee, Kept, of
 from proxy.admission.queue import FairQueue
 from proxy.server.connection import ServerConnection
-from proxy.server.link import Link
 from proxy.server.places import Places
 from proxy.stats import PoolStats
 
@@ -18,7 +17,7 @@ class Lending(Places):
 
     __slots__ = ("_crowd", "_guaranteed", "_most", "_of_all", "kept", "queue", "stats")
 
-    def __init__(self, caps: tuple[Counter, ...], queue: FairQueue[Link], stats: PoolStats) -> None:
+    def __init__(self, caps: tuple[Counter, ...], queue: FairQueue, stats: PoolStats) -> None:
         super().__init__(caps)
         self._of_all = caps[-1]
         self._most = 0  # connections there may be
@@ -29,17 +28,23 @@ class Lending(Places):
         self._guaranteed: dict[ServerConnection, Guarantee] = {}  # those lent to tenants that have one
 
     def _lend(
-        self, server: ServerConnection, account: Account, counters: tuple[Counter, ...], now: float
+        self,
+        server: ServerConnection,
+        account: Account,
+        counters: tuple[Counter, ...],
+        guarantee: Guarantee | None,
+        now: float,
     ) -> None:
+        """`guarantee`: what the account has just asked for."""
         self._move(server, "checkout")
         server.account = account
         server.permits = counters
         server.lent_at, server.charged = now, 0.0
-        if account.guaranteed and (guarantee := self._keep(account, now)) is not None:
+        if guarantee is not None:
             self._guaranteed[server] = guarantee
             guarantee.use(1)
         if self._crowd.waiting:
-            server.charged = charging.begin(account, self.queue.rota, (*counters, self._of_all))
+            server.charged = begin(account, self.queue.rota, counters, self._of_all)
         server.uses += 1
         self.stats.server_assignments += 1
 
@@ -52,13 +57,15 @@ class Lending(Places):
     def _charge(self, server: ServerConnection, account: Account, now: float) -> None:
         """The tenant has had the connection until now; whose it is after this is another question."""
         server.account = None
-        if self._guaranteed and (guarantee := self._guaranteed.pop(server, None)) is not None:
-            guarantee.use(-1)
+        if self._guaranteed:
+            guarantee = self._guaranteed.pop(server, None)
+            if guarantee is not None:
+                guarantee.use(-1)
         seconds = now - server.lent_at
         account.stats.server_seconds += seconds
         if self._crowd.waiting:
-            counters = (*server.permits, self._of_all)
-            charging.end(account, self.queue.rota, counters, server.charged, seconds)
+            rota, charged = self.queue.rota, server.charged
+            end(account, rota, server.permits, charged, seconds, self._of_all)
 
     def charge_running(self, now: float) -> None:
         """Those that have their connections for longer than was expected are charged as they go on; who got one while
@@ -68,12 +75,13 @@ class Lending(Places):
             if server.account is None or more <= 0.0:
                 continue
             if server.charged:
-                counters = (*server.permits, self._of_all)
-                charging.correct(server.account, self.queue.rota, counters, more)
+                correct(server.account, self.queue.rota, server.permits, more, self._of_all)
             server.charged += more
 
     def _keep(self, account: Account, now: float) -> Guarantee | None:
-        guarantee = guarantees.of(self.queue.rota, account, self.queue.most)
+        if not account.guaranteed:
+            return None
+        guarantee = of(self.queue.rota, account, self.queue.most)
         if guarantee is not None:
             self.kept.ask(guarantee, now)
         return guarantee

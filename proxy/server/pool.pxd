@@ -1,6 +1,8 @@
 cimport cython
 
 from proxy.admission.accounts cimport Account, Counter, UserAccount, give_all, take_all
+from proxy.admission.guarantees cimport Guarantee
+from proxy.admission.queue cimport may_wait
 from proxy.protocol.state cimport State
 from proxy.server.connection cimport ServerConnection
 from proxy.server.lending cimport Lending
@@ -19,9 +21,14 @@ cdef class Pool(Lending):
     cdef public Py_ssize_t sessions
     cdef public double last_used
 
-    @cython.locals(account=Account, user=UserAccount, counters=tuple, server=ServerConnection, free=bint)
+    @cython.locals(account=Account, user=UserAccount, counters=tuple, server=ServerConnection, free=bint, guarantee=Guarantee)
     cpdef ServerConnection acquire(self, Link waiter, double now)
     @cython.locals(delay=double, newest=ServerConnection, server=ServerConnection)
     cpdef ServerConnection _pick(self, State needs, double now)
     cpdef object checkin_at(self, ServerConnection server, double now, bint session_over=*)
     cpdef object _settle(self, ServerConnection server, str event, double now)
+    @cython.locals(room=Py_ssize_t)
+    cpdef object _grow(self)
+    cdef object _refuse_at_once(self, Account account, UserAccount user, double now)
+    @cython.locals(account=Account, counters=tuple, entitled=bint, now=double, server=ServerConnection, taken=tuple, waited=double, waiter=Link)
+    cpdef object serve(self)

@@ -19,8 +19,8 @@ from collections import OrderedDict
 from time import monotonic
 from weakref import WeakSet
 
-from proxy.admission.accounts import Account, Counter, UserAccount, give_all, may_wait, take_all
-from proxy.admission.queue import FairQueue
+from proxy.admission.accounts import Account, Counter, UserAccount, give_all, take_all
+from proxy.admission.queue import FairQueue, may_wait
 from proxy.auth.to_server import opens
 from proxy.errors import NoHealthyEndpoint, ServerLost, ServerRefused, TiergateError
 from proxy.model import Cluster, PoolKey, PoolMode, ServerOptions
@@ -113,15 +113,14 @@ class Pool(Lending):
         Raises CapReached for a full queue, and the servers' error while they are known to be down.
         """
         account, user = waiter.account, waiter.user_account
-        if account.guaranteed:
-            self._keep(account, now)
+        guarantee = self._keep(account, now)
         free = not self.kept.count or self._has_more_than_is_kept()
         if free and self.idle and not (self._crowd.waiting and self.queue.size) and not self.paused:
             counters = account.server_counters(user)
             if take_all(counters) is None:
                 server = self._pick(waiter.state_needed, now)
                 if server is not None:
-                    self._lend(server, account, counters, now)
+                    self._lend(server, account, counters, guarantee, now)
                     return server
                 give_all(counters)
         self._refuse_at_once(account, user, now)
@@ -166,15 +165,17 @@ class Pool(Lending):
                 taken = self.queue.take(entitled)
                 if taken is None:
                     break
-                waiter, counters = taken
+                waiter: Link = taken[0]
+                counters: tuple[Counter, ...] = taken[1]
+                account = waiter.account
                 server = self._pick(waiter.state_needed, now)
                 if server is None:
                     give_all(counters)
-                    self.queue.push_front(waiter.account, waiter.user_account, waiter)
+                    self.queue.push_front(account, waiter.user_account, waiter)
                     break
-                self._lend(server, waiter.account, counters, now)
+                self._lend(server, account, counters, self._keep(account, now), now)
                 waited = now - waiter.waiting_since
-                waiter.account.stats.wait_seconds += waited
+                account.stats.wait_seconds += waited
                 self.stats.wait_seconds += waited
                 waiter.granted(server)
         finally:
@@ -281,7 +282,7 @@ class Pool(Lending):
     # --- opening ------------------------------------------------------------------------------------
 
     def _grow(self) -> None:
-        room = self.cluster.pool_size - self.size - len(self.closing)
+        room = self._most - self._size() - len(self.closing)
         if self.paused or not self.queue.size or room <= 0:  # counting waiters looks at every tenant
             return
         coming = self.opening + self._for_all() + len(self.resetting)

@@ -7,11 +7,8 @@ from proxy.admission.accounts import (
     TierAccount,
     UserAccount,
     give_all,
-    may_wait,
     take_all,
 )
-from proxy.admission.queue import FairQueue
-from proxy.errors import CapReached
 from proxy.model import ClientOptions, Directory, Limits, Tenant, Tier, User
 from proxy.registry.memory import Registry
 from tests.admission.calls import Call
@@ -74,39 +71,6 @@ def test_a_user_has_counts_of_its_own_over_all_tenants() -> None:
         give_all(counters(acme, user))
     assert acme.idle
     assert globex.idle
-
-
-def test_a_full_queue_of_the_tenant_or_of_the_user() -> None:
-    account = Account(
-        Tenant("acme", "standard", "shared"), TierAccount(Tier("standard")), Limits(max_queue=3)
-    )
-    user = UserAccount(User("app", limits=Limits(max_queue=2)))
-    account.waiting, user.waiting = 2, 1
-    may_wait(account, user)
-    user.waiting = 2
-    with pytest.raises(CapReached, match='user "app"'):
-        may_wait(account, user)
-    account.waiting, user.waiting = 3, 0
-    with pytest.raises(CapReached, match='tenant "acme"'):
-        may_wait(account, user)
-
-
-def test_a_full_queue_of_the_tier_also_when_a_tenant_changes_it() -> None:
-    standard, vip = (TierAccount(Tier(name, caps=Limits(max_queue=2))) for name in ("standard", "vip"))
-    tenant, user = Tenant("acme", "standard", "shared"), UserAccount(User("app"))
-    account = Account(tenant, standard, Limits())
-    queue: FairQueue[str] = FairQueue(lambda: None)
-    queue.push(account, user, "first")
-    may_wait(account, user)
-    queue.push(account, user, "second")
-    with pytest.raises(CapReached, match='tier "standard"'):
-        may_wait(account, user)
-    account.update(tenant, vip, Limits())
-    assert (standard.waiting, vip.waiting) == (0, 2)
-    queue.remove(account, user, "first")
-    may_wait(account, user)
-    assert queue.take() is not None
-    assert vip.waiting == account.waiting == 0
 
 
 def test_a_login_that_began_before_a_reload_does_not_bring_the_old_limits_back() -> None:

@@ -17,8 +17,8 @@ def account(name: str, guaranteed: float = 0.0, tier: TierAccount = COMMON) -> A
     return Account(Tenant(name, tier.tier.name, "shared"), tier, Limits(guaranteed_connections=guaranteed))
 
 
-def queue(most: int = 20) -> FairQueue[str]:
-    made: FairQueue[str] = FairQueue(lambda: None)
+def queue(most: int = 20) -> FairQueue:
+    made = FairQueue(lambda: None)
     made.most = most
     return made
 

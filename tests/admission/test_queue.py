@@ -1,8 +1,10 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.admission.accounts import Account, TierAccount, UserAccount, give_all
-from proxy.admission.queue import FairQueue
+from proxy.admission.queue import FairQueue, may_wait
+from proxy.errors import CapReached
 from proxy.model import Limits, Tenant, Tier, User
 
 ANYONE = UserAccount(User("app"))
@@ -20,7 +22,7 @@ def user(name: str, cap: int = 0) -> UserAccount:
 
 def test_tenants_take_turns_and_each_is_first_in_first_out() -> None:
     noisy, quiet = account("noisy"), account("quiet")
-    queue: FairQueue[str] = FairQueue(lambda: None)
+    queue = FairQueue(lambda: None)
     for i in range(3):
         queue.push(noisy, ANYONE, f"n{i}")
     queue.push(quiet, ANYONE, "q0")
@@ -33,7 +35,7 @@ def test_tenants_take_turns_and_each_is_first_in_first_out() -> None:
 def test_a_tenant_at_its_cap_steps_aside_and_comes_back() -> None:
     freed: list[int] = []
     capped, other = account("capped", cap=1), account("other")
-    queue: FairQueue[str] = FairQueue(lambda: freed.append(1))
+    queue = FairQueue(lambda: freed.append(1))
     queue.push(capped, ANYONE, "c0")
     queue.push(capped, ANYONE, "c1")
     queue.push(other, ANYONE, "o0")
@@ -51,7 +53,7 @@ def test_a_tenant_at_its_cap_steps_aside_and_comes_back() -> None:
 
 def test_one_put_back_is_the_next() -> None:
     a, b = account("a"), account("b")
-    queue: FairQueue[str] = FairQueue(lambda: None)
+    queue = FairQueue(lambda: None)
     queue.push(a, ANYONE, "a0")
     queue.push(b, ANYONE, "b0")
     waiter, permits = queue.take()  # type: ignore[misc]
@@ -63,7 +65,7 @@ def test_one_put_back_is_the_next() -> None:
 def test_a_user_at_its_cap_steps_aside_and_others_of_its_tenant_pass() -> None:
     freed: list[int] = []
     tenant, capped = account("tenant"), user("capped", cap=1)
-    queue: FairQueue[str] = FairQueue(lambda: freed.append(1))
+    queue = FairQueue(lambda: freed.append(1))
     for waiter in ("c0", "c1", "c2"):
         queue.push(tenant, capped, waiter)
     queue.push(tenant, ANYONE, "a0")
@@ -84,7 +86,7 @@ def test_a_user_at_its_cap_steps_aside_and_others_of_its_tenant_pass() -> None:
 
 def test_a_users_cap_holds_over_its_tenants() -> None:
     one, two, capped = account("one"), account("two"), user("capped", cap=1)
-    queue: FairQueue[str] = FairQueue(lambda: None)
+    queue = FairQueue(lambda: None)
     queue.push(one, capped, "1")
     queue.push(two, capped, "2")
     taken = queue.take()
@@ -96,7 +98,7 @@ def test_a_users_cap_holds_over_its_tenants() -> None:
 
 def test_users_of_a_tenant_are_first_in_first_out_together() -> None:
     tenant, other = account("tenant"), user("other", cap=9)
-    queue: FairQueue[str] = FairQueue(lambda: None)
+    queue = FairQueue(lambda: None)
     for number, who in enumerate((ANYONE, other, ANYONE, other, other, ANYONE)):
         queue.push(tenant, who, str(number))
     assert [queue.take()[0] for _ in range(6)] == list("012345")  # type: ignore[index]
@@ -113,7 +115,7 @@ def test_users_of_a_tenant_are_first_in_first_out_together() -> None:
 def test_permits_and_waiters_return_to_zero(script: list[tuple[int, int, str]]) -> None:
     accounts = [account(str(i), cap=i) for i in range(4)]
     users = [user(str(i), cap=i) for i in range(3)]
-    queue: FairQueue[int] = FairQueue(lambda: None)
+    queue = FairQueue(lambda: None)
     held: list[tuple] = []
     waiting: list[tuple[int, int, int]] = []
     for number, (who, whose, what) in enumerate(script):
@@ -152,10 +154,43 @@ def test_permits_and_waiters_return_to_zero(script: list[tuple[int, int, str]]) 
 
 def test_one_that_steps_aside_again_and_again_waits_once() -> None:
     capped = account("capped", cap=1)
-    queue: FairQueue[int] = FairQueue(lambda: None)
+    queue = FairQueue(lambda: None)
     capped.servers.take()
     for number in range(50):
         queue.push(capped, ANYONE, number)
         assert queue.take() is None
         queue.remove(capped, ANYONE, number)
     assert capped.servers.waiting == 0, "nobody is left for whom to wait"
+
+
+def test_a_full_queue_of_the_tenant_or_of_the_user() -> None:
+    account = Account(
+        Tenant("acme", "standard", "shared"), TierAccount(Tier("standard")), Limits(max_queue=3)
+    )
+    user = UserAccount(User("app", limits=Limits(max_queue=2)))
+    account.waiting, user.waiting = 2, 1
+    may_wait(account, user)
+    user.waiting = 2
+    with pytest.raises(CapReached, match='user "app"'):
+        may_wait(account, user)
+    account.waiting, user.waiting = 3, 0
+    with pytest.raises(CapReached, match='tenant "acme"'):
+        may_wait(account, user)
+
+
+def test_a_full_queue_of_the_tier_also_when_a_tenant_changes_it() -> None:
+    standard, vip = (TierAccount(Tier(name, caps=Limits(max_queue=2))) for name in ("standard", "vip"))
+    tenant, user = Tenant("acme", "standard", "shared"), UserAccount(User("app"))
+    account = Account(tenant, standard, Limits())
+    queue = FairQueue(lambda: None)
+    queue.push(account, user, "first")
+    may_wait(account, user)
+    queue.push(account, user, "second")
+    with pytest.raises(CapReached, match='tier "standard"'):
+        may_wait(account, user)
+    account.update(tenant, vip, Limits())
+    assert (standard.waiting, vip.waiting) == (0, 2)
+    queue.remove(account, user, "first")
+    may_wait(account, user)
+    assert queue.take() is not None
+    assert vip.waiting == account.waiting == 0

@@ -9,7 +9,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.admission import charging
@@ -45,7 +45,7 @@ def account(name: str, weight: int = 1, cap: int = 0, tier: TierAccount | None =
     )
 )
 def test_turns_are_a_list_sorted_by_rounds(script: list[tuple[str, int]]) -> None:
-    turns: Turns[Place] = Turns()
+    turns = Turns()
     reference: list[Place] = []
 
     def put(place: Place, number: int) -> None:
@@ -80,7 +80,7 @@ def test_turns_are_a_list_sorted_by_rounds(script: list[tuple[str, int]]) -> Non
 
 
 def test_one_of_a_round_may_be_put_before_the_others() -> None:
-    turns: Turns[Place] = Turns()
+    turns = Turns()
     one, two = Place(), Place()
     turns.add(one, 3)
     turns.add(two, 3, first=True)
@@ -145,7 +145,7 @@ def test_what_is_expected_follows_what_was() -> None:
 
 def test_who_waits_moves_with_its_debt() -> None:
     a, b = account("a"), account("b")
-    queue: FairQueue[str] = FairQueue(lambda: None)
+    queue = FairQueue(lambda: None)
     queue.push(a, USER, "a0")
     queue.push(b, USER, "b0")
     charging.correct(a, queue.rota, (), 0.5)
@@ -189,7 +189,7 @@ class Sim:
     rng: random.Random = field(default_factory=lambda: random.Random(7))
 
     def run(self, until: float, user: UserAccount = USER) -> None:
-        queue: FairQueue[tuple[Load, float]] = FairQueue(lambda: None)
+        queue = FairQueue(lambda: None)
         events: list[tuple[float, int, str, tuple]] = []
         number = 0
 
@@ -273,6 +273,7 @@ def test_shares_are_equal_at_a_cap_that_tenants_share(shared: str) -> None:
 # --- against a reference ----------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_nobody_is_passed_over_beyond_its_deficit(data: st.DataObject) -> None:
     """Any order of asking, serving, ending and leaving: whoever is served is among those owed most of all who could be,
@@ -285,7 +286,7 @@ def test_nobody_is_passed_over_beyond_its_deficit(data: st.DataObject) -> None:
         account("d", 1),
     ]
     users = [USER, UserAccount(User("batch", limits=Limits(max_connections=data.draw(st.integers(0, 2)))))]
-    queue: FairQueue[int] = FairQueue(lambda: None)
+    queue = FairQueue(lambda: None)
     waiting: dict[Account, deque[tuple[UserAccount, int]]] = {each: deque() for each in accounts}
     running: list[tuple[Account, float, tuple[Counter, ...]]] = []
     for number in range(data.draw(st.integers(0, 60))):
@@ -339,7 +340,7 @@ def test_a_decision_costs_the_same_however_many_tenants_wait() -> None:
     """Counted in calls, as seconds are another's affair."""
     tier, calls = TierAccount(Tier("standard")), {}
     for tenants in (100, 10_000):
-        queue: FairQueue[int] = FairQueue(lambda: None)
+        queue = FairQueue(lambda: None)
         for n in range(tenants):
             each = account(str(n), tier=tier)
             charging.correct(each, queue.rota, (), (n % 100) / 100)
@@ -365,7 +366,7 @@ def test_a_decision_costs_the_same_however_many_tenants_wait() -> None:
 def test_nor_however_many_users_of_one_tenant() -> None:
     calls = {}
     for many in (100, 10_000):
-        queue: FairQueue[int] = FairQueue(lambda: None)
+        queue = FairQueue(lambda: None)
         tenant = account("one")
         users = [UserAccount(User(str(n))) for n in range(many)]
         for number in range(3 * many):

@@ -9,7 +9,6 @@ from proxy.admission.queue import ENTITLED
 from proxy.admission.turns import ROUNDS
 from proxy.client.plane import Plane
 from proxy.control.views.view import Value, View, split_microseconds
-from proxy.server.link import Link
 from proxy.server.pool import Pool
 
 Shares = dict[str, float]
@@ -46,13 +45,13 @@ def _rows(pool: Pool, now: float) -> list[tuple[Value, ...]]:
     return rows
 
 
-def _full(line: Line[Link]) -> list[str]:
+def _full(line: Line) -> list[str]:
     """The caps at which the tenant is, also if it has not stepped aside yet."""
     counters = (line.account.servers, line.account.tier.servers)
     return [counter.name for counter in counters if counter.full]
 
 
-def _why(pool: Pool, line: Line[Link], place: int | None, owes: float) -> str:
+def _why(pool: Pool, line: Line, place: int | None, owes: float) -> str:
     if pool.paused:
         return "the cluster is paused"
     if place is None:
