@@ -4,6 +4,8 @@ from proxy.admission.accounts cimport Account, Seeker, UserAccount
 from proxy.admission.guarantees cimport Guarantee
 from proxy.admission.turns cimport Place, Standing, Turns
 
+cdef Py_ssize_t _GAP
+
 cdef class Line
 cdef class Group
 
@@ -11,6 +13,18 @@ cdef class Queue:
     cpdef object head_moved(self)
     cpdef object place(self, Group group)
     cpdef object come_back(self, Line line, UserAccount user)
+
+cdef class Waiters:
+    cdef list _numbered
+    cdef Py_ssize_t _taken
+
+    cpdef object push(self, object number, object waiter)
+    cpdef object push_front(self, object number, object waiter)
+    cpdef tuple first(self)
+    @cython.locals(at=Py_ssize_t, first=tuple, numbered=list)
+    cpdef object take(self)
+    @cython.locals(at=Py_ssize_t)
+    cpdef bint remove(self, object waiter) except -1
 
 cdef class Line(Place):
     cdef public Account account
@@ -21,14 +35,19 @@ cdef class Line(Place):
     cdef list _heads
 
     cpdef object due_at(self, long long number)
+    @cython.locals(waiters=Waiters)
     cpdef object take(self, UserAccount user)
+    @cython.locals(waiters=Waiters)
     cpdef object push(self, UserAccount user, object number, object waiter)
     cpdef object push_front(self, UserAccount user, object number, object waiter)
-    cdef object _of(self, UserAccount user)
-    cdef object _with(self, UserAccount user, object waiters)
-    cdef object _without(self, UserAccount user)
+    @cython.locals(waiters=Waiters)
+    cdef Waiters _of(self, UserAccount user)
+    cdef object _with(self, UserAccount user, Waiters waiters)
+    @cython.locals(waiters=Waiters)
+    cdef Waiters _without(self, UserAccount user)
+    @cython.locals(waiters=Waiters, first=tuple)
     cdef object _head(self, UserAccount user)
-    @cython.locals(only=UserAccount)
+    @cython.locals(only=UserAccount, first=tuple, waiters=Waiters)
     cpdef UserAccount first(self)
 
 cdef class Group(Place):

@@ -3,7 +3,6 @@ guarantee together, and aside while a cap does not let them through."""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
 from heapq import heappop, heappush
 from typing import Any
@@ -11,6 +10,8 @@ from typing import Any
 from proxy.admission.accounts import Account, Seeker, UserAccount
 from proxy.admission.guarantees import Guarantee
 from proxy.admission.turns import Place, Rota, Standing, Turns
+
+_GAP = 32
 
 
 class Queue:
@@ -28,6 +29,56 @@ class Queue:
         """A permit of the counter for which they had stepped aside is free."""
 
 
+class Waiters:
+    """Those of one user, each with its number, first in first out. So many have been taken out in front and only leave
+    room in the list."""
+
+    __slots__ = ("_numbered", "_taken")
+
+    def __init__(self) -> None:
+        self._numbered: list[Any] = []  # of (number, waiter); None where one has been taken
+        self._taken = 0
+
+    def __len__(self) -> int:
+        return len(self._numbered) - self._taken
+
+    def __iter__(self) -> Iterator[tuple[int, Any]]:
+        return iter(self._numbered[self._taken :])
+
+    def push(self, number: int, waiter: Any) -> None:
+        self._numbered.append((number, waiter))
+
+    def push_front(self, number: int, waiter: Any) -> None:
+        if self._taken:
+            self._taken -= 1
+            self._numbered[self._taken] = (number, waiter)
+        else:
+            self._numbered.insert(0, (number, waiter))
+
+    def first(self) -> tuple[int, Any] | None:
+        found: tuple[int, Any] | None = None
+        if self._taken < len(self._numbered):
+            found = self._numbered[self._taken]
+        return found
+
+    def take(self) -> Any:
+        numbered, at = self._numbered, self._taken
+        first: tuple[int, Any] = numbered[at]
+        numbered[at] = None
+        self._taken = at + 1
+        if self._taken > _GAP and 2 * self._taken > len(numbered):
+            del numbered[: self._taken]
+            self._taken = 0
+        return first[1]
+
+    def remove(self, waiter: Any) -> bool:
+        for at in range(self._taken, len(self._numbered)):
+            if self._numbered[at][1] is waiter:
+                del self._numbered[at]
+                return True
+        return False
+
+
 class Line(Place):
     """The waiters of one tenant. `users` are those that may be served, each with its own in the order of
     their numbers, `aside` those at their cap. `seekers` wait for permits, of the tenant's own (None) and the users'."""
@@ -42,8 +93,8 @@ class Line(Place):
         self.standing = standing
         # A heap, where there are several users; what is true of no user any more is passed over.
         self._heads: list[tuple[int, int, UserAccount]] | None = None
-        self.users: dict[UserAccount, deque[tuple[int, Any]]] = {}
-        self.aside: dict[UserAccount, deque[tuple[int, Any]]] = {}
+        self.users: dict[UserAccount, Waiters] = {}
+        self.aside: dict[UserAccount, Waiters] = {}
         self.seekers: dict[UserAccount | None, Refused] = {}
 
     def __iter__(self) -> Iterator[Any]:
@@ -63,8 +114,8 @@ class Line(Place):
 
     def take(self, user: UserAccount) -> Any:
         waiters = self.users[user]
-        waiter = waiters.popleft()[1]
-        if not waiters:
+        waiter = waiters.take()
+        if not len(waiters):
             self._without(user)
         elif self._heads is not None:
             self._head(user)
@@ -72,25 +123,25 @@ class Line(Place):
 
     def push(self, user: UserAccount, number: int, waiter: Any) -> None:
         waiters = self._of(user)
-        waiters.append((number, waiter))
+        waiters.push(number, waiter)
         if self._heads is not None and len(waiters) == 1:
             self._head(user)
 
     def push_front(self, user: UserAccount, number: int, waiter: Any) -> None:
-        self._of(user).appendleft((number, waiter))
+        self._of(user).push_front(number, waiter)
         if self._heads is not None:
             self._head(user)
 
-    def _of(self, user: UserAccount) -> deque[tuple[int, Any]]:
+    def _of(self, user: UserAccount) -> Waiters:
         waiters = self.users.get(user)
         if waiters is None and self.aside:
             waiters = self.aside.get(user)
         if waiters is None:
-            waiters = deque()
+            waiters = Waiters()
             self._with(user, waiters)
         return waiters
 
-    def _with(self, user: UserAccount, waiters: deque[tuple[int, Any]]) -> None:
+    def _with(self, user: UserAccount, waiters: Waiters) -> None:
         """One more of the users may be served."""
         self.users[user] = waiters
         if self._heads is not None:
@@ -100,7 +151,7 @@ class Line(Place):
             for each in self.users:
                 self._head(each)
 
-    def _without(self, user: UserAccount) -> deque[tuple[int, Any]]:
+    def _without(self, user: UserAccount) -> Waiters:
         waiters = self.users.pop(user)
         if len(self.users) < 2:
             self._heads = None
@@ -109,8 +160,9 @@ class Line(Place):
     def _head(self, user: UserAccount) -> None:
         """Another of the user's waiters is the first of them."""
         waiters = self.users.get(user)
-        if waiters and self._heads is not None:
-            heappush(self._heads, (waiters[0][0], id(user), user))
+        first = waiters.first() if waiters is not None else None
+        if first is not None and self._heads is not None:
+            heappush(self._heads, (first[0], id(user), user))
 
     def user_steps_aside(self, user: UserAccount) -> None:
         self.aside[user] = self._without(user)
@@ -127,31 +179,28 @@ class Line(Place):
         while True:
             number, _, user = self._heads[0]
             waiters = self.users.get(user)
-            if waiters and waiters[0][0] == number:
+            first = waiters.first() if waiters is not None else None
+            if first is not None and first[0] == number:
                 return user
             heappop(self._heads)
 
     def remove(self, user: UserAccount, waiter: Any) -> bool:
-        for place in (self.users, self.aside):
-            for numbered in place.get(user, ()):
-                if numbered[1] is waiter:
-                    self._remove(place, user, numbered)
-                    return True
-        return False
-
-    def _remove(
-        self, place: dict[UserAccount, deque[tuple[int, Any]]], user: UserAccount, numbered: tuple[int, Any]
-    ) -> None:
-        waiters = place[user]
-        waiters.remove(numbered)
-        if place is self.users:
+        waiters = self.users.get(user)
+        if waiters is not None:
+            if not waiters.remove(waiter):
+                return False
             if waiters:
                 self._head(user)
             else:
                 self._without(user)
-        elif not waiters:
-            del place[user]
+            return True
+        waiters = self.aside.get(user)
+        if waiters is None or not waiters.remove(waiter):
+            return False
+        if not waiters:
+            del self.aside[user]
             self.seekers.pop(user).leave()
+        return True
 
 
 class Group(Place):

@@ -36,3 +36,5 @@ cdef class Conversation(Link):
     cpdef object step(self, str event)
     cpdef object name_statement(self, bytes name, Statement statement)
     cpdef object write(self, bytes data)
+    cpdef object resume(self)
+    cpdef object _park(self, bytes data)

@@ -3,12 +3,18 @@ from proxy.net.transport cimport deliver
 from proxy.server.connection cimport ServerConnection
 
 cdef class Linking(Conversation):
+    @cython.locals(data=bytes, parked=list)
+    cpdef object resume(self)
     cpdef object _process(self, bytes data)
     @cython.locals(now=double, server=ServerConnection)
     cpdef ServerConnection _link(self, list out)
     @cython.locals(uses="long long")
     cpdef object _attach(self, ServerConnection server)
     cpdef bint _take_state(self, ServerConnection server, list out) except -1
+    cpdef bint enter(self, ServerConnection server) except -1
+    @cython.locals(out=list, entered=bint)
+    cpdef bint _enter(self, ServerConnection server, double now) except -1
+    cpdef object granted(self, object server)
     cpdef object replies(self, bytes data)
     @cython.locals(server=ServerConnection)
     cpdef object server_ready(self)

@@ -27,8 +27,8 @@ class Linking(Conversation):
     __slots__ = ()
 
     def resume(self) -> None:
-        data = b"".join(self.parked)
-        self.parked = NOTHING_PARKED
+        parked, self.parked = self.parked, NOTHING_PARKED
+        data = parked[0] if len(parked) == 1 else b"".join(parked)
         if self.parked_size > PARKED_MAX and not self.gone:
             self.transport.resume_reading()
         self.parked_size = 0
@@ -150,13 +150,13 @@ class Linking(Conversation):
 
     def enter(self, server: ServerConnection) -> bool:
         """Before a transaction on a connection that is kept: whether requests may follow at once."""
-        if not (entered := self._enter(server)):
+        if not (entered := self._enter(server, monotonic())):
             self._park(self.scanner.rewind())
         return entered
 
-    def _enter(self, server: ServerConnection) -> bool:
+    def _enter(self, server: ServerConnection, now: float) -> bool:
         out: list[bytes] = []
-        server.begin(monotonic())
+        server.begin(now)
         entered = self._take_state(server, out)
         if out:
             server.send(b"".join(out))
@@ -176,7 +176,7 @@ class Linking(Conversation):
 
     def granted(self, server: ServerConnection) -> None:
         self._attach(server)
-        if not self.acquiring and self._enter(server):
+        if not self.acquiring and self._enter(server, server.lent_at):
             self.resume()
 
     def refused(self, error: TiergateError) -> None:
@@ -348,7 +348,7 @@ class Linking(Conversation):
                 self.loosen(server)
             if not self.holding:
                 self.resume()
-        elif not server.pipeline.entries:
+        elif server.pipeline.head() is None:
             self.server_ready()
 
     def _unlink(self, server: ServerConnection) -> None:

@@ -119,7 +119,7 @@ class UnnamedIs:
         self._session, self._server = session, server
         self._before = session.unnamed
         older = session.unnamed_by
-        if server.pipeline.entries and isinstance(older, UnnamedIs):
+        if server.pipeline.head() is not None and isinstance(older, UnnamedIs):
             older._newer = self
         session.unnamed_by = self
         session.unnamed = server.unnamed = self._own

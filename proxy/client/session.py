@@ -219,7 +219,7 @@ class Session(Linking):
 
     def _must_wait(self, server: ServerConnection, kind: int) -> bool:
         """Whether a request waits for the answers; the data of a COPY are part of what is to be answered."""
-        return bool(server.pipeline.entries) and not server.copy_in and kind not in _COPY_ENDS
+        return server.pipeline.head() is not None and not server.copy_in and kind not in _COPY_ENDS
 
     def _flush(self, server: ServerConnection | None, out: list[bytes], rest: bytes) -> None:
         if server is None:
@@ -345,7 +345,7 @@ class Session(Linking):
     def _terminate(self) -> None:
         """The client said goodbye; what it asked before is still done, as PostgreSQL does."""
         server = self.server
-        if server is not None and server.pipeline.entries and not server.copy_in:
+        if server is not None and server.pipeline.head() is not None and not server.copy_in:
             self.leaving = True
             if self.unsynced:
                 server.send(encode.FLUSH)

@@ -61,7 +61,7 @@ def pay(session: Conversation, server: ServerConnection, kind: int) -> int:
     gate = session.account.gate
     if gate is None or session.paid or kind not in _BEGINNINGS:
         return PAID
-    owing = bool(server.pipeline.entries)
+    owing = server.pipeline.head() is not None
     if session.unsynced or server.copy_in or (server.status != IDLE and not owing):
         if kind in _QUERIES:
             gate.spend(1, monotonic())

@@ -36,5 +36,5 @@ class Owing(NamedTuple):
 def wait_for_answers(server: ServerConnection) -> None:
     """The request waits until nothing is owed any more. A server that reads the data of a COPY answers nothing
     before it has them: whatever else it is sent fails there."""
-    if server.pipeline.entries and not server.copy_in:
+    if server.pipeline.head() is not None and not server.copy_in:
         raise AnswersFirst

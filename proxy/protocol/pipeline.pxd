@@ -2,6 +2,7 @@ cimport cython
 
 cdef int _FOREIGN, _PART, _WHOLE, _ASIDE, _ERROR, _NOTIFICATION, _ENDS
 cdef bytes _MEANING
+cdef Py_ssize_t _GAP
 
 cdef class Expect:
     cdef public int action, kind
@@ -10,13 +11,17 @@ cdef class Expect:
     cdef public bint crucial, tolerant
 
 cdef class Pipeline:
-    cdef public object entries
     cdef public list said
+    cdef Expect _head
+    cdef list _behind
+    cdef Py_ssize_t _gone
     cdef bint _skipping
     cdef public Py_ssize_t answered, asked
 
     cpdef bint owes(self)
     cpdef Expect head(self)
+    @cython.locals(behind=list, gone=Py_ssize_t)
+    cdef object _next(self)
     @cython.locals(head=Expect)
     cpdef bytes interest(self)
     cpdef object expect(self, Expect entry)

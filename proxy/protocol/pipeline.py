@@ -25,9 +25,8 @@ The queue is pure: `reply` says what to do with a frame and collects in `said` w
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from proxy.errors import ServerProtocolError
 from proxy.wire.frames import FROM_SERVER, FROM_SERVER_DESCRIBING, FROM_SERVER_DROPPING, FROM_SERVER_ROWS
@@ -156,24 +155,28 @@ DROP_CLOSE = Expect(CLOSE, DROP)
 DROP_SYNC = Expect(SYNC, DROP)
 DROP_QUERY = Expect(QUERY, DROP)
 COPY_ENDS = Expect(COPY_END, INJECT)
+_GAP = 64
 
 
 class Pipeline:
     """Batches (what ends in a ReadyForQuery) are numbered: `asked` is the number of the one that is being asked,
-    those below `answered` have been answered."""
+    those below `answered` have been answered. The head of the queue stands outside of the list of the others, so that
+    a request that is alone costs no list; those that have left the list in front only leave room there."""
 
-    __slots__ = ("_skipping", "answered", "asked", "entries", "said")
+    __slots__ = ("_behind", "_gone", "_head", "_skipping", "answered", "asked", "said")
 
     def __init__(self) -> None:
         self.asked = 0
         self.answered = 0
-        self.entries: deque[Expect] = deque()
+        self._head: Expect | None = None
+        self._behind: list[Any] = []  # of Expect; None where one has left
+        self._gone = 0
         self.said: list[bytes] = []
         self._skipping = False
 
     def owes(self) -> bool:
         """There is something to come, or to be skipped."""
-        return self._skipping or len(self.entries) > 0
+        return self._skipping or self._head is not None
 
     def __bool__(self) -> bool:
         return self.owes()
@@ -184,7 +187,27 @@ class Pipeline:
         return self._skipping
 
     def head(self) -> Expect | None:
-        return self.entries[0] if self.entries else None
+        """What is owed next; None: nothing is."""
+        return self._head
+
+    @property
+    def entries(self) -> list[Expect]:
+        """All that is owed."""
+        return [] if self._head is None else [self._head, *self._behind[self._gone :]]
+
+    def _next(self) -> None:
+        """The head is owed no more."""
+        behind, gone = self._behind, self._gone
+        if gone == len(behind):
+            self._head = None
+            return
+        self._head = behind[gone]
+        behind[gone] = None
+        gone += 1
+        if gone == len(behind) or (gone > _GAP and 2 * gone > len(behind)):
+            del behind[:gone]
+            gone = 0
+        self._gone = gone
 
     @property
     def settling(self) -> bool:
@@ -201,7 +224,7 @@ class Pipeline:
     @property
     def ends_so(self) -> bool:
         """It is the last that is owed, so that the server keeps back nothing."""
-        return bool(self.entries) and self.entries[-1].kind >= _ENDS
+        return self._head is not None and self.entries[-1].kind >= _ENDS
 
     @property
     def ready_for_query_owed(self) -> int:
@@ -210,10 +233,8 @@ class Pipeline:
 
     def interest(self) -> bytes:
         """Which replies must be told now."""
-        if not self.entries:
-            return FROM_SERVER
-        head = self.entries[0]
-        return head.interest
+        head = self._head
+        return FROM_SERVER if head is None else head.interest
 
     def take_said(self) -> list[bytes]:
         said, self.said = self.said, []
@@ -227,31 +248,32 @@ class Pipeline:
                     entry.undo(False)
                 return
             self._skipping = False
-        entries = self.entries
-        if entry.action == INJECT and not entries:
+        if self._head is not None:
+            self._behind.append(entry)
+        elif entry.action == INJECT:
             self.said.append(entry.says)
             return
+        else:
+            self._head = entry
         if entry.kind >= _ENDS:
             self.asked += 1
-        entries.append(entry)
 
     def reply(self, kind: int) -> int:
         """FORWARD or DROP for a reply of type `kind`; moves the queue on if the reply completes its head."""
-        entries = self.entries
-        if not entries:
+        head = self._head
+        if head is None:
             if kind == _ERROR or kind in _ANY_TIME:  # the server's last word, which no request caused
                 return FORWARD
             raise ServerProtocolError(internal=f"a reply of type {chr(kind)!r} that no request caused")
-        head = entries[0]
         meaning = _MEANING[head.kind << 8 | kind]
         if meaning == _WHOLE:
-            entries.popleft()
-            if not entries:
+            self._next()
+            following = self._head
+            if following is None:
                 self.answered = self.asked
                 return head.action
             if head.kind >= _ENDS:
                 self.answered += 1
-            following = entries[0]
             if following.action == INJECT:
                 self._say()
             return head.action
@@ -272,25 +294,25 @@ class Pipeline:
 
         Returns whether the copy is still open, that is whether its end has not been sent yet.
         """
-        entries = self.entries
-        while len(entries) > 1 and entries[1].kind == SYNC:
-            del entries[1]
-        return len(entries) < 2 or entries[1].kind != COPY_END
+        behind, gone = self._behind, self._gone
+        while gone < len(behind) and behind[gone].kind == SYNC:
+            del behind[gone]
+        return gone == len(behind) or behind[gone].kind != COPY_END
 
     def _say(self) -> None:
-        entries = self.entries
-        while entries and entries[0].action == INJECT:
-            self.said.append(entries.popleft().says)
+        while self._head is not None and self._head.action == INJECT:
+            self.said.append(self._head.says)
+            self._next()
 
     def _fail(self, head: Expect) -> None:
         if head.kind in (SYNC, QUERY):
             return
-        entries = self.entries
         ignored: list[Expect] = []
-        while entries and entries[0].kind != SYNC:
-            ignored.append(entries.popleft())
+        while self._head is not None and self._head.kind != SYNC:
+            ignored.append(self._head)
+            self._next()
         for entry in reversed(ignored):
             if entry.undo is not None:
                 entry.undo(entry is head)
-        if not entries:
+        if self._head is None:
             self._skipping = True

@@ -180,7 +180,7 @@ class ServerConnection:
                     link.replies(data)
             elif stop:
                 link.replies(data if stop == len(data) else data[:stop])
-            if not pipeline.entries and self.link is link:
+            if pipeline.head() is None and self.link is link:
                 link.server_ready()
         elif self._done is not None and not pipeline:
             done, self._done = self._done, None

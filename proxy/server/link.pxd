@@ -8,5 +8,6 @@ cdef class Link:
     cdef public State state_needed
     cdef public double told_of, wait_limit, waiting_since
 
+    cpdef object granted(self, object server)
     cpdef object replies(self, bytes data)
     cpdef object server_ready(self)

@@ -30,5 +30,5 @@ cdef class Pool(Lending):
     @cython.locals(room=Py_ssize_t)
     cpdef object _grow(self)
     cdef object _refuse_at_once(self, Account account, UserAccount user, double now)
-    @cython.locals(account=Account, counters=tuple, entitled=bint, now=double, server=ServerConnection, taken=tuple, waited=double, waiter=Link)
-    cpdef object serve(self)
+    @cython.locals(account=Account, counters=tuple, entitled=bint, server=ServerConnection, taken=tuple, waited=double, waiter=Link)
+    cpdef object serve_at(self, double now)

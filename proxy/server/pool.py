@@ -127,7 +127,7 @@ class Pool(Lending):
         waiter.waiting_since = now
         self.queue.push(account, user, waiter)
         account.stats.waits += 1
-        self.serve()
+        self.serve_at(now)
         return None
 
     def leave(self, waiter: Link) -> None:
@@ -155,11 +155,14 @@ class Pool(Lending):
         return newest
 
     def serve(self) -> None:
+        self.serve_at(monotonic())
+
+    def serve_at(self, now: float) -> None:
+        """The same for who has just looked at the clock."""
         if self._serving:
             return
         self._serving = True
         try:
-            now = monotonic()
             while self.queue.size and self.idle and not self.paused:
                 entitled = bool(self.kept.count) and not self._has_more_than_is_kept()
                 taken = self.queue.take(entitled)
@@ -243,7 +246,7 @@ class Pool(Lending):
             self.close_idle(server)
         self._give_permits(server, now)  # not before: for whoever this lets in another would be opened
         if self._crowd.waiting and self.queue.size:
-            self.serve()
+            self.serve_at(now)
         if crowded and self.idle and not self.queue.size:
             self.pools.room.came_idle(self)
 

@@ -20,4 +20,5 @@ cdef class Scanner:
     cpdef int next(self) except -1
     cdef int _hold(self, Py_ssize_t pos, Py_ssize_t size, Py_ssize_t need) except -1
     cpdef object forget(self)
+    @cython.locals(rest=bytes, start=Py_ssize_t)
     cpdef bytes rewind(self)

@@ -154,9 +154,12 @@ class Scanner:
 
     def rewind(self) -> bytes:
         """Takes out everything from the frame last told on, so that it can be fed again later."""
-        rest = self.data[self.start :]
-        self.data = self.data[: self.start]
-        self.pos = self.start
+        rest, start = self.data, self.start
+        if start:
+            self.data, rest = rest[:start], rest[start:]
+        else:
+            self.data = b""
+        self.pos = start
         self.skip = 0
         return rest
 

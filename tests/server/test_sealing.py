@@ -8,6 +8,7 @@ import pytest
 
 from proxy.model import Seal, SealKey
 from proxy.protocol import pipeline as owed
+from proxy.protocol.pipeline import Pipeline
 from proxy.protocol.seal import PARAMETER, Introduction, sign
 from proxy.protocol.state import intern
 from proxy.server import connection as connections
@@ -111,7 +112,7 @@ def test_a_refusal_has_it_sealed_anew(clock: SimpleNamespace) -> None:
     """What a function of the client's own has put in the seal's place is not left to the next client."""
     server, wire = sealed(clock)
     server.apply(ACME)
-    server.pipeline.entries.clear()
+    server.pipeline = Pipeline()
     for sqlstate, renewed in (("22012", False), ("42501", True)):
         server.expect(owed.FORWARD_QUERY)
         wire.say(encode.error("no", sqlstate), encode.ready_for_query())
@@ -124,7 +125,7 @@ def test_the_sweep_tells_who_keeps_a_connection_that_its_seal_is_due(
 ) -> None:
     server, _ = sealed(clock)
     server.apply(ACME)
-    server.pipeline.entries.clear()
+    server.pipeline = Pipeline()
     link = server.link
     assert isinstance(link, Link)
     janitor._enforce(SimpleNamespace(), server, now)  # type: ignore[arg-type]
@@ -135,7 +136,7 @@ def test_the_sweep_tells_who_keeps_a_connection_that_its_seal_is_due(
 def test_not_within_a_transaction(clock: SimpleNamespace) -> None:
     server, _ = sealed(clock)
     server.apply(ACME)
-    server.pipeline.entries.clear()
+    server.pipeline = Pipeline()
     server.status = IN_TRANSACTION
     janitor._enforce(SimpleNamespace(), server, 1e9)  # type: ignore[arg-type]
     assert server.seal_due == 100.0
