@@ -27,6 +27,7 @@ from proxy.errors import (
 )
 from proxy.model import PoolMode, Tenant
 from proxy.protocol.pipeline import DROP, DROP_BIND, DROP_QUERY, EXECUTE, PARSE, Expect
+from proxy.protocol.state import State
 from proxy.protocol.tenancy import Block, nobody
 from proxy.registry.memory import RegistryDown
 from proxy.sql.opening import (
@@ -177,19 +178,29 @@ class Choice(Settled):
         if refused is not None:
             raise refused
 
-    def serves(self, server: ServerConnection) -> bytes:
+    def serves(self, server: ServerConnection, needs: State | None = None) -> bytes:
         """A transaction begins on that connection; returns what it must be sent of the block ahead of its first
-        statement. If that fails the server skips what follows, for no Sync stands between."""
+        statement. If that fails the server skips what follows, for no Sync stands between. What it `needs` enters the
+        block ahead of any savepoint."""
         self._error_before = server.last_error
         self._served = True
         tenancy = self.tenancy
-        begins = tenancy.begins
+        begins, first = tenancy.begins, tenancy.first
         self.working = bool(begins)
         if begins:
             self.quiet = self.quiet + 1 if tenancy.value is tenancy.own is tenancy.lasting else 0
             self.prompt = b""
+        out = self._begin_on(server, begins[:first])
+        if needs is not None:
+            out += server.enter(needs, self._session.plane.options.tenant_guc.lower(), alone=False)
+        out += self._begin_on(server, begins[first:])
+        tenancy.served()
+        self._attend()
+        return out
+
+    def _begin_on(self, server: ServerConnection, texts: list[bytes]) -> bytes:
         out = b""
-        for text in begins:
+        for text in texts:
             statement = self._session.plane.pools.catalog.statement(text, b"\0\0", PLAIN)
             if not server.prepared.use(statement):
                 out += server.make_room(statement) + encode.parse(statement.name, text)
@@ -198,8 +209,6 @@ class Choice(Settled):
             out += encode.bind(b"", statement.name, []) + encode.execute()
             server.expect(DROP_BIND)
             server.expect(_CRUCIAL_EXECUTE)
-        tenancy.served()
-        self._attend()
         return out
 
     def break_off(self, server: ServerConnection) -> None:

@@ -25,7 +25,7 @@ cdef class Conversation(Link):
     cdef public long epoch, pid
     cdef public Judge judge
     cdef public Py_ssize_t bound_in, lasting_in, parked_size
-    cdef public int port
+    cdef public int confirming, port
     cdef public long long drawn_use
     cdef public Scanner scanner
     cdef public ServerConnection drawn_on, server

@@ -58,7 +58,7 @@ class Conversation(Link):
 
     __slots__ = (
         "_counted_by", "_permits", "_wanted", "acquiring", "amiss", "answer", "answers_first", "bound_in", "by_sql",
-        "cancel_wanted", "checked", "chooser", "connected_at", "described", "discarded", "doubts", "drawn_on",
+        "cancel_wanted", "checked", "chooser", "confirming", "connected_at", "described", "discarded", "doubts", "drawn_on",
         "drawn_use", "draws_alone", "entering", "epoch", "evicted", "evicting", "gone", "held_back", "holding", "host",
         "idle_since", "inquiry", "judge", "keeps_sequences", "key", "lasting", "lasting_in", "leaving", "login",
         "maps_statements", "mode", "opening", "owing", "paid", "parked", "parked_size", "pid", "pins", "plane", "pool",
@@ -129,6 +129,7 @@ class Conversation(Link):
         self.discarded = False  # by a DISCARD ALL, so that its server connection has nothing of it
         self.opening = False  # its block is being begun on the server
         self.entering = False  # its first request may follow at once what is sent ahead of it
+        self.confirming = 0  # what its connection has not confirmed yet, see `entering`
         self.cancel_wanted = False  # a CancelRequest that came while our state was being applied
         self.skipping = False  # after an error of ours, up to the Sync
         self.answer: bytes = b""  # an error of ours that the next frame gets

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from time import monotonic
 
-from proxy.client import effects, remains, sequences, sql_prepared
+from proxy.client import effects, entering, remains, sequences, sql_prepared
 from proxy.client.conversation import NO_PINS, NOTHING_PARKED, PARKED_MAX, Conversation
 from proxy.client.placing import follow_registry
 from proxy.client.preparing import describe_new
@@ -16,7 +16,7 @@ from proxy.client.throttling import may_begin
 from proxy.errors import ShuttingDown, TiergateError
 from proxy.model import PinReason, PoolMode
 from proxy.net.transport import deliver
-from proxy.protocol.state import EMPTY, READ_ONLY_PARAMETERS, certain, status, with_parameter
+from proxy.protocol.state import EMPTY, READ_ONLY_PARAMETERS, status, with_parameter
 from proxy.server.connection import FAILED, IDLE, ServerConnection
 from proxy.wire import encode
 
@@ -111,13 +111,7 @@ class Linking(Conversation):
             effects.pin(self, PinReason.TEMP_TABLE)
 
     def _take_state(self, server: ServerConnection, out: list[bytes]) -> bool:
-        """Whether requests may follow at once.
-
-        The change must have been confirmed first where the requests would otherwise run in somebody else's
-        state if it failed: on a connection that speaks for another tenant (a cancel or a timeout that strikes
-        the change would let them run as that tenant), with a state that no server of the pool has taken
-        yet or that it may refuse by now, and on a connection whose timeouts could cut the change short.
-        """
+        """Whether requests may follow at once; else the change of state must have been confirmed (see `entering.py`)."""
         needs = self.state_needed
         if server.prepared.own:
             sql_prepared.close_others(self, server)
@@ -125,18 +119,19 @@ class Linking(Conversation):
         if self.chooser is not None:
             self.entering = True
             opener = None if self.chooser.calm else self.chooser
-        before = server.values.parameters
-        there = server.values is needs and server.query_since < server.seal_due
-        ahead = b"" if there else server.apply(needs)
-        if not ahead:
-            if self.told is not server.reported:
+        if server.values is needs and server.query_since < server.seal_due:
+            sure, ahead = True, b""
+        else:
+            sure = entering.is_sure(self, server, needs)
+            if not sure and (ahead := entering.at_once(self, server, opener)):
+                out.append(ahead)
+                if server.entered and self.told is not server.reported:
+                    self.tell(server.reported)
+                return True
+            ahead = server.apply(needs)
+        if sure or not ahead:
+            if not ahead and self.told is not server.reported:
                 self.tell(server.reported)
-            if opener is not None:
-                out.append(opener.serves(server))
-            return True
-        guc = self.plane.options.tenant_guc.lower()
-        other_tenant = before.get(guc, needs.parameters.get(guc)) != needs.parameters.get(guc)
-        if not other_tenant and needs in self.pool.accepted and certain(before, needs.parameters):
             out.append(ahead)
             if opener is not None:
                 out.append(opener.serves(server))
@@ -255,6 +250,7 @@ class Linking(Conversation):
         """The connection is not to be used; what was asked of it has not been answered and gets the error."""
         held, self.holding = self.holding, False
         self.opening = False
+        self.confirming = 0
         if self.chooser is not None:
             self.chooser.failed()
         held_back, self.held_back, self.answers_first, self.discarded = self.held_back, False, False, False
@@ -294,6 +290,7 @@ class Linking(Conversation):
             return
         if server.pipeline.owes() or self.unsynced or self.holding or self.scanner.skip:
             return
+        self.confirming = 0
         if server.status != IDLE:
             return
         if self.lasting:
@@ -346,6 +343,10 @@ class Linking(Conversation):
             if self.chooser is not None and self.rests:
                 self.chooser.ended(server)
                 self.loosen(server)
+            elif self.confirming == entering.SENT and server.status == IDLE:
+                self.loosen(server)  # the change may have been undone with the transaction
+            if self.confirming == entering.SENT:
+                self.confirming = 0
             if not self.holding:
                 self.resume()
         elif server.pipeline.head() is None:
@@ -353,6 +354,7 @@ class Linking(Conversation):
 
     def _unlink(self, server: ServerConnection) -> None:
         self.server = None
+        self.confirming = 0
         self.unnamed_by = None
         if self.doubts is not None:
             self.doubts, server.dirty = None, True  # nobody has asked what there is

@@ -72,7 +72,8 @@ def watch(session: Conversation, head: bytes, size: int) -> TiergateError | None
         return refused
     if session.registry.lives_alone(session.pool.cluster):
         return None
-    session.watch = Watch(session.plane.options.tenant_guc)
+    entered = session.server is not None and session.server.entered != ""
+    session.watch = Watch(session.plane.options.tenant_guc, entered=entered)
     look(session, head)
     return None
 
@@ -83,7 +84,7 @@ def look(session: Conversation, piece: bytes) -> bool:
         return False
     if isinstance(session.watch, Watch) and session.watch.suspicious(piece):
         raise TooLong(
-            "a statement that is too long to inspect names the tenant or computes a parameter's name",
+            "a statement that is too long to inspect names the tenant, computes a parameter's name or goes back",
             hint="Send it in smaller pieces, or the values as parameters.",
         )
     return True

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from proxy.client import effects, remains, sequences, sql_prepared
+from proxy.client.entering import FOLLOWS, SENT, as_messages
 from proxy.client.prepared import UnnamedIs, evict, on_bind, on_close, on_describe, on_parse
 from proxy.client.preparing import SAID
 from proxy.client.refusals import REFUSED, TooLong, frame_size, refusal, watch
@@ -64,6 +65,10 @@ def on_query(
     except ProtocolViolation:
         _end_batch(session, server)
         raise
+    if session.confirming == FOLLOWS:
+        if server.entered:
+            return as_messages(session, server, text)
+        session.confirming = SENT
     verdict = session.judge.judge(text)
     if verdict is not PLAIN or session.strict:
         refused = refusal(session, text, verdict)
@@ -170,6 +175,8 @@ def on_sync(
     if server.copy_in:
         return None
     session.unsynced = False
+    if session.confirming:
+        session.confirming = SENT
     server.expect(FORWARD_SYNC)
     return None
 

@@ -13,6 +13,7 @@ from proxy import log
 from proxy.client import effects, throttling
 from proxy.client.answering import AGAIN, DONE, PASS, SEEK
 from proxy.client.conversation import NOTHING_PARKED
+from proxy.client.entering import SENT
 from proxy.client.linking import Linking
 from proxy.client.parking import evict, hold_for
 from proxy.client.refusals import TooLong, look
@@ -170,10 +171,9 @@ class Session(Linking):
                     self.unsynced = False
                 self._flush(server, out, self._hold_back(server))
                 return
-            waits = self.answers_first
+            waits = self.answers_first or self.confirming == SENT
             if chooser is not None:
-                if not self.unsynced:
-                    # Each batch may be for another tenant.
+                if not self.unsynced:  # each batch may be for another tenant
                     chooser.over = False
                     waits = waits or not self.entering
                 self.entering = False

@@ -8,6 +8,7 @@ back to what the server connection began with.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from weakref import WeakValueDictionary
 
@@ -18,6 +19,8 @@ from proxy.sql.verdict import PLAIN
 from proxy.wire import encode
 
 ROLE = "role"
+# Stands for a parameter's value that nobody knows; no server is ever told.
+UNKNOWN = "\1"
 Change = tuple[str, str | None]
 
 _SMALL_BATCH = 50
@@ -36,6 +39,10 @@ _FICKLE = frozenset((
 READ_ONLY_PARAMETERS = frozenset((
     "server_version", "server_encoding", "integer_datetimes", "in_hot_standby", "is_superuser", "session_authorization",
 ))  # fmt: skip
+
+# What is the same in every encoding, and needs no quotes of any kind.
+_plain_name = re.compile(r"[a-z_][a-z0-9_]*(?:\.[a-z_][a-z0-9_]*)*").fullmatch
+_plain_value = re.compile(r"[A-Za-z0-9_.:/+=@-]*").fullmatch
 
 # As servers spell the names of the parameters that they report.
 display_names: dict[str, str] = {}
@@ -153,6 +160,28 @@ def set_first(pipeline: Pipeline, changes: Sequence[Change]) -> bytes:
         pipeline.expect(owed.DROP_CLOSE)
     out.append(encode.SYNC)
     pipeline.expect(owed.DROP_SYNC)
+    return b"".join(out)
+
+
+def is_plain(name: str, value: str) -> bool:
+    """They may stand in a text as they are."""
+    return _plain_name(name) is not None and _plain_value(value) is not None
+
+
+def set_within(pipeline: Pipeline, name: str, value: str, *others: str) -> bytes:
+    """Messages for ahead of what is to run with these parameters (name, value, ...) only, with their replies queued
+    as dropped: no Sync of their own. A SET takes no snapshot, so that a transaction may still say how it is isolated."""
+    out = []
+    told = (name, value, *others)
+    for at in range(0, len(told), 2):
+        if not told[at]:
+            continue
+        words = '"."'.join(told[at].split("."))
+        text = f"SET \"{words}\" TO '{told[at + 1]}'".encode("ascii")
+        out.append(encode.parse(_FIRST, text) + encode.bind(b"", _FIRST, []) + encode.execute())
+        out.append(encode.close(b"S", _FIRST))
+        for kind in (owed.PARSE, owed.BIND, owed.EXECUTE, owed.CLOSE):
+            pipeline.expect(Expect(kind, DROP, crucial=True))
     return b"".join(out)
 
 

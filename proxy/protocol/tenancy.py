@@ -84,6 +84,11 @@ class Tenancy:
         return [*self._begins, *(savepoint.text for savepoint in self._savepoints)]
 
     @property
+    def first(self) -> int:
+        """So many of them stand ahead of any savepoint."""
+        return len(self._begins)
+
+    @property
     def names(self) -> list[str]:
         """All that it may come to speak for."""
         tenants = [self.home, self.own, self.value, self.lasting]

@@ -7,6 +7,7 @@ from proxy.protocol.pipeline cimport Expect, Pipeline
 from proxy.protocol.state cimport State
 from proxy.protocol.statements cimport Prepared, Statement
 from proxy.server.link cimport Link
+from proxy.server.stated cimport Stated
 from proxy.stats cimport PoolStats
 from proxy.wire.frames cimport Scanner
 
@@ -15,25 +16,23 @@ cdef int _READY, _ERROR, _STATUS, _COMPLETE, _COPY_IN, _COPY_BOTH
 cdef bytes _TOLD_TAGS
 cdef tuple _ALTERED
 
-cdef class ServerConnection:
+cdef class ServerConnection(Stated):
     cdef object __weakref__
     cdef object _done
     cdef bint _job_failed, _undone
     cdef public Account account
     cdef public Link link
     cdef public PoolStats stats
-    cdef public object address, endpoint, key, login_parameters, owner, pid, sealer, state, struck, transport
+    cdef public object address, endpoint, key, owner, pid, state, struck, transport
     cdef public tuple permits
     cdef public int cancels, status, generation
     cdef public Py_ssize_t named_in, unnamed_in
     cdef public long long carried, clean_at, uses
     cdef public bint closing, copy_in, dirty, write_paused
     cdef public bytes last_error, state_error
-    cdef public double charged, idle_since, lent_at, opened_at, query_since, seal_due, struck_at, xact_since
-    cdef public Pipeline pipeline
+    cdef public double charged, idle_since, lent_at, opened_at, query_since, struck_at, xact_since
     cdef public Prepared prepared
     cdef public Scanner scanner
-    cdef public State reported, values
     cdef public list to_close
     cdef public Statement unnamed
     cdef public object unnamed_as

@@ -7,7 +7,7 @@ session the chunk itself when nothing in it was ours. All that is known of the s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -17,11 +17,11 @@ from proxy.net.transport import Transport, deliver
 from proxy.protocol import pipeline as owed
 from proxy.protocol import state as states
 from proxy.protocol.lifecycle import ServerState, server_step
-from proxy.protocol.pipeline import DROP, FORWARD, Expect, Pipeline
-from proxy.protocol.state import EMPTY, State, intern, with_parameter
+from proxy.protocol.pipeline import DROP, FORWARD, Expect
+from proxy.protocol.state import EMPTY, with_parameter
 from proxy.protocol.statements import PREFIX, Description, Prepared, Statement
 from proxy.server.link import Link, Owner
-from proxy.server.sealing import NEVER, Sealer
+from proxy.server.stated import Stated
 from proxy.wire import decode, encode
 from proxy.wire.frames import FROM_SERVER, HEAD, HEADER_SIZE, MORE, Scanner
 
@@ -38,13 +38,13 @@ _CLOSED = "server closed the connection unexpectedly"
 _NONSENSE = "the server sent something that is not the protocol"
 
 
-class ServerConnection:
+class ServerConnection(Stated):
     __slots__ = (
         "_done", "_job_failed", "_undone", "account", "address", "cancels", "carried", "charged", "clean_at", "closing",
-        "copy_in", "dirty", "endpoint", "generation", "idle_since", "key", "last_error", "lent_at", "link",
-        "login_parameters", "named_in", "opened_at", "owner", "permits", "pid", "pipeline", "prepared", "query_since",
-        "reported", "scanner", "seal_due", "sealer", "state", "state_error", "stats", "status", "struck", "struck_at",
-        "to_close", "transport", "unnamed", "unnamed_as", "unnamed_in", "uses", "values", "write_paused", "xact_since",
+        "copy_in", "dirty", "endpoint", "generation", "idle_since", "key", "last_error", "lent_at", "link", "named_in",
+        "opened_at", "owner", "permits", "pid", "prepared", "query_since", "scanner", "state", "state_error", "stats",
+        "status", "struck", "struck_at", "to_close", "transport", "unnamed", "unnamed_as", "unnamed_in", "uses",
+        "write_paused", "xact_since",
     )  # fmt: skip
 
     def __init__(
@@ -58,21 +58,15 @@ class ServerConnection:
         max_prepared: int,
         generation: int,
     ) -> None:
+        super().__init__(parameters)
         self.owner, self.stats = owner, owner.stats
         self.endpoint, self.address = endpoint, str(endpoint)
         self.generation, self.pid, self.key = generation, pid, key
-        states.display_names.update({name.lower(): name for name in parameters})
-        self.login_parameters = {name.lower(): value for name, value in parameters.items()}
-        self.reported: State = intern(self.login_parameters)  # all that the server has reported
-        self.values: State = EMPTY  # what has been set on it beyond its login
-        self.sealer: Sealer | None = None
-        self.seal_due = NEVER  # when the tenant among `values` must be sealed anew
         self.prepared = Prepared(max_prepared)
         self.unnamed: Statement | None = None
         self.unnamed_as: Description | None = None  # if it is known
         self.named_in = self.unnamed_in = -1  # the batch in which a statement was last parsed or closed
         self.to_close: list[bytes] = []
-        self.pipeline = Pipeline()
         self.scanner = Scanner(FROM_SERVER)
         self.state, self.status = ServerState.LOGIN, IDLE
         self.dirty = False  # holds something that only a reset clears
@@ -192,6 +186,8 @@ class ServerConnection:
         if status != IDLE and status != IN_TRANSACTION and status != FAILED:
             raise ServerProtocolError(internal=f"transaction status {status}")
         self.status = status
+        if self.entered:
+            self.settle(open=status != IDLE, undone=self._undone)
         self.copy_in = False
         self.struck = ""
         if head is None or head.action == DROP:
@@ -236,6 +232,8 @@ class ServerConnection:
         elif tag in _ENDS_OF_BLOCKS:
             if tag == b"ROLLBACK\0":
                 self.last_error, self._undone = tag, True
+            elif tag == b"COMMIT\0" and not self.alone:
+                self.entered = ""
             if self.link is not None:
                 self.link.block_ended(tag != b"ROLLBACK\0")
         elif tag == b"DEALLOCATE ALL\0":
@@ -315,28 +313,6 @@ class ServerConnection:
             if self.status == IDLE:
                 self.xact_since = now
 
-    def apply(self, needs: State) -> bytes:
-        """The messages that bring it to `needs`, with their replies queued as dropped; b"" if it is there."""
-        if self.values is needs and (self.sealer is None or monotonic() < self.seal_due):
-            return b""
-        before, self.values = self.values, needs
-        changes = states.difference(before, needs, self.login_parameters)
-        if self.sealer is not None:
-            self.seal_due = self.sealer.renew(changes, needs, self.seal_due)
-            self.sealer.add(changes)
-        return states.set_first(self.pipeline, states.in_order(changes, before, needs)) if changes else b""
-
-    def set_again(self, changes: Mapping[str, str], *, within: bool = False) -> bytes:
-        """Follows what may have reset `changes`: `within` a batch, or a text (no harm if it fails in a failed one)."""
-        wanted: dict[str, str | None] = {**changes}
-        if self.sealer is not None:
-            self.sealer.add(wanted)
-        out = states.set_again(self.pipeline, list(wanted.items()), tolerant=not within)
-        if within:
-            return out
-        self.expect(Expect(owed.SYNC, DROP, tolerant=True))
-        return out + encode.SYNC
-
     def prepare(self, statement: Statement) -> bytes:
         """The messages that make `statement` known here ahead of its use; b"" if it is."""
         if self.prepared.use(statement):
@@ -376,6 +352,7 @@ class ServerConnection:
         self.prepared.clear()
         self.to_close.clear()
         self.unnamed, self.values, self.dirty, self.clean_at = None, EMPTY, False, self.uses
+        self.entered = ""
 
     # --- the end ------------------------------------------------------------------------------------
 

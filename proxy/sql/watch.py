@@ -21,13 +21,14 @@ DROPPED = Dropped()
 class Watch:
     """One text; `suspicious` is called with each piece of it in turn."""
 
-    __slots__ = ("_name", "_tail")
+    __slots__ = ("_entered", "_name", "_tail")
 
-    def __init__(self, tenant_guc: str) -> None:
+    def __init__(self, tenant_guc: str, *, entered: bool = False) -> None:
+        self._entered = entered  # behind a ROLLBACK in it the connection speaks for another tenant
         self._name = tenant_guc.lower().rpartition(".")[2].encode("utf-8", "surrogateescape")
         self._tail = b""
 
     def suspicious(self, piece: bytes) -> bool:
         low = self._tail + piece.lower()
         self._tail = low[-_OVERLAP:]
-        return self._name in low or words.hides_sets(low)
+        return self._name in low or words.hides_sets(low) or (self._entered and words.goes_back(low))

@@ -58,6 +58,7 @@ _sets = re.compile(rb"(?<![a-z_])(?:re)?set(?![a-z0-9])|set_config").search
 _body_sets = re.compile(rb"%s\s*%s|%s" % (_INSIDE, _SETTING, _HIDING)).search
 _body_keeps = re.compile(rb"%s\s*%s|%s" % (_INSIDE, _KEEPING, _NAMES)).search
 _line_sets = re.compile(rb"[\r\n][ \t\f\v]*" + _SETTING).search
+_goes_back = re.compile(rb"rollback|abort").search
 _releasing = re.compile(rb"unlisten|drop|discard|unlock|close|authorization").search
 _line_keeps = re.compile(rb"[\r\n][ \t\f\v]*" + _KEEPING).search
 
@@ -173,6 +174,11 @@ def executed(text: bytes) -> bytes:
     """The name in a text that is an EXECUTE and nothing else that could matter, whatever its arguments; b"" for others."""
     found = _execute(text)
     return found[1].lower() if found and plain(text[found.end() :]) else b""
+
+
+def goes_back(low: bytes) -> bool:
+    """The lowercased text may roll a transaction back."""
+    return bool(_goes_back(low))
 
 
 def hides_sets(low: bytes) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 from proxy.wire import encode
 
 _SETTING = re.compile(r"SET (\w+) = '(\w*)'")
+_SPEAKING = re.compile(r"""SET "app"\."tenant_id" TO '(\w*)'""")
 _PREPARE = re.compile(r"PREPARE (\w+) AS (.*)")
 LOOK = "SELECT * FROM pg_prepared_statements"
 _REPORTED = {"timezone": "TimeZone", "application_name": "application_name"}
@@ -151,14 +152,17 @@ class SimulatedServer:
             self._bind(body)
             return encode.BIND_COMPLETE
         if kind == b"D":
-            text = self._statement(body[1:-1])
+            of_portal = body[:1] == b"P"
+            if of_portal and body[1:-1] not in self.portals:
+                raise _Failure("34000")
+            text = self.portals[body[1:-1]][0] if of_portal else self._statement(body[1:-1])
             self._allowed(text)
             if text.startswith("EXECUTE "):
                 text = self.statements.get(text[8:].encode(), "")
             rows = (
                 encode.row_description([("answer", 25, 0)]) if text.startswith("SELECT") else encode.NO_DATA
             )
-            return encode.frame(b"t", b"\0\0") + rows
+            return rows if of_portal else encode.frame(b"t", b"\0\0") + rows
         if kind == b"E":
             portal = self.portals.get(body[: body.index(b"\0")])
             if portal is None:
@@ -239,6 +243,9 @@ class SimulatedServer:
             return encode.data_row(["|".join([text, *(self.values[name] for name in _SEEN)])]), "SELECT 1"
         if found := _SETTING.fullmatch(text):
             self._set(found[1].lower(), found[2])
+            return b"", "SET"
+        if found := _SPEAKING.fullmatch(text):
+            self._set("app.tenant_id", found[1])
             return b"", "SET"
         if text == "RESET ALL":
             self.values = {**self.defaults, "channel": self.values["channel"]}

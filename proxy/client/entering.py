@@ -1,0 +1,152 @@
+"""How a session comes to speak on a connection that knows another state, if it can without waiting.
+
+A change must have been confirmed before a request follows that would run in somebody else's state if it failed: on a
+connection that speaks for another tenant (a cancel or a timeout that strikes the change would let it run as that
+tenant), with a state that no server of the pool has taken yet or that it may refuse by now, and on a connection whose
+timeouts could cut the change short. There the request waits for the answer, one round trip, unless
+
+- it is a BEGIN by itself, which touches nothing: the change goes ahead of it, what comes next waits for both;
+- it is a whole batch of plain statements, or a SELECT by itself, and all that is to change is the tenant: the change
+  enters their transaction, and the server skips them if it fails. It is undone with the transaction, so
+  that what comes next waits for the end;
+- it is the first statement of a block that was held back and that leaves the tenant with its end: the change enters
+  the block (see `choosing.py`, which lets nothing stand behind that end).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from proxy.errors import ProtocolViolation
+from proxy.model import PoolMode
+from proxy.protocol import pipeline as owed
+from proxy.protocol.pipeline import DROP, FORWARD_DESCRIBE, FORWARD_EXECUTE, FORWARD_SYNC, Expect
+from proxy.protocol.state import State, certain
+from proxy.protocol.statements import PREFIX, STRANGE, Statement
+from proxy.server.connection import ServerConnection
+from proxy.sql.verdict import PLAIN
+from proxy.wire import decode, encode
+from proxy.wire.frames import HEADER_SIZE
+
+if TYPE_CHECKING:
+    from proxy.client.conversation import Conversation
+
+# What `confirming` says of a session: nothing, that the batch at hand may follow at once, or that it has.
+NOTHING, FOLLOWS, SENT = 0, 1, 2
+
+_QUERY, _SYNC, _PARSE, _BIND = b"QSPB"
+_OF_BATCHES = b"PBDECS"
+_LONGEST = 65_536
+_NAME = PREFIX + b"query"
+_AS_MESSAGES = Statement(_NAME, b"", b"\0\0", PLAIN)
+
+_opens = re.compile(rb"\s*(?:begin|start)\b[\w\s,]*;?\s*", re.IGNORECASE).fullmatch
+_plans = re.compile(rb"\s*(?:select|values|table|with|insert|update|delete|merge)\b", re.IGNORECASE).match
+# One statement without parameters, of which no parser says anything (as it does of escapes and of long names).
+_asks = re.compile(rb"\s*select\b[^;$\\]*;?\s*", re.IGNORECASE).fullmatch
+_differs = re.compile(rb"\binto\b|[\w\x80-\xff]{60}|\"[^\"]{60}", re.IGNORECASE).search
+
+
+def at_once(session: Conversation, server: ServerConnection, opener: Any) -> bytes:
+    """What is to be sent ahead of the batch at hand, which may follow; b"" where it must wait."""
+    if session.pins or session.unsynced or session.mode is PoolMode.SESSION or server.pipeline.owes():
+        return b""
+    needs, guc = session.state_needed, session.plane.options.tenant_guc.lower()
+    if opener is not None:
+        tenancy = opener.tenancy
+        enters = tenancy.begins and tenancy.returns and server.can_enter(needs, guc)
+        ahead: bytes = opener.serves(server, needs) if enters else b""
+        return ahead
+    data, start = _at_hand(session)
+    if not HEADER_SIZE < len(data) - start <= _LONGEST or session.by_sql or not session.maps_statements:
+        return b""
+    if data[start] != _QUERY:
+        follows = _is_plain_batch(session, data, start)
+    else:
+        text = data[start + HEADER_SIZE : -1]
+        if not _is_whole(data, start) or b"\0" in text:
+            return b""
+        if _opens(text):
+            ahead = server.apply(needs)
+            session.confirming = FOLLOWS if ahead else NOTHING
+            return ahead
+        follows = _is_plain_question(session, text)
+    if not follows or not server.can_enter(needs, guc):
+        return b""
+    session.confirming = FOLLOWS
+    return server.enter(needs, guc, alone=True)
+
+
+def is_sure(session: Conversation, server: ServerConnection, needs: State) -> bool:
+    """Whatever it is, it may follow a change that is not confirmed."""
+    guc, before, new = session.plane.options.tenant_guc.lower(), server.values.parameters, needs.parameters
+    same_tenant = before.get(guc, new.get(guc)) == new.get(guc)
+    return same_tenant and needs in session.pool.accepted and certain(before, new)
+
+
+def _at_hand(session: Conversation) -> tuple[bytes, int]:
+    """What has been read and not been sent, from its first frame on."""
+    if not session.parked:
+        return session.scanner.data, session.scanner.start
+    return (session.parked[0], 0) if len(session.parked) == 1 else (b"", 0)
+
+
+def _is_whole(data: bytes, start: int) -> bool:
+    """It is one frame."""
+    return start + 1 + int.from_bytes(data[start + 1 : start + 5], "big") == len(data)
+
+
+def _is_plain_question(session: Conversation, text: bytes) -> bool:
+    """A SELECT by itself that can be asked by messages, and reads the same."""
+    return (
+        not session.strict
+        and _asks(text) is not None
+        and not _differs(text)
+        and session.judge.judge(text) is PLAIN
+    )
+
+
+def _is_plain_batch(session: Conversation, data: bytes, start: int) -> bool:
+    """One batch and its Sync, of statements that leave nothing behind and end no transaction."""
+    parsed: set[bytes] = set()
+    at = stop = start
+    kind = 0
+    try:
+        while at < len(data) and kind != _SYNC:
+            kind = data[at]
+            stop = at + 1 + int.from_bytes(data[at + 1 : at + 5], "big")
+            if kind not in _OF_BATCHES or not at + HEADER_SIZE <= stop <= len(data):
+                return False
+            if kind == _PARSE:
+                name, text, _ = decode.parse_within(data, at + HEADER_SIZE, stop)
+                if not _plans(text) or session.judge.judge(text) is not PLAIN:
+                    return False
+                parsed.add(name)
+            elif kind == _BIND:
+                name = decode.bind_names_within(data, at + HEADER_SIZE, stop)[1]
+                if name not in parsed and not _is_plain(session, name):
+                    return False
+            at = stop
+    except ProtocolViolation:
+        return False
+    return kind == _SYNC and stop == len(data)
+
+
+def _is_plain(session: Conversation, name: bytes) -> bool:
+    """The statement is one that the client has prepared before. (If it parses the name anew, that fails.)"""
+    statement = session.statements.get(name) if name else session.unnamed
+    return statement is not None and statement.verdict is PLAIN and _plans(statement.text) is not None
+
+
+def as_messages(session: Conversation, server: ServerConnection, text: bytes) -> bytes:
+    """A SELECT by itself, of which PostgreSQL 18 would not know that it ends the batch that the change began."""
+    session.confirming = SENT
+    session.unnamed = session.unnamed_by = None
+    server.unnamed = STRANGE  # a Query would have taken it away
+    for kind in (owed.CLOSE, owed.PARSE, owed.BIND):
+        server.expect(Expect(kind, DROP, statement=_AS_MESSAGES))
+    for entry in (FORWARD_DESCRIBE, FORWARD_EXECUTE, FORWARD_SYNC):
+        server.expect(entry)
+    asked = encode.close(b"S", _NAME) + encode.parse(_NAME, text) + encode.bind(b"", _NAME, [])
+    return asked + encode.describe(b"P", b"") + encode.execute() + encode.SYNC

@@ -1,0 +1,93 @@
+"""What has been set on one server connection, and the messages by which more is.
+
+A change is a batch of its own (`apply`), whatever becomes of what follows. One that only says whom the connection
+speaks for can also `enter` a transaction ahead of its first statement, which the server then skips where the
+change fails. It lasts if the transaction commits; if not, or if nobody has heard that it did, the connection
+speaks for nobody knows whom (UNKNOWN), and must be told anew. Its states: nothing has entered (`entered` is ""),
+ALONE: a batch that is a transaction, IN_BLOCK: a block, which must be heard to commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from time import monotonic
+
+from proxy.protocol import pipeline as owed
+from proxy.protocol import state as states
+from proxy.protocol.pipeline import DROP, Expect, Pipeline
+from proxy.protocol.seal import PARAMETER
+from proxy.protocol.state import EMPTY, UNKNOWN, State, intern, with_parameter
+from proxy.server.sealing import NEVER, Sealer
+from proxy.wire import encode
+
+
+class Stated:
+    __slots__ = (
+        "alone", "entered", "login_parameters", "pipeline", "reported", "seal_due", "sealer", "values",
+    )  # fmt: skip
+
+    def __init__(self, parameters: dict[str, str]) -> None:
+        states.display_names.update({name.lower(): name for name in parameters})
+        self.login_parameters = {name.lower(): value for name, value in parameters.items()}
+        self.reported: State = intern(self.login_parameters)  # all that the server has reported
+        self.values: State = EMPTY  # what has been set on it beyond its login
+        self.sealer: Sealer | None = None
+        self.seal_due = NEVER  # when the tenant among `values` must be sealed anew
+        self.pipeline = Pipeline()
+        self.entered = ""  # the parameter that has entered the transaction which is open or under way
+        self.alone = False
+
+    def _change(self, needs: State) -> dict[str, str | None]:
+        """From here on it has what it needs, if these changes are made."""
+        before, self.values = self.values, needs
+        changes = states.difference(before, needs, self.login_parameters)
+        if self.sealer is not None:
+            self.seal_due = self.sealer.renew(changes, needs, self.seal_due)
+            self.sealer.add(changes)
+        return changes
+
+    def apply(self, needs: State) -> bytes:
+        """The messages that bring it to `needs`, with their replies queued as dropped; b"" if it is there."""
+        before = self.values
+        if before is needs and (self.sealer is None or monotonic() < self.seal_due):
+            return b""
+        changes = self._change(needs)
+        return states.set_first(self.pipeline, states.in_order(changes, before, needs)) if changes else b""
+
+    def can_enter(self, needs: State, guc: str) -> bool:
+        """What it lacks is to know whom to speak for, and it knew that of somebody else."""
+        before = self.values
+        new = needs.parameters.get(guc)
+        if before.parameters.get(guc, new) == new or new is None or not states.is_plain(guc, new):
+            return False
+        changes = states.difference(before, needs, self.login_parameters)
+        return len(changes) == 1 and states.certain(before.parameters, needs.parameters)
+
+    def enter(self, needs: State, guc: str, *, alone: bool) -> bytes:
+        """The messages by which this, where it can, enters the transaction whose own come behind them."""
+        changes = self._change(needs)
+        self.entered, self.alone = guc, alone
+        seal = changes.get(PARAMETER)
+        return states.set_within(
+            self.pipeline, guc, changes[guc] or "", PARAMETER if seal else "", seal or ""
+        )
+
+    def settle(self, *, open: bool, undone: bool) -> None:
+        """The server is ready for a query, in an open transaction or in none."""
+        if open:
+            self.alone = False
+        else:
+            if undone or not self.alone:
+                self.values = with_parameter(self.values, self.entered, UNKNOWN)
+            self.entered = ""
+
+    def set_again(self, changes: Mapping[str, str], *, within: bool = False) -> bytes:
+        """Follows what may have reset `changes`: `within` a batch, or a text (no harm if it fails in a failed one)."""
+        wanted: dict[str, str | None] = {**changes}
+        if self.sealer is not None:
+            self.sealer.add(wanted)
+        out = states.set_again(self.pipeline, list(wanted.items()), tolerant=not within)
+        if within:
+            return out
+        self.pipeline.expect(Expect(owed.SYNC, DROP, tolerant=True))
+        return out + encode.SYNC
