@@ -50,6 +50,13 @@ _differs = re.compile(rb"\binto\b|[\w\x80-\xff]{60}|\"[^\"]{60}", re.IGNORECASE)
 
 def at_once(session: Conversation, server: ServerConnection, opener: Any) -> bytes:
     """What is to be sent ahead of the batch at hand, which may follow; b"" where it must wait."""
+    ahead = _at_once(session, server, opener)
+    if server.entered and session.told is not server.reported:
+        session.tell(server.reported)
+    return ahead
+
+
+def _at_once(session: Conversation, server: ServerConnection, opener: Any) -> bytes:
     if session.pins or session.unsynced or session.mode is PoolMode.SESSION or server.pipeline.owes():
         return b""
     needs, guc = session.state_needed, session.plane.options.tenant_guc.lower()
@@ -144,9 +151,11 @@ def as_messages(session: Conversation, server: ServerConnection, text: bytes) ->
     session.confirming = SENT
     session.unnamed = session.unnamed_by = None
     server.unnamed = STRANGE  # a Query would have taken it away
-    for kind in (owed.CLOSE, owed.PARSE, owed.BIND):
+    asked = server.close_stale()  # that of the last time among them
+    server.to_close.append(_NAME)
+    for kind in (owed.PARSE, owed.BIND):
         server.expect(Expect(kind, DROP, statement=_AS_MESSAGES))
     for entry in (FORWARD_DESCRIBE, FORWARD_EXECUTE, FORWARD_SYNC):
         server.expect(entry)
-    asked = encode.close(b"S", _NAME) + encode.parse(_NAME, text) + encode.bind(b"", _NAME, [])
+    asked += encode.parse(_NAME, text) + encode.bind(b"", _NAME, [])
     return asked + encode.describe(b"P", b"") + encode.execute() + encode.SYNC

@@ -125,8 +125,6 @@ class Linking(Conversation):
             sure = entering.is_sure(self, server, needs)
             if not sure and (ahead := entering.at_once(self, server, opener)):
                 out.append(ahead)
-                if server.entered and self.told is not server.reported:
-                    self.tell(server.reported)
                 return True
             ahead = server.apply(needs)
         if sure or not ahead:

@@ -179,8 +179,8 @@ def set_within(pipeline: Pipeline, name: str, value: str, *others: str) -> bytes
         words = '"."'.join(told[at].split("."))
         text = f"SET \"{words}\" TO '{told[at + 1]}'".encode("ascii")
         out.append(encode.parse(_FIRST, text) + encode.bind(b"", _FIRST, []) + encode.execute())
-        out.append(encode.close(b"S", _FIRST))
-        for kind in (owed.PARSE, owed.BIND, owed.EXECUTE, owed.CLOSE):
+        out.append(encode.close(b"P", b"") + encode.close(b"S", _FIRST))
+        for kind in (owed.PARSE, owed.BIND, owed.EXECUTE, owed.CLOSE, owed.CLOSE):
             pipeline.expect(Expect(kind, DROP, crucial=True))
     return b"".join(out)
 
