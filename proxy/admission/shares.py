@@ -8,27 +8,44 @@ tells that it has spent it. That it tells it late costs a little of the rate at 
 Whoever needs tokens gets them in turn, as they come, each the same; what workers would like to have ahead of their use
 they get only of what nobody needs, and not all of that. What others hold and do not need is recalled. A worker that
 dies is taken to have spent all that it held, which comes back at the bucket's rate.
+
+Where hosts share a rate, this one has so many thousandths of it and of its burst (see stakes.py): what it has too much
+when these become less is gone, so all hosts' buckets together never let more through than one would, but that each
+has a burst of one at least. Of a quota it has so many of the day's queries; those that are spent stay with it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from math import inf
+from math import ceil, inf
 
 from proxy.admission.bucket import Bucket, Quota
+from proxy.admission.ledger import Above
 from proxy.admission.slices import Grant, Held, Told
 
 _SLACK = 1e-6
 _RECALL_AGAIN = 0.02  # seconds
 _EARLY = 0.001
+RATE, QUOTA = "rate of ", "quota of "  # how those above call it
+_PARTS = 1000
+_MORE = 100  # that are asked for at once
+_LEAST_PART = 1e-6
+_ROOM = 1.1  # of what has been used of late
+_WINDOW = 1.0  # seconds
 
 
 class _Share:
-    __slots__ = ("bucket", "held", "name", "needs", "pending", "recalled", "recalled_at", "served_at")
+    __slots__ = (
+        "bucket", "burst", "held", "name", "needs", "pending", "rate", "recalled", "recalled_at", "served_at", "since",
+        "spent", "used",
+    )  # fmt: skip
 
     def __init__(self, name: str, bucket: Bucket | Quota) -> None:
         self.name = name
         self.bucket = bucket
+        self.rate = self.burst = 0.0  # of all hosts
+        self.spent = self.used = 0.0  # since then; a second, before that
+        self.since = -inf
         self.held: dict[int, float] = {}  # by worker
         self.needs: dict[int, int] = {}  # in turn
         self.recalled: set[int] = set()  # and have not answered
@@ -51,9 +68,10 @@ class _Share:
 class Shares:
     """`utc` as for a Quota. Every answer is the list of what workers are to be told."""
 
-    __slots__ = ("_full", "_shares", "_utc", "_wanting")
+    __slots__ = ("_full", "_shares", "_utc", "_wanting", "above")
 
     def __init__(self, utc: float = 0.0) -> None:
+        self.above: Above | None = None
         self._utc = utc
         self._full = True
         self._shares: dict[str, _Share] = {}
@@ -74,6 +92,7 @@ class Shares:
         share = self._share(told, now)
         if told.spent:
             share.bucket.spend(told.spent, now)
+            share.spent += told.spent
         held = share.held.get(worker, 0.0) - told.left
         if held > _SLACK:
             share.held[worker] = held
@@ -119,6 +138,51 @@ class Shares:
             return min(seconds, max(0.0, share.served_at + _RECALL_AGAIN - now))
         return seconds
 
+    # --- of all hosts ---------------------------------------------------------------------------------
+
+    def demand(self, name: str, now: float) -> tuple[int, int]:
+        """What is used of it here, and wanted besides; in thousandths, or queries of a day."""
+        share = self._shares.get(name.removeprefix(RATE).removeprefix(QUOTA))
+        if share is None:
+            return 0, 0
+        if isinstance(share.bucket, Quota):
+            used = ceil(share.bucket.burst - share.bucket.level(now) + sum(share.held.values()))
+            return used, sum(share.needs.values())
+        if now - share.since > _WINDOW:
+            share.used = share.spent / (now - share.since)
+            share.since, share.spent = now, 0.0
+        used = min(_PARTS, ceil(_PARTS * _ROOM * share.used / share.rate))
+        return used, _MORE if share.needs else 0
+
+    def again(self, names: Iterable[str], now: float) -> list[Grant]:
+        """What this host has of them is more or less, or no more comes."""
+        grants = []
+        for name in names:
+            share = self._shares.get(name.removeprefix(RATE).removeprefix(QUOTA))
+            if share is not None:
+                share.bucket.level(now)
+                self._fit(share)
+                grants += self._serve(share, now)
+        return grants
+
+    def _fit(self, share: _Share) -> None:
+        above, rate, burst = self.above, share.rate, share.burst
+        if above is None:
+            share.bucket.change(rate, burst)
+        elif isinstance(share.bucket, Quota):
+            share.bucket.change(0.0, float(above.share(QUOTA + share.name, int(burst))))
+        else:
+            part = max(_LEAST_PART, above.share(RATE + share.name, _PARTS) / _PARTS)
+            share.bucket.change(rate * part, max(1.0, burst * part))
+
+    def _more(self, share: _Share) -> bool:
+        """More may come from the other hosts."""
+        if self.above is None:
+            return False
+        if isinstance(share.bucket, Quota):
+            return self.above.pending(QUOTA + share.name, int(share.burst))
+        return self.above.pending(RATE + share.name, _PARTS)
+
     def _share(self, row: Told | Held, now: float) -> _Share:
         share = self._shares.get(row.name)
         if share is None:
@@ -127,11 +191,14 @@ class Shares:
                 bucket = Quota(row.burst, self._utc)
             else:
                 bucket = Bucket(row.rate, row.burst)
-                if not self._full:
-                    bucket.spend(bucket.burst, now)
             share = self._shares[row.name] = _Share(row.name, bucket)
+            share.rate, share.burst, share.since = row.rate, row.burst, now
+            self._fit(share)
+            if not self._full and not row.daily:
+                bucket.spend(bucket.burst, now)
         elif row.burst:
-            share.bucket.change(row.rate, row.burst)
+            share.rate, share.burst = row.rate, row.burst
+            self._fit(share)
         return share
 
     def _serve(self, share: _Share, now: float, asker: int = 0, likes: int = 0) -> list[Grant]:
@@ -159,11 +226,12 @@ class Shares:
         else:
             self._wanting.pop(share.name, None)
         recalls = self._recall(share, now) if needs else []
+        more = bool(needs) and self._more(share)
         told = granted if asker in granted or not asker else {**granted, asker: 0}
-        if not share.recalled:  # what was hoped for is here, or does not come
+        if not (share.recalled or more):  # what was hoped for is here, or does not come
             told = dict.fromkeys(share.pending & needs.keys(), 0) | told
             share.pending.clear()
-        return [*(self._answer(share, worker, count, now) for worker, count in told.items()), *recalls]
+        return [*(self._answer(share, worker, count, now, more) for worker, count in told.items()), *recalls]
 
     def _recall(self, share: _Share, now: float) -> list[Grant]:
         """What others hold who need nothing."""
@@ -176,10 +244,10 @@ class Shares:
             found.append(Grant(worker, share.name, 0, 0.0, share.pace, False, True))
         return found
 
-    def _answer(self, share: _Share, worker: int, granted: int, now: float) -> Grant:
+    def _answer(self, share: _Share, worker: int, granted: int, now: float, more: bool) -> Grant:
         order = list(share.needs)
         place = order.index(worker) + 1 if worker in share.needs else len(order) + 1
-        pending = bool(share.recalled) and worker in share.needs
+        pending = (more or bool(share.recalled)) and worker in share.needs
         if pending:
             share.pending.add(worker)
         eta = 0.0 if pending else share.wait(now, place)

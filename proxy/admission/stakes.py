@@ -31,6 +31,8 @@ from collections.abc import Callable, Iterable
 from math import inf
 from typing import Any, NamedTuple
 
+from proxy.admission.shares import QUOTA, RATE
+
 SOFT, HARD, LAST, _END = 0.7, 0.8, 0.9, 0.95  # parts of the ttl
 _SOON = 0.01  # seconds between two requests, at least
 _AGAIN = 0.1  # while something is wanted
@@ -174,6 +176,8 @@ class Stakes:
         for name in names:
             stake = self._stakes[name]
             needed, wanted = self._needs(name, stake)
+            if name.startswith(RATE):
+                needed = 0  # it is less the moment that it is to be
             stake.leased = max(needed, stake.target)  # from now on, even if this is lost
             if stake.target < stake.leased:
                 wanted = 0  # what is owed to others comes first
@@ -318,7 +322,11 @@ class Stakes:
         age = now - self._contact
         if not self.cut or age < HARD * self._rule.ttl or not self._generation:
             return False, []
-        found = [(name, self._needs(name, stake)[0]) for name, stake in self._stakes.items()]
+        found = [
+            (name, self._needs(name, stake)[0])
+            for name, stake in self._stakes.items()
+            if not name.startswith((RATE, QUOTA))  # which nobody has, but spends
+        ]
         return age >= LAST * self._rule.ttl, [(name, count) for name, count in found if count]
 
     def workers_until(self, now: float) -> float:

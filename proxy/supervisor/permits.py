@@ -10,7 +10,7 @@ from time import monotonic, time
 from proxy import log
 from proxy.admission import stakes
 from proxy.admission.ledger import Holding, Ledger, Order
-from proxy.admission.shares import Shares
+from proxy.admission.shares import QUOTA, RATE, Shares
 from proxy.admission.slices import Grant, Held, Told
 from proxy.control import counts as counting
 from proxy.control import views
@@ -57,19 +57,30 @@ class Permits:
         rule = stakes.Rule(process.fleet_size, process.fleet_reserve, process.fleet_ttl)
         self._kill = kill
         self.treasury = Treasury(
-            process.redis_url, process.fleet_name, rule, self.ledger.demand, self._again, self._over, self._in_time
+            process.redis_url, process.fleet_name, rule, self._demand, self._again, self._over, self._in_time
         )  # fmt: skip
         if before:
             self.treasury.stakes.adopt(before)
-        self.ledger.above = self.treasury.stakes
+        self.ledger.above = self.shares.above = self.treasury.stakes
         self.treasury.start()
 
     def _again(self, names: Iterable[str]) -> None:
         """The shares of these are others."""
         orders: list[Order] = []
+        rates = []
         for name in names:
-            orders += self.ledger.again(name)
+            if name.startswith((RATE, QUOTA)):
+                rates.append(name)
+            else:
+                orders += self.ledger.again(name)
         self._send(orders)
+        if rates:
+            self._grant(self.shares.again(rates, monotonic()))
+
+    def _demand(self, name: str) -> tuple[int, int]:
+        if name.startswith((RATE, QUOTA)):
+            return self.shares.demand(name, monotonic())
+        return self.ledger.demand(name)
 
     def _over(self, by_all_means: bool, excess: Iterable[tuple[str, int]]) -> None:
         """So many permits are another's soon. What dead workers have left is ending anyway."""

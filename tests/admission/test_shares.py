@@ -256,3 +256,73 @@ def test_what_was_forced_in_is_made_up_for_by_all() -> None:
     query = host.workers[3].asks()
     host.runs(0.1)
     assert isinstance(query.outcome, float)
+
+
+# --- of several hosts -----------------------------------------------------------------------------------
+
+
+class Above:
+    """What all hosts share: so many thousandths are this one's, so many queries of a day."""
+
+    def __init__(self, part: int) -> None:
+        self.part = part
+        self.asked: list[str] = []
+        self.comes = True
+
+    def share(self, name: str, limit: int) -> int:
+        return self.part
+
+    def pending(self, name: str, limit: int) -> bool:
+        self.asked.append(name)
+        return self.comes
+
+    def sought(self, name: str) -> bool:
+        return False
+
+
+def of_fleet(part: int) -> tuple[Shares, Above]:
+    shares = Shares()
+    shares.above = above = Above(part)
+    return shares, above
+
+
+@settings(max_examples=examples(60), deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 2), st.floats(0.0, 0.3), st.integers(0, 1000)), max_size=80))
+def test_hosts_together_never_let_more_through_than_one_bucket(steps: list[tuple[int, float, int]]) -> None:
+    hosts = [of_fleet(part) for part in (500, 300, 0)]
+    now, let_through = 0.0, 0.0
+    for who, seconds, part in steps:
+        now += seconds
+        shares, above = hosts[who]
+        spent = sum(given_to(shares.lease(1, row(needs=3), now)).values())
+        shares.lease(1, row(spent=float(spent), left=float(spent)), now)
+        let_through += spent
+        assert let_through <= 10 + 10 * now + len(hosts) + 1e-6
+        above.part = min(part, 1000 - sum(other.part for _, other in hosts if other is not above))
+        for grant in shares.again(["rate of tenant acme queries"], now):
+            let_through += grant.granted
+            shares.lease(1, row(spent=float(grant.granted), left=float(grant.granted)), now)
+
+
+def test_more_of_a_rate_is_asked_for_and_until_it_comes_nobody_knows_when() -> None:
+    shares, above = of_fleet(100)
+    assert given_to(shares.lease(1, row(needs=1), 0.0)) == {1: 1}, "a burst of one is everybody's"
+    (answer,) = shares.lease(1, row(spent=1.0, left=1.0, needs=1), 0.0)
+    assert (answer.granted, answer.pending) == (0, True)
+    assert above.asked == ["rate of tenant acme queries"]
+    assert shares.demand("rate of tenant acme queries", 0.5) == (0, 100)
+    above.comes = False
+    (answer,) = shares.again(list(above.asked), 0.0)
+    assert (answer.pending, answer.eta) == (False, pytest.approx(1.0)), "a tenth of ten a second"
+
+
+def test_of_a_quota_what_is_spent_stays_with_the_host() -> None:
+    shares, above = of_fleet(5)
+    told = row(rate=0.0, daily=True)._replace(name="tenant acme queries a day", burst=20.0)
+    assert given_to(shares.lease(1, told._replace(needs=8), 0.0)) == {1: 5}
+    assert above.asked == ["quota of tenant acme queries a day"]
+    assert shares.demand(above.asked[0], 0.0) == (5, 3)
+    above.part = 8
+    assert given_to(shares.again(list(above.asked), 0.0)) == {1: 3}
+    shares.lease(1, told._replace(spent=8.0, left=8.0), 0.0)
+    assert shares.demand(above.asked[0], 0.0) == (8, 0)

@@ -205,3 +205,33 @@ def test_caps_hold_whatever_happens_to_redis_and_to_proxies(
             happens()
             chaos.check()
         chaos.served_by_all()
+
+
+def test_a_rate_over_two_proxies(start: Start) -> None:
+    """Whoever asks more has more of it; and a quota is one."""
+    limits = {
+        "tenant__std_1": {"limits": {"max_qps": 60, "burst": 6, "rate_wait": "2s"}},
+        "tenant__std_2": {"limits": {"max_queries_per_day": 30}},
+    }
+    fleets = [start(2, **limits), start(1, **limits)]
+    joined(*fleets)
+    with Load(fleets[0], ["app@std_1"] * 8, "SELECT 1") as busy:
+        wait_until(lambda: min(busy.served) >= 3, 20)
+        began, before = time.monotonic(), len(busy.seen)
+        wait_until(lambda: len(busy.seen) - before >= 90, 20)
+        seconds = time.monotonic() - began
+        assert seconds >= 90 / 60 - 0.2, "no more than all of it"
+        assert seconds < 90 / 15, "and more than its own quarter"
+        with Load(fleets[1], ["app@std_1"] * 8, "SELECT 1") as other:
+            wait_until(lambda: min(other.served) >= 2, 20)
+            began, before = time.monotonic(), len(busy.seen) + len(other.seen)
+            wait_until(lambda: len(busy.seen) + len(other.seen) - before >= 120, 20)
+            assert time.monotonic() - began >= 120 / 60 - 0.3
+    counts = [0, 0]
+    for number in (0, 1) * 20:
+        client = fleets[number].client("app@std_2")
+        with contextlib.suppress(ServerError):
+            client.value("SELECT 1")
+            counts[number] += 1
+    assert sum(counts) <= 30
+    assert min(counts) >= 7, "each has its part"
