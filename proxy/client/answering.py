@@ -8,18 +8,20 @@ from typing import TYPE_CHECKING
 
 from proxy.client.choosing import Choice
 from proxy.client.preparing import wanted
-from proxy.client.settled import bound
+from proxy.client.settled import Portal, bound
 from proxy.errors import (
     DuplicateStatement,
     FailedTransaction,
     FeatureNotSupported,
     ProtocolViolation,
+    TenantChangeRefused,
     TiergateError,
 )
 from proxy.protocol.statements import Statement
 from proxy.protocol.tenancy import IN_FAILED_TRANSACTION, Block, set_local_outside
 from proxy.server.connection import IDLE, IN_TRANSACTION
-from proxy.sql.opening import Opening, Step, Verb, concerns_session_only
+from proxy.sql.opening import Opening, concerns_session_only
+from proxy.sql.steps import Step, Verb
 from proxy.wire import decode, encode
 from proxy.wire.decode import bind_names, parse_fields
 
@@ -164,7 +166,7 @@ class Chooser(Choice):
     def _query(self, text: bytes) -> int:
         session, tenancy = self._session, self.tenancy
         opening = session.plane.openings.of(text)
-        if opening is None or not self.can(opening.steps[0]):
+        if opening is None or not self.can(opening.steps[0]) or any(step.types for step in opening.steps):
             return self._pass(text)
         if any(self.must_seek(step, step.value) for step in opening.steps):
             return SEEK
@@ -179,6 +181,10 @@ class Chooser(Choice):
                 rest = step.start
                 break
             try:
+                if step.columns:
+                    self._choose(step, step.value, step.local)
+                    rest = step.start
+                    break
                 row = self._described(step, False) if step.column else b""
                 out.append(row + self._perform(step, step.value, step.local, alone=not several, simple=True))
             except TiergateError as error:
@@ -195,6 +201,15 @@ class Chooser(Choice):
         session.write(b"".join(out))
         session.idle_since = monotonic()
         return DONE
+
+    def _choose(self, step: Step, value: str | None, local: bool) -> None:
+        """The tenant is chosen by a statement that sets other parameters as well, which a server is to do."""
+        self.tenancy.check(step)
+        tenant = self._find(value)
+        if tenant.name != value:
+            raise TenantChangeRefused("beside other parameters, the tenant is chosen by its name")
+        self.tenancy.begin()
+        self.tenancy.name(tenant, local=local)
 
     def _perform(
         self, step: Step, value: str | None, local: bool, *, alone: bool, simple: bool = False
@@ -272,6 +287,8 @@ class Chooser(Choice):
         found = self._known(name)
         if found is None:
             return self._pass_use_of(name)
+        if found[1].columns:
+            return self._bind_several(*found, bound(found[1], name, body, at))
 
         def bind() -> bytes:
             self.tenancy.check(found[1])
@@ -279,6 +296,18 @@ class Chooser(Choice):
             return encode.BIND_COMPLETE
 
         return self._answer(bind)
+
+    def _bind_several(self, statement: Statement, step: Step, given: Portal) -> int:
+        if self.must_seek(step, given.value):
+            return SEEK
+        try:
+            self._choose(step, given.value, given.local)
+        except TiergateError as error:
+            self.batch = True
+            self._fail(error, b"")
+            self._session.skipping = True
+            return DONE
+        return self._pass(statement.text)
 
     def _describe(self, kind: bytes, name: bytes) -> int:
         if kind == b"P":
@@ -293,7 +322,9 @@ class Chooser(Choice):
         return self._answer(lambda: _parameters(step, statement.oids) + self._described(step, False))
 
     def _described(self, step: Step, binary: bool) -> bytes:
-        return encode.row_description([(step.column, _TEXT, int(binary))]) if step.column else encode.NO_DATA
+        columns = step.columns or (step.column,)
+        said = [(column, _TEXT, int(binary)) for column in columns]
+        return encode.row_description(said) if step.column else encode.NO_DATA
 
     def _execute(self, name: bytes, most: int) -> int:
         portal = self._portals.get(name)
@@ -345,7 +376,7 @@ class Chooser(Choice):
 
 def _parameters(step: Step, oids: bytes) -> bytes:
     """The ParameterDescription: what a Parse left open is what PostgreSQL finds."""
-    types = [0] * max(step.value_from, step.local_from)
+    types = list(step.types) or [0] * max(step.value_from, step.local_from)
     if step.value_from:
         types[step.value_from - 1] = _TEXT
     if step.local_from:

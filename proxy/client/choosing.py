@@ -30,10 +30,7 @@ from proxy.protocol.pipeline import DROP, DROP_BIND, DROP_QUERY, EXECUTE, PARSE,
 from proxy.protocol.state import State
 from proxy.protocol.tenancy import Block, nobody
 from proxy.registry.memory import RegistryDown
-from proxy.sql.opening import (
-    Step,
-    Verb,
-)
+from proxy.sql.steps import Step, Verb
 from proxy.sql.verdict import PLAIN
 from proxy.wire import encode
 
@@ -134,6 +131,11 @@ class Choice(Settled):
         """False where only a server can do it, or say that it is refused."""
         if step.verb is Verb.BEGIN and self._session.mode is PoolMode.STATEMENT:
             return False
+        if step.columns and not step.value_from and not step.local_from:
+            tenancy = self.tenancy
+            named = step.value == tenancy.value.name and tenancy.open
+            if named and (step.local or tenancy.lasting is tenancy.value):
+                return False  # what else it sets
         return self.tenancy.can(step)
 
     def follow(self) -> None:

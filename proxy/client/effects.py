@@ -4,6 +4,7 @@ for, and RESETs that go back to what the session began with."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from proxy.client import remains, sql_prepared
@@ -45,8 +46,11 @@ def obey(session: Conversation, verdict: Verdict, bound: bytes = b"") -> None:
     server = session.server
     if verdict is PLAIN or session.mode is PoolMode.SESSION or server is None:
         return
-    if session.chooser is not None and verdict.touched == {session.plane.options.tenant_guc.lower()}:
-        return  # its tenant again
+    guc = session.plane.options.tenant_guc.lower()
+    if session.chooser is not None and guc in verdict.touched:  # its tenant again
+        if len(verdict.touched) == 1:
+            return
+        verdict = replace(verdict, sets=tuple(name for name in verdict.sets if name != guc))
     for reason in verdict.pins:
         pin(session, reason)
     if verdict.prepares and (not session.maps_statements or sql_prepared.exceeds(session, verdict)):

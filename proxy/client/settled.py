@@ -13,21 +13,20 @@ from proxy.protocol.statements import Statement
 from proxy.protocol.tenancy import Tenancy
 from proxy.sql import constants
 from proxy.sql.opening import (
-    Step,
-    Verb,
     concerns_session_only,
     ends_block,
     ends_block_early,
     goes_back_to,
     resets_early,
 )
+from proxy.sql.steps import Step, Verb
 from proxy.wire import decode
 from proxy.wire.decode import bind_names
 
 if TYPE_CHECKING:
     from proxy.client.linking import Linking
 
-# Of the value's parameter, where it is said: other types may take a text for another. (Its number is 1.)
+# Of the value's parameter, where it is said: other types may take a text for another.
 _TEXT_OIDS = frozenset(oid.to_bytes(4, "big") for oid in (0, 25, 1043)) | {b""}
 
 
@@ -117,7 +116,7 @@ class Settled:
         same = (
             value == now.name and now.name.isascii()
         )  # which others are the same depends on the client encoding
-        if same and (local or tenancy.own is now is tenancy.lasting):
+        if same and (local or tenancy.lasting is now):
             return None
         return TenantChangeInTransaction(
             "the tenant cannot be changed within a transaction",
@@ -141,7 +140,7 @@ class Settled:
         step = self.step(statement.text)
         if step is None or step.cast or not whole:
             return self.naming(b"")
-        if step.value_from and statement.oids[2:6] not in _TEXT_OIDS:
+        if step.value_from and statement.oids[4 * step.value_from - 2 :][:4] not in _TEXT_OIDS:
             return self.naming(b"")
         try:
             found = bound(step, name, frame[5:], at)
@@ -168,7 +167,7 @@ class Settled:
 def bound(step: Step, name: bytes, body: bytes, at: int) -> Portal:
     """The portal that a Bind makes. Raises ProtocolViolation and what else PostgreSQL says."""
     values, formats, results = decode.bind_values(body, at)
-    needs = max(step.value_from, step.local_from)
+    needs = len(step.types) if step.columns else max(step.value_from, step.local_from)
     if len(values) != needs:
         raise ProtocolViolation(
             f"bind message supplies {len(values)} parameters, but prepared statement "

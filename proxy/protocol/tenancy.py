@@ -16,7 +16,7 @@ from enum import Enum
 
 from proxy.errors import FailedTransaction, UnknownSavepoint
 from proxy.model import Tenant
-from proxy.sql.opening import Step, Verb
+from proxy.sql.steps import Step, Verb
 from proxy.wire import encode
 
 

@@ -10,45 +10,14 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from enum import Enum
 from typing import NamedTuple
 
 from proxy.sql import constants, escapes, tree
 from proxy.sql.constants import Node, string, text_of
+from proxy.sql.steps import SELECTS, Step, step_of
 
 MAX_KEPT = 4096
 _LONGEST = 16_384  # an opening longer than this is no opening
-
-
-class Verb(Enum):
-    BEGIN = "begin"
-    SET_TRANSACTION = "set transaction"
-    SAVEPOINT = "savepoint"
-    RELEASE = "release"
-    ROLLBACK_TO = "rollback to"
-    COMMIT = "commit"
-    ROLLBACK = "rollback"
-    NAME = "name"  # the tenant
-    ASK = "ask"  # for it
-
-
-class Step(NamedTuple):
-    """One statement. `column` is "" where it answers with no row. A tenant is `value` (None: the session's own),
-    or the parameter of that number (from 1); so is `local`. `cast`: that is what it says, but a type of the client's
-    own may stand between, so that a server might read something else."""
-
-    verb: Verb
-    tag: str
-    text: bytes = b""
-    start: int = 0
-    name: str = ""  # of the savepoint
-    options: bool = False  # a BEGIN with some
-    column: str = ""
-    value: str | None = None
-    value_from: int = 0
-    local: bool = False
-    local_from: int = 0
-    cast: bool = False
 
 
 class Opening(NamedTuple):
@@ -72,13 +41,6 @@ _WORD = (
 may_open = re.compile(rb"[\s;]*(?:%s)" % _WORD, re.IGNORECASE).match
 _ENDS = re.compile(rb"\b(?:commit|end|rollback|abort|prepare)\b", re.IGNORECASE).search
 _ENDERS = frozenset({"TRANS_STMT_COMMIT", "TRANS_STMT_ROLLBACK", "TRANS_STMT_PREPARE"})
-_OF_BLOCKS = {
-    "TRANS_STMT_SAVEPOINT": (Verb.SAVEPOINT, "SAVEPOINT"),
-    "TRANS_STMT_RELEASE": (Verb.RELEASE, "RELEASE"),
-    "TRANS_STMT_ROLLBACK_TO": (Verb.ROLLBACK_TO, "ROLLBACK"),
-    "TRANS_STMT_COMMIT": (Verb.COMMIT, "COMMIT"),
-    "TRANS_STMT_ROLLBACK": (Verb.ROLLBACK, "ROLLBACK"),
-}
 
 
 def opening(text: bytes, guc: str) -> Opening | None:
@@ -89,7 +51,7 @@ def opening(text: bytes, guc: str) -> Opening | None:
     steps: list[Step] = []
     rest = len(text)
     for kind, fields, start, stop in statements:
-        step = _step(kind, fields, guc)
+        step = step_of(kind, fields, guc)
         if step is None:
             rest = start
             break
@@ -166,149 +128,6 @@ def _enders(text: bytes) -> int:
     return found
 
 
-def _step(kind: str, fields: Node, guc: str) -> Step | None:
-    if kind == "TransactionStmt":
-        return _of_block(fields)
-    if kind == "VariableSetStmt":
-        return _set(fields, guc)
-    if kind == "VariableShowStmt":
-        return Step(Verb.ASK, "SHOW", column=guc) if constants.guc(fields.get("name", "")) == guc else None
-    if kind == "SelectStmt":
-        return _select(fields, guc)
-    return None
-
-
-def _of_block(fields: Node) -> Step | None:
-    kind = fields.get("kind", "")
-    if kind in ("TRANS_STMT_BEGIN", "TRANS_STMT_START"):
-        tag = "BEGIN" if kind == "TRANS_STMT_BEGIN" else "START TRANSACTION"
-        return Step(Verb.BEGIN, tag, options=bool(fields.get("options")))
-    if kind not in _OF_BLOCKS or fields.get("chain"):
-        return None
-    verb, tag = _OF_BLOCKS[kind]
-    return Step(verb, tag, name=fields.get("savepoint_name", ""))
-
-
-def _set(fields: Node, guc: str) -> Step | None:
-    kind = fields.get("kind")
-    if kind == "VAR_SET_MULTI":
-        if fields.get("name", "").lower() != "transaction":
-            return None
-        return Step(Verb.SET_TRANSACTION, "SET")
-    if constants.guc(fields.get("name", "")) != guc:
-        return None
-    local = fields.get("is_local", False)
-    if kind == "VAR_RESET":
-        return Step(Verb.NAME, "RESET")
-    if kind == "VAR_SET_DEFAULT":
-        return Step(Verb.NAME, "SET", local=local)
-    arguments = fields.get("args", ())
-    if kind != "VAR_SET_VALUE" or len(arguments) != 1:
-        return None
-    value = _literal(arguments[0])
-    return None if value is None else Step(Verb.NAME, "SET", value=value, local=local)
-
-
-def _literal(node: Node) -> str | None:
-    constant = node.get("A_Const", {})
-    if "ival" in constant:
-        return str(constant["ival"].get("ival", 0))
-    if "fval" in constant:
-        number: str = constant["fval"].get("fval", "")
-        return number
-    return text_of(node)
-
-
-_SELECTS = frozenset({"targetList", "limitOption", "op"})
-
-
-def _select(fields: Node, guc: str) -> Step | None:
-    targets = fields.get("targetList", ())
-    if fields.keys() - _SELECTS or fields.get("op") != "SETOP_NONE" or len(targets) != 1:
-        return None
-    target = targets[0].get("ResTarget", {})
-    call = target.get("val", {}).get("FuncCall", {})
-    if target.get("indirection") or call.keys() - {"funcname", "args", "funcformat", "location"}:
-        return None
-    path = [string(part) for part in call.get("funcname", ())]
-    if path[:-1] not in ([], ["pg_catalog"]) or not path:
-        return None
-    column = target.get("name", path[-1])
-    if path[-1] == "set_config":
-        return _set_config(_arguments(call, ("setting_name", "new_value", "is_local")), guc, column)
-    if path[-1] == "current_setting":
-        arguments = _arguments(call, ("setting_name", "missing_ok"))
-        name = text_of(arguments.get("setting_name"), trusting=True) or ""
-        known = arguments.keys() <= {"setting_name", "missing_ok"}
-        if (
-            known
-            and constants.guc(name) == guc
-            and constants.is_true(_plain(arguments, "missing_ok")) is not None
-        ):
-            return Step(Verb.ASK, "SELECT 1", column=column)
-    return None
-
-
-def _plain(arguments: dict[str, Node], name: str) -> Node:
-    return arguments.get(name, {"A_Const": {"boolval": {"boolval": True}}})
-
-
-def _arguments(call: Node, names: tuple[str, ...]) -> dict[str, Node]:
-    """By name; what is not known by one has the name ""."""
-    given: dict[str, Node] = {}
-    for at, argument in enumerate(call.get("args", ())):
-        if "NamedArgExpr" in argument:
-            named = argument["NamedArgExpr"]
-            given[named.get("name", "")] = named.get("arg", {})
-        else:
-            given[names[at] if at < len(names) else ""] = argument
-    return given
-
-
-def _set_config(arguments: dict[str, Node], guc: str, column: str) -> Step | None:
-    if arguments.keys() != {"setting_name", "new_value", "is_local"}:
-        return None
-    if constants.guc(text_of(arguments["setting_name"], trusting=True) or "") != guc:
-        return None
-    value_from = _parameter(arguments["new_value"], "text")
-    local_from = _parameter(arguments["is_local"], "bool")
-    if sorted(n for n in (value_from, local_from) if n) not in ([], [1], [1, 2]):
-        return None
-    value = None if value_from else text_of(arguments["new_value"], trusting=True)
-    if not value_from and value is None and not _is_null(arguments["new_value"]):
-        return None
-    local = False if local_from else constants.is_true(arguments["is_local"])
-    if local is None:
-        return None
-    cast = not (_as_written(arguments["setting_name"]) and _as_written(arguments["new_value"]))
-    return Step(
-        Verb.NAME, "SELECT 1", column=column, value=value, value_from=value_from, local=local,
-        local_from=local_from, cast=cast,
-    )  # fmt: skip
-
-
-def _as_written(argument: Node) -> bool:
-    cast = argument.get("TypeCast")
-    return cast is None or (constants.keeps_text(cast) and _as_written(cast.get("arg", {})))
-
-
-def _is_null(node: Node) -> bool:
-    while "TypeCast" in node:
-        node = node["TypeCast"].get("arg", {})
-    return bool(node.get("A_Const", {}).get("isnull"))
-
-
-def _parameter(node: Node, type_name: str) -> int:
-    """The number of the parameter that the argument is, 0 if it is none."""
-    if "TypeCast" in node:
-        names = [string(part) for part in node["TypeCast"].get("typeName", {}).get("names", ())]
-        if names not in ([type_name], ["pg_catalog", type_name]):
-            return 0
-        node = node["TypeCast"].get("arg", {})
-    number: int = node.get("ParamRef", {}).get("number", 0)
-    return number
-
-
 # --- what may be asked where no tenant has been chosen -----------------------------------------------
 
 _OF_SESSIONS = frozenset(
@@ -347,7 +166,7 @@ def _of_session(kind: str, fields: Node) -> bool:
         return constants.guc(fields.get("name", "")) not in _ROLES
     if kind in _OF_SESSIONS:
         return fields.get("kind") not in _OF_SOME_CLUSTER
-    if kind != "SelectStmt" or fields.keys() - _SELECTS or fields.get("op") != "SETOP_NONE":
+    if kind != "SelectStmt" or fields.keys() - SELECTS or fields.get("op") != "SETOP_NONE":
         return False
     return all(
         _harmless(target.get("ResTarget", {}).get("val", {})) for target in fields.get("targetList", ())

@@ -103,6 +103,8 @@ S1, S2 = (f"SET app.tenant_id = '{tenant}'" for tenant in ("std_1", "std_2"))
 L1, L2 = (f"SET LOCAL app.tenant_id = '{tenant}'" for tenant in ("std_1", "std_2"))
 CONFIG = "SELECT set_config('app.tenant_id', $1, false)"
 SERIALIZABLE = "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE"
+SEVERAL = "SELECT set_config('work_mem', $2, $3), set_config('app.tenant_id', $1, $3) AS t, set_config('a.b', $2, $3)"
+OTHERS = "SELECT current_setting('work_mem'), current_setting('a.b', true)"
 REPEATABLE = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"
 RUN = bind() + execute()
 SCRIPTS = {
@@ -196,6 +198,22 @@ SCRIPTS = {
         rows=5) + close("P", "p") + SYNC, x(WHO),
     ],
     "wrong number of values": [parse(CONFIG, "w") + bind(name="w") + execute() + SYNC, x(WHO)],
+    "among others": q(
+        "SELECT set_config('work_mem', '1MB', false), set_config('app.tenant_id', 'std_2', false)", WHO, OTHERS,
+        "SELECT set_config('app.tenant_id', 'std_1', false), set_config('work_mem', 'none', false)",
+        WHO, OTHERS, S1, WHO, OTHERS,
+        "BEGIN; SELECT set_config('app.tenant_id', 'std_2', true), set_config('work_mem', '2MB', true)",
+        WHO, OTHERS, "COMMIT", WHO, OTHERS,
+        "BEGIN", "SELECT set_config('app.tenant_id', 'std_2', false), set_config('a.b', 'x', false)", "ROLLBACK",
+        WHO, OTHERS,
+        "SELECT set_config('app.tenant_id', 'std_2', true), set_config('work_mem', '3MB', true)", WHO, OTHERS,
+    ),
+    "among others, extended": [
+        x(SEVERAL, ["std_2", "1MB", "f"]), x(WHO), x(OTHERS), parse(SEVERAL, "s") + describe("S", "s") + SYNC,
+        bind(["std_1", "2MB", "f"], name="s") + execute() + SYNC, x(WHO), x(OTHERS), x("BEGIN"),
+        bind(["std_2", "3MB", "t"], name="s") + describe("P") + execute() + SYNC, x(WHO), x(OTHERS), x("COMMIT"),
+        x(WHO), x(OTHERS), bind(["std_2", "none", "f"], name="s") + execute() + SYNC, x(WHO), x(OTHERS),
+    ],
     "errors in a block": [x("BEGIN"), x("ROLLBACK TO x"), x(L2), x(WHO), SYNC, x("ROLLBACK"), SYNC],
 }  # fmt: skip
 
@@ -251,6 +269,12 @@ def test_by_id(proxy: Proxy) -> None:
         ("SET app.tenant_id = 'none'", "42501"),
         ("SELECT set_config('app.tenant_id', 'free_1', false)", "42501"),
         ("SELECT set_config('app.tenant_id', 'std_2', false), 1", "42501"),
+        ("SELECT set_config('app.tenant_id', 'std_2', false), set_config('a' || 'b', 'x', false)", "42501"),
+        ("SELECT set_config('app.tenant_id', 'free_1', false), set_config('a.b', 'x', false)", "42501"),
+        (
+            "SELECT set_config('app.tenant_id', 'std_1', true), set_config('app.tenant_id', 'std_2', true)",
+            "42501",
+        ),
         ("SELECT set_config('app.' || 'tenant_id', 'std_2', false)", "42501"),
         ("SELECT set_config('app.tenant_id '::bpchar, 'std_2', false)", "42501"),
         ("SET app.tenant_id FROM CURRENT", "42501"),
@@ -271,6 +295,17 @@ def test_what_is_refused(text: str, sqlstate: str, proxy: Proxy) -> None:
     assert sqlstates(client.query(WHO)) == ["25P02"]
     client.checked(client.query("ROLLBACK"))
     assert tenant_of(client) == "std_1"
+
+
+def test_with_other_parameters_the_session_is_not_pinned(proxy: Proxy) -> None:
+    client = proxy.raw("app")
+    client.checked(
+        client.query("SELECT set_config('app.tenant_id', 'std_2', false), set_config('a.b', 'x', false)")
+    )
+    assert client.rows(WHO)[0][0] == "std_2"
+    assert not any(pool.active for pool in proxy.worker.pools)
+    client.checked(client.query(S1))
+    assert client.rows("SELECT current_setting('app.tenant_id'), current_setting('a.b')") == [["std_1", "x"]]
 
 
 def test_within_a_transaction_the_tenant_is_settled(proxy: Proxy) -> None:

@@ -5,7 +5,8 @@ import pytest
 from proxy.errors import FailedTransaction, UnknownSavepoint
 from proxy.model import Tenant
 from proxy.protocol.tenancy import Block, Tenancy, nobody
-from proxy.sql.opening import Step, opening
+from proxy.sql.opening import opening
+from proxy.sql.steps import Step
 
 HOME, ONE, TWO = (Tenant(name, "standard", "shared") for name in ("home", "one", "two"))
 

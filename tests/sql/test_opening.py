@@ -7,8 +7,6 @@ from hypothesis import strategies as st
 from proxy.sql import opening as module
 from proxy.sql.opening import (
     Openings,
-    Step,
-    Verb,
     concerns_session_only,
     ends_block,
     ends_block_early,
@@ -16,6 +14,7 @@ from proxy.sql.opening import (
     opening,
     resets_early,
 )
+from proxy.sql.steps import Step, Verb
 from tests.examples import examples
 
 GUC = "app.tenant_id"
