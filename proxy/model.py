@@ -191,6 +191,10 @@ class Cluster:
     max_connections: int = 0
     pool_mode: PoolMode | None = None
     read_pool_size: int = 0
+    adaptive_concurrency: bool = (
+        False  # `max_connections` is lowered while latency grows, to `min_concurrency`
+    )
+    min_concurrency: int = 4
     seal: Seal | None = None
     storage_user: str = ""  # who asks how much is stored; "" = nobody
     storage_password: str = field(default="", repr=False)

@@ -193,7 +193,7 @@ class Counter:
             self.attend()
 
     def attend(self) -> None:
-        self.attended = bool(self._waiting or self.sought or self.owed)
+        self.attended = bool(self._waiting or self.sought or self.owed or self.used > self.allowance)
 
 
 def take_all(counters: tuple[Counter, ...]) -> Counter | None:

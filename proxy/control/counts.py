@@ -30,6 +30,7 @@ def take(plane: Plane) -> Counts:
     _pools(plane, counts)
     _process(plane, counts)
     _stores(plane, counts)
+    _concurrency(plane, counts)
     return counts
 
 
@@ -127,6 +128,21 @@ def _process(plane: Plane, counts: Counts) -> None:
     counts["most"]["ejected"] = {
         cluster.name: sum(not health.healthy(endpoint, now) for endpoint in cluster.endpoints)
         for cluster in plane.registry.clusters()
+    }
+
+
+def _concurrency(plane: Plane, counts: Counts) -> None:
+    """Of clusters whose limits follow latency. All workers know the same decision."""
+    decided = {name: each.now for name, each in plane.pools.adapting.clusters.items() if each.now is not None}
+    counts["most"]["concurrency"] = {
+        name: {
+            "limit": now.limit,
+            "baseline_seconds": now.baseline,
+            "latency_seconds": now.latency,
+            "gradient": now.gradient,
+            "why": now.why,
+        }
+        for name, now in decided.items()
     }
 
 

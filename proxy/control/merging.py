@@ -69,6 +69,7 @@ SUMS: dict[str, Sums] = {
     "pools": _POOLS,
     "pgbouncer.pools": replace(_POOLS, key=("database", "user"), joined=("pool_mode", "cluster")),
     "databases": Sums(("name",), ("current_connections",), most=("paused", "disabled")),
+    "concurrency": Sums(("cluster",), ("running", "connections"), least=("limit",)),
     "clusters": Sums(("name", "endpoint", "role"), ("connections",), least=("healthy",)),
     "stats": _STATS,
     "stats_totals": _STATS_TOTALS,

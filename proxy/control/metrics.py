@@ -7,6 +7,7 @@ not make ten thousand histograms.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -91,6 +92,7 @@ class CountsCollector(Collector):
         yield from self._storage()
         yield from self._pools()
         yield self._endpoints()
+        yield from self._concurrency()
         yield from self._process()
         yield from self._registry()
         yield from self._fleet()
@@ -184,6 +186,25 @@ class CountsCollector(Collector):
         for cluster, count in self._most.get("ejected", {}).items():
             ejected.add_sample("tiergate_endpoints_ejected", {"cluster": cluster}, count)
         return ejected
+
+    def _concurrency(self) -> Iterator[Metric]:
+        """Of clusters whose limits follow latency."""
+        clusters: dict[str, dict[str, Any]] = self._most.get("concurrency", {})
+        for name, text in (
+            ("limit", "Transactions that may run at once, which follows latency."),
+            ("baseline_seconds", "What a transaction takes where there is no crowd."),
+            ("latency_seconds", "What one took of late."),
+            ("gradient", "What latency leaves of the limit: 1 is all of it."),
+        ):
+            metric = Metric(f"tiergate_concurrency_{name}", text, "gauge")
+            for cluster, now in clusters.items():
+                metric.add_sample(metric.name, {"cluster": cluster}, now[name])
+            yield metric
+        why = Metric("tiergate_concurrency_why", "Why the limit is what it is, in words.", "gauge")
+        for cluster, now in clusters.items():
+            reason = re.sub(r"[\d.]+ times", "times", now["why"])  # or there would be ever more of them
+            why.add_sample("tiergate_concurrency_why", {"cluster": cluster, "why": reason}, 1)
+        yield why
 
     def _process(self) -> Iterator[Metric]:
         process = self._counters.get("process", {})

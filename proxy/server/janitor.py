@@ -41,6 +41,7 @@ def sweep(pools: Pools, now: float, *, thorough: bool) -> None:
             if pool.queue and pools.reachable(pool.cluster, now):
                 pool.serve()  # the connection that they wait for may have failed
     pools.room.look()
+    pools.adapting.look(decide=thorough)
     if thorough:
         pools.room.rest()
         pools.forget_unused(now)

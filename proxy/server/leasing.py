@@ -25,9 +25,22 @@ class Lessee:
         self.leases = Leases(self._later)
         self.slices = Slices(self._tell_later)
         self._channel = channel
+        self.decided: Callable[[list[list[Any]]], None] = lambda rows: None
 
     def handlers(self) -> Mapping[str, Callable[[dict[str, Any]], None]]:
-        return {"permits": self._ordered, "rates": self._granted, "report": self._report}
+        return {
+            "permits": self._ordered,
+            "rates": self._granted,
+            "report": self._report,
+            "concurrency": self._decided,
+        }
+
+    def tell_strain(self, rows: list[list[Any]]) -> None:
+        """What was measured of clusters whose limits follow latency."""
+        self._channel().tell("strain", rows=rows)
+
+    def _decided(self, fields: dict[str, Any]) -> None:
+        self.decided(fields["rows"])
 
     def _later(self, seconds: float) -> None:
         _call(seconds, self._settle)

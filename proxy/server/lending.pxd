@@ -16,6 +16,7 @@ cdef class Lending(Places):
     cdef Py_ssize_t _most
     cdef public Kept kept
     cdef public FairQueue queue
+    cdef object _strain
     cdef public PoolStats stats
 
     cpdef object _lend(self, ServerConnection server, Account account, tuple counters, Guarantee guarantee, double now)

@@ -4,6 +4,7 @@ of a guarantee, and the charge for its time."""
 from __future__ import annotations
 
 from proxy.admission.accounts import Account, Counter, give_all
+from proxy.admission.adaptive import Strain
 from proxy.admission.charging import begin, correct, end
 from proxy.admission.guarantees import Guarantee, Kept, of
 from proxy.admission.queue import FairQueue
@@ -15,12 +16,13 @@ from proxy.stats import PoolStats
 class Lending(Places):
     """`kept`: what is free for those who are entitled to it."""
 
-    __slots__ = ("_crowd", "_guaranteed", "_most", "_of_all", "kept", "queue", "stats")
+    __slots__ = ("_crowd", "_guaranteed", "_most", "_of_all", "_strain", "kept", "queue", "stats")
 
     def __init__(self, caps: tuple[Counter, ...], queue: FairQueue, stats: PoolStats) -> None:
         super().__init__(caps)
         self._of_all = caps[-1]
         self._most = 0  # connections there may be
+        self._strain: Strain | None = None
         self.queue = queue
         self.stats = stats
         self.kept = Kept()
@@ -63,6 +65,8 @@ class Lending(Places):
                 guarantee.use(-1)
         seconds = now - server.lent_at
         account.stats.server_seconds += seconds
+        if self._strain is not None:
+            self._strain.record(account, seconds)
         if self._crowd.waiting:
             rota, charged = self.queue.rota, server.charged
             end(account, rota, server.permits, charged, seconds, self._of_all)

@@ -10,6 +10,7 @@ from proxy.errors import TiergateError
 from proxy.model import Cluster, Limits, ServerOptions
 from proxy.protocol.state import EMPTY, State
 from proxy.protocol.statements import Catalog, Schema, Statement
+from proxy.server.adapting import Adapting
 from proxy.server.room import Room
 from proxy.stats import PoolStats
 
@@ -114,6 +115,7 @@ class Keeper(Protocol[P_contra, S_contra]):
 
     options: ServerOptions
     room: Room
+    adapting: Adapting
     catalog: Catalog
 
     def open(self, pool: P_contra, counters: tuple[Counter, ...]) -> None: ...

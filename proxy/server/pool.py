@@ -55,9 +55,9 @@ class Pool(Lending):
         self.claim = self.queue.claim = Claim(self)
         self.pools = pools
         self.key = key
+        self.mode = mode
         self.cluster = cluster
         self.options = pools.options
-        self.mode = mode
         self.login = login  # user and password for the server
         self.client_key = b""  # by which servers know the user whose verifier is in `login`
         self.generation = 0
@@ -79,7 +79,9 @@ class Pool(Lending):
     def cluster(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._most = cluster.pool_size
-        self.queue.most = cluster.max_connections or cluster.pool_size
+        strain = self.pools.adapting.strain(cluster)
+        self._strain = strain if self.mode is not PoolMode.SESSION else None
+        self.queue.most = self.pools.adapting.most(cluster) or cluster.pool_size
 
     @property
     def options(self) -> ServerOptions:

@@ -17,6 +17,7 @@ from proxy.protocol.statements import Catalog, Statement
 from proxy.routing.choose import choose
 from proxy.server import cancel as cancelling
 from proxy.server import login
+from proxy.server.adapting import Adapting
 from proxy.server.connection import ServerConnection
 from proxy.server.custody import Custody, Held
 from proxy.server.health import Health
@@ -33,8 +34,8 @@ _ONLY_AT_START = ("local_preload_libraries", "session_preload_libraries")
 
 class Pools:
     __slots__ = (
-        "_held", "_in_custody", "_paused", "_pools", "_tasks", "catalog", "custody", "health", "only_at_start", "options",
-        "process", "room", "servers", "tls",
+        "_held", "_in_custody", "_paused", "_pools", "_tasks", "adapting", "catalog", "custody", "health", "only_at_start",
+        "options", "process", "room", "servers", "tls",
     )  # fmt: skip
 
     def __init__(
@@ -54,6 +55,7 @@ class Pools:
         self.only_at_start = set(_ONLY_AT_START)
         self.room = Room(options.max_server_connections, lambda: self, lender)
         self.servers = self.room.servers
+        self.adapting = Adapting(self.room, lambda: self)
         self._pools: dict[tuple[PoolKey, PoolMode], Pool] = {}
         self.custody = custody
         self._held: dict[ServerConnection, tuple[Counter, ...]] = {}
@@ -93,7 +95,7 @@ class Pools:
         moved = _seals_otherwise(pool, cluster.seal) or moved
         pool.cluster = cluster
         pool.login = (pool.key.user, password)
-        self.room.cluster(cluster.name).limit = cluster.max_connections
+        self.room.limit(cluster)
         if moved:
             pool.failed_with = None
             pool.recycle()

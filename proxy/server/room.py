@@ -116,7 +116,7 @@ _NOBODY = _Nobody()
 class Room:
     """The counters of connections, and what becomes of idle ones because of them."""
 
-    __slots__ = ("_barren", "_lender", "_pools", "clusters", "crowd", "servers")
+    __slots__ = ("_barren", "_lender", "_pools", "adapted", "clusters", "crowd", "servers")
 
     def __init__(self, limit: int, pools: Callable[[], Iterable[Pool]], lender: Lender | None) -> None:
         self._pools = pools
@@ -124,6 +124,7 @@ class Room:
         self._barren: set[Counter] = set()  # that had nothing to close at the last look
         self.crowd = Crowd()
         self.clusters: dict[str, Counter] = {}
+        self.adapted: dict[str, int] = {}  # what is less than a cluster's `max_connections` for now
         self.servers = self._counter("max_server_connections", pools)
         self.servers.limit = limit
 
@@ -143,8 +144,19 @@ class Room:
 
     def counters(self, cluster: Cluster) -> tuple[Counter, Counter]:
         counter = self.cluster(cluster.name)
-        counter.limit = cluster.max_connections
+        self.limit(cluster)
         return (counter, self.servers)
+
+    def limit(self, cluster: Cluster) -> None:
+        self.cluster(cluster.name).limit = self.adapted.get(cluster.name, cluster.max_connections)
+
+    def adapt(self, name: str, limit: int) -> None:
+        """What is over it goes: the idle now, others as they come back."""
+        self.adapted[name] = limit
+        counter = self.cluster(name)
+        counter.limit = limit
+        counter.attend()
+        counter.wake()
 
     # --- room for whoever's turn it is ----------------------------------------------------------------
 
@@ -199,6 +211,8 @@ class Room:
         for counter in (self.servers, self.cluster(pool.cluster.name)):
             if not fresh and counter.owed > counter.leaving:
                 return True
+            if counter.used - counter.leaving > counter.allowance:
+                return True
             if counter.full and not counter.leaving and _is_anothers_turn(counter, pool, fresh):
                 return True
         return False
@@ -209,6 +223,8 @@ class Room:
         for counter in (self.servers, *self.clusters.values()):
             if counter.reserve is not None and (counter.sought or counter.owed):
                 counter.reserve.surrender(max(1, counter.owed))
+            if counter.reserve is not None and counter.lender is None and counter.used > counter.allowance:
+                counter.reserve.surrender(counter.used - counter.allowance)
             if counter.waited_for:
                 self._make(counter, None if counter is self.servers else counter)
 

@@ -48,6 +48,7 @@ class Clusters:
         )
         password = self._reader.secret(said, "password", where)
         cluster = self._make(where, name, kind, endpoints, said, password, said.get("max_connections", 0))
+        cluster = self._adaptive(where, cluster, said)
         seal = read_seal(self._reader, said, where, self._options, self._client)
         if seal is not None and seal.keys_file:
             for other in self.by_name.values():
@@ -65,6 +66,17 @@ class Clusters:
         self._add(where, replace(asked, seal=seal))
         if kind is ClusterKind.SHARED:
             self._shared.append(name)
+
+    def _adaptive(self, where: str, cluster: Cluster, said: dict[str, Any]) -> Cluster:
+        adaptive: bool = said.get("adaptive_concurrency", False)
+        if adaptive and not cluster.max_connections:
+            self._reader.problem(where, "adaptive_concurrency", "needs max_connections, which it lowers")
+        lowest = said.get("min_concurrency", cluster.min_concurrency)
+        if "min_concurrency" in said and 0 < cluster.max_connections < lowest:
+            self._reader.problem(
+                where, "min_concurrency", f"is {lowest}, more than max_connections, {cluster.max_connections}"
+            )
+        return replace(cluster, adaptive_concurrency=adaptive, min_concurrency=lowest)
 
     def for_tenant(self, name: str, where: str, said: dict[str, Any], tier: Tier) -> tuple[str, str]:
         """The cluster of the tenant whose table is `where`, and why; the name is "" where a problem says why."""

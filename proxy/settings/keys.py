@@ -191,6 +191,8 @@ CLUSTER: Schema = {
     "read_pool_size": v.COUNT,
     "min_pool_size": v.COUNT,
     "max_connections": v.COUNT,
+    "adaptive_concurrency": v.BOOLEAN,
+    "min_concurrency": v.POSITIVE,
     "pool_mode": POOL_MODE,
     "storage_user": v.TEXT,
     "storage_password": v.SECRET,

@@ -101,6 +101,8 @@ class Member:
                 supervisor=self.channel,
                 custody=self._custody,
             )
+            worker.pools.adapting.tell = self._lessee.tell_strain
+            self._lessee.decided = worker.pools.adapting.obey
             worker.overrides = orders["overrides"]
             for name in orders["paused"]:
                 worker.pools.pause(name)

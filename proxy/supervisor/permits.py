@@ -19,6 +19,7 @@ from proxy.control.views import View
 from proxy.net.channel import Channel, Fields, Handler
 from proxy.net.tls import ServerTls
 from proxy.settings import ProcessSettings
+from proxy.supervisor.concurrency import Concurrency
 from proxy.supervisor.custody import Vault
 from proxy.supervisor.treasury import Treasury
 
@@ -39,6 +40,7 @@ class Permits:
     def __init__(self, tls: Callable[[], ServerTls]) -> None:
         self.ledger = Ledger()
         self.shares = Shares(time() - monotonic())
+        self.concurrency = Concurrency()
         self._pours: asyncio.TimerHandle | None = None
         self.vault = Vault(tls, self._released, self._buried)
         self.treasury: Treasury | None = None
@@ -165,6 +167,7 @@ class Permits:
             "lease": lambda fields: self._lease(number, fields),
             "rates": lambda fields: self._rates(number, fields),
             "reported": lambda fields: self._reported(number, fields),
+            "strain": lambda fields: self.concurrency.hear(number, fields["rows"]),
         }
 
     def _lease(self, number: int, fields: Fields) -> None:
@@ -231,3 +234,7 @@ class Permits:
                 del self._unreported[number]
                 self._send(self.ledger.report(number, []))
         self._send(self.ledger.look())
+        decisions = self.concurrency.look()
+        if decisions:
+            for channel in self._channels.values():
+                channel.tell("concurrency", rows=decisions)

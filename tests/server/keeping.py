@@ -8,8 +8,10 @@ from proxy.admission.accounts import Counter, give_all
 from proxy.model import Cluster, ClusterKind, PoolKey, PoolMode, ServerOptions
 from proxy.protocol.statements import Catalog, Statement
 from proxy.server import connection, places, pool
+from proxy.server.adapting import Adapting
 from proxy.server.connection import ServerConnection
 from proxy.server.pool import Pool
+from proxy.server.room import Room as WholeRoom
 from tests.server.recording import Waiter, account
 from tests.transports import REPORTED, Transport, endpoint
 
@@ -57,6 +59,7 @@ class Keeper:
         self.came = 0  # times that a pool had an idle connection to spare
         self.owes = False  # what comes back to others
         self.room = Room(self)
+        self.adapting = Adapting(WholeRoom(0, list, None), list)
         self.is_reachable = True
         self.cancelled: list[ServerConnection] = []
         self.held: dict[ServerConnection, tuple[Counter, ...]] = {}

@@ -38,6 +38,15 @@ def test_a_configured_cluster() -> None:
     assert (cluster.max_connections, cluster.pool_mode) == (50, PoolMode.SESSION)
 
 
+def test_a_limit_that_follows_latency() -> None:
+    on = "adaptive_concurrency = true\nmax_connections = 50\n"
+    text = f"[cluster.a]\nprimary = 'p'\n{on}[cluster.b]\nprimary = 'q'\n{on}min_concurrency = 7\n"
+    clusters = good(text + "[cluster.c]\nprimary = 'r'\n").directory.clusters
+    assert [(c.adaptive_concurrency, c.min_concurrency) for c in clusters.values()] == [
+        (True, 4), (True, 7), (False, 4),
+    ]  # fmt: skip
+
+
 def test_sizes_default_to_the_proxys() -> None:
     text = "[proxy]\ndefault_pool_size = 33\nmin_pool_size = 3\n"
     clusters = good(
@@ -55,6 +64,11 @@ def test_the_kind_follows_from_the_endpoints() -> None:
     ("text", "problem"),
     [
         ("[cluster.a]\n", "[cluster.a]: needs primary or coordinators"),
+        ('[cluster.a]\nprimary = "p"\nadaptive_concurrency = true', "[cluster.a] adaptive_concurrency: needs max_connections"),
+        (
+            '[cluster.a]\nprimary = "p"\nmax_connections = 3\nmin_concurrency = 4',
+            "[cluster.a] min_concurrency: is 4, more than max_connections, 3",
+        ),
         ('[cluster.a]\nprimary = "p"\ncoordinators = ["c"]\nkind = "shared"', "[cluster.a] primary: a cluster has"),
         ('[cluster.a]\nkind = "dedicated"\ncoordinators = ["c"]', '[cluster.a] coordinators: a cluster of kind "dedicated"'),
         ('[cluster.a]\ncoordinators = ["c"]\nreplicas = ["r"]', "[cluster.a] replicas: only a cluster with a primary"),

@@ -20,7 +20,7 @@ Cell = str | int | float | None
 Name = Annotated[str, Path(min_length=1, max_length=200)]
 # To tell of many takes a while, during which one process does nothing else.
 Limit = Annotated[int, Query(ge=1, le=10_000)]
-_SEEN = ("pools", "queue", "clients", "servers", "clusters", "tiers", "workers", "stats")
+_SEEN = ("pools", "queue", "concurrency", "clients", "servers", "clusters", "tiers", "workers", "stats")
 _TO_CLUSTERS = ("resume", "reconnect", "kill")
 
 

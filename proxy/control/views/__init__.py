@@ -6,7 +6,7 @@ PgBouncer's columns come first, with its names, where it has the view; ours foll
 from collections.abc import Callable
 
 from proxy.client.plane import Plane
-from proxy.control.views import inventory, queue, sockets, stores, traffic
+from proxy.control.views import concurrency, inventory, queue, sockets, stores, traffic
 from proxy.control.views.inventory import route
 from proxy.control.views.process import WorkerRow, config, problems, workers
 from proxy.control.views.sharing import FleetRow, fleet, shares
@@ -49,6 +49,7 @@ VIEWS: dict[str, Callable[[Plane], View]] = {
     "state": inventory.state,
     "registry": stores.registry,
     "queue": queue.queue,
+    "concurrency": concurrency.concurrency,
 }
 
 # Those that its exporters read by PgBouncer's keys: one row a (database, user), one a database.
