@@ -193,6 +193,7 @@ class RawClient:
         unix_socket: str = "",
         timeout: float = TIMEOUT,
         receive_buffer: int = 0,
+        source: str = "",
     ) -> None:
         self.timeout = timeout
         self.parameters: dict[str, str] = {}
@@ -212,6 +213,8 @@ class RawClient:
                 self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
             self.sock.settimeout(timeout)
             try:
+                if source:
+                    self.sock.bind((source, 0))
                 self.sock.connect((host, port))
                 if self.sock.getsockname() == self.sock.getpeername():  # nobody listens there but ourselves
                     raise ConnectionRefusedError

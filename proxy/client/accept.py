@@ -59,7 +59,7 @@ class Acceptor:
         self._present: dict[Arrival, None] = {}  # all that have neither been handed on nor are gone
         self._pending = 0
         self._by_address: dict[str, int] = {}
-        self._by_tenant: dict[str, int] = {}  # which they claim, and may not know
+        self._by_tenant: dict[str, dict[str, int]] = {}  # and address; which they claim, and may not know
         self._familiar: OrderedDict[bytes, Applicant] = OrderedDict()
         self._epoch = registry.epoch  # of what is familiar
         self._timer: asyncio.TimerHandle | None = None
@@ -131,11 +131,15 @@ class Acceptor:
             self._familiar.popitem(last=False)
 
     def claims(self, arrival: Arrival, tenant: str) -> None:
-        """Before it is proved: who claims a tenant falsely may keep its logins waiting, but nobody else's."""
-        here, most = self._by_tenant.get(tenant, 0), self.options.max_logins_per_tenant
-        if most and here >= most:
+        """Before it is proved: whoever claims a tenant falsely is not to keep others from it. So where there are too
+        many it is the addresses with more than their equal part of them that get no more."""
+        sources = self._by_tenant.get(tenant)
+        if sources is None:
+            sources = self._by_tenant[tenant] = {}
+        here, most = sources.get(arrival.host, 0), self.options.max_logins_per_tenant
+        if most and here and here * len(sources) >= most and sum(sources.values()) >= most:
             raise CapReached("too many clients of the tenant are logging in", hint="Try again.")
-        self._by_tenant[tenant] = here + 1
+        sources[arrival.host] = here + 1
         arrival.claim = tenant
 
     def arrived(self, arrival: Arrival) -> None:
@@ -151,11 +155,14 @@ class Acceptor:
             else:
                 del self._by_address[host]
         if arrival.claim:
-            left = self._by_tenant[arrival.claim] - 1
+            sources = self._by_tenant[arrival.claim]
+            left = sources[host] - 1
             if left:
-                self._by_tenant[arrival.claim] = left
+                sources[host] = left
             else:
-                del self._by_tenant[arrival.claim]
+                del sources[host]
+                if not sources:
+                    del self._by_tenant[arrival.claim]
 
     def gone(self, arrival: Arrival) -> None:
         if arrival in self._present:

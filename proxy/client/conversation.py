@@ -228,7 +228,12 @@ class Conversation(Link):
             self.transport.pause_reading()
 
     def still_waits(self) -> None:
-        self.write(encode.notice("No server connection available in postgres backend, client being queued"))
+        if self.throttled is not None:
+            self.write(encode.notice("The tenant is over its rate, query being queued"))
+        else:
+            self.write(
+                encode.notice("No server connection available in postgres backend, client being queued")
+            )
 
     def resume(self) -> None:
         """Reads on with what is parked."""
@@ -251,6 +256,7 @@ class Conversation(Link):
         gate, self.throttled = self.throttled, None
         if gate is not None:
             gate.leave(self)
+            self.plane.pools.deadlines.end(self)
         if self.state is SessionState.WAITING:
             self.step("admit")
         else:

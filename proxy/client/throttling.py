@@ -102,6 +102,7 @@ def _wait(session: Conversation, gate: Gate, rest: bytes, now: float) -> None:
     else:
         session.holding = True
     session._park(rest)
+    session.plane.pools.deadlines.begin(session, None)
     gate.join(session, now)
     _look_later(gate, session.plane.later, now)
 

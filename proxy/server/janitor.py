@@ -18,9 +18,8 @@ _RESET_TIMEOUT = 30.0  # for a reset, a check or a rollback of ours
 
 def sweep(pools: Pools, now: float, *, thorough: bool) -> None:
     """`thorough` (about once a second) also looks at connections that nobody uses."""
+    _expire_waits(pools, now)
     for pool in pools:
-        if pool.queue:
-            _expire_waits(pools, pool, now)
         if pools.room.crowd.waiting:
             pool.charge_running(now)
         if pool.kept.look(now) and pool.queue:
@@ -47,16 +46,13 @@ def sweep(pools: Pools, now: float, *, thorough: bool) -> None:
         pools.forget_unused(now)
 
 
-def _expire_waits(pools: Pools, pool: Pool, now: float) -> None:
-    for waiter in list(pool.queue):
-        limit, notify = waiter.wait_limit, waiter.limits.query_wait_notify
-        if notify and now - waiter.waiting_since > notify and waiter.told_of != waiter.waiting_since:
-            waiter.told_of = waiter.waiting_since
-            waiter.still_waits()
-        if limit and now - waiter.waiting_since > limit:
-            pool.leave(waiter)
-            pools.process.timeout("query_wait_timeout")
-            waiter.refused(CapReached("query_wait_timeout", hint="No server connection came free in time."))
+def _expire_waits(pools: Pools, now: float) -> None:
+    for waiter in pools.deadlines.to_tell(now):
+        waiter.still_waits()
+    for waiter, pool in pools.deadlines.expired(now):
+        pool.leave(waiter)
+        pools.process.timeout("query_wait_timeout")
+        waiter.refused(CapReached("query_wait_timeout", hint="No server connection came free in time."))
 
 
 def _least(pools: Pools, pool: Pool) -> int:

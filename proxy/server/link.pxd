@@ -6,7 +6,8 @@ cdef class Link:
     cdef public UserAccount user_account
     cdef public object limits
     cdef public State state_needed
-    cdef public double told_of, wait_limit, waiting_since
+    cdef public tuple lines
+    cdef public double wait_limit, waiting_since
 
     cpdef object granted(self, object server)
     cpdef object replies(self, bytes data)

@@ -27,8 +27,8 @@ class Link:
     __slots__ = (
         "account",
         "limits",
+        "lines",
         "state_needed",
-        "told_of",
         "user_account",
         "wait_limit",
         "waiting_since",
@@ -43,7 +43,7 @@ class Link:
         self.state_needed = state_needed
         self.wait_limit = limits.query_wait_timeout or 0.0
         self.waiting_since = 0.0
-        self.told_of = 0.0  # since when the wait was that it has been told of
+        self.lines: tuple[dict[Any, Any], ...] = ()  # of deadlines, in which it stands while it waits
 
     def granted(self, server: Any) -> None:
         """The wait is over."""
@@ -110,12 +110,23 @@ class Owner(Protocol[S_contra]):
     def retire(self, statement: Statement) -> None: ...
 
 
+class Deadlines(Protocol):
+    """Of those who wait."""
+
+    def begin(self, waiter: Link, pool: Any) -> None: ...
+    def end(self, waiter: Link) -> None: ...
+
+
 class Keeper(Protocol[P_contra, S_contra]):
     """What a pool asks of those who keep all pools."""
 
     options: ServerOptions
     room: Room
     adapting: Adapting
+
+    @property
+    def deadlines(self) -> Deadlines: ...
+
     catalog: Catalog
 
     def open(self, pool: P_contra, counters: tuple[Counter, ...]) -> None: ...

@@ -128,11 +128,13 @@ class Pool(Lending):
         self._refuse_at_once(account, user, now)
         waiter.waiting_since = now
         self.queue.push(account, user, waiter)
+        self.pools.deadlines.begin(waiter, self)
         account.stats.waits += 1
         self.serve_at(now)
         return None
 
     def leave(self, waiter: Link) -> None:
+        self.pools.deadlines.end(waiter)
         self.queue.remove(waiter.account, waiter.user_account, waiter)
 
     def _refuse_at_once(self, account: Account, user: UserAccount, now: float) -> None:
@@ -182,6 +184,7 @@ class Pool(Lending):
                 waited = now - waiter.waiting_since
                 account.stats.wait_seconds += waited
                 self.stats.wait_seconds += waited
+                self.pools.deadlines.end(waiter)
                 waiter.granted(server)
         finally:
             self._serving = False

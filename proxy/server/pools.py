@@ -20,6 +20,7 @@ from proxy.server import login
 from proxy.server.adapting import Adapting
 from proxy.server.connection import ServerConnection
 from proxy.server.custody import Custody, Held
+from proxy.server.deadlines import Deadlines
 from proxy.server.health import Health
 from proxy.server.pool import Pool
 from proxy.server.room import Room
@@ -34,8 +35,8 @@ _ONLY_AT_START = ("local_preload_libraries", "session_preload_libraries")
 
 class Pools:
     __slots__ = (
-        "_held", "_in_custody", "_paused", "_pools", "_tasks", "adapting", "catalog", "custody", "health", "only_at_start",
-        "options", "process", "room", "servers", "tls",
+        "_held", "_in_custody", "_paused", "_pools", "_tasks", "adapting", "catalog", "custody", "deadlines", "health",
+        "only_at_start", "options", "process", "room", "servers", "tls",
     )  # fmt: skip
 
     def __init__(
@@ -55,6 +56,7 @@ class Pools:
         self.only_at_start = set(_ONLY_AT_START)
         self.room = Room(options.max_server_connections, lambda: self, lender)
         self.servers = self.room.servers
+        self.deadlines = Deadlines()
         self.adapting = Adapting(self.room, lambda: self)
         self._pools: dict[tuple[PoolKey, PoolMode], Pool] = {}
         self.custody = custody

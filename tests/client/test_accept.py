@@ -444,6 +444,11 @@ def test_a_tenants_storm_of_logins_leaves_room_for_others() -> None:
         said = refused.read()
         assert (said.kind, b"C53300\0" in said.body, b"VFATAL\0" in said.body) == ("E", True, True)
         refused.read_to_eof()
+        elsewhere = door.client(source="127.0.0.9")
+        elsewhere.send(startup({"user": "open@acme"}))
+        assert elsewhere.read().kind == "R", "who holds the places of a tenant keeps nobody else from it"
+        elsewhere.close()
+        door.nobody_pending_but(2)
         door.log_in("trusted@beta")
         waiting[0].send(b"p\0\0\0\x10open-secret\0")
         waiting[0].read_ready()

@@ -34,7 +34,8 @@ def proxy(request: pytest.FixtureRequest, start_module_proxy: StartProxy, all_ti
         "limits": {"max_qps": 100, "burst": 1, "rate_wait": "10s"},
     }
     tenants["tenant.daily"] = {"tier": "free", "limits": {"max_queries_per_day": 2}}
-    tenants["tenant.bulky"] = {"tier": "standard", "limits": {"max_bytes_per_second": "100kB"}}
+    bulky = {"max_bytes_per_second": "100kB", "query_wait_notify": "50ms"}
+    tenants["tenant.bulky"] = {"tier": "standard", "limits": bulky}
     return start_module_proxy(all_tiers | tenants, pool_mode=request.param, default_pool_size=60)
 
 
@@ -166,8 +167,11 @@ def test_a_big_result_comes_at_once_and_what_follows_waits(proxy: Proxy) -> None
     client = proxy.raw("app@bulky")
     assert len(client.value("SELECT repeat('x', 130000)") or "") == 130_000
     result = time.monotonic()
-    assert client.value("SELECT 1") == "1"
+    frames = client.query("SELECT 1")
     assert time.monotonic() - result >= 0.2
+    assert kinds(frames) == "NTDCZ", "and its client is told so"
+    assert b"The tenant is over its rate, query being queued" in frames[0].body
+    assert not len(proxy.worker.pools.deadlines), "it waits no more"
     tenant = told(proxy, "bulky")
     assert (tenant["throttled"], tenant["refused_rate"], tenant["errors"]) == ("1", "0", "0")
     text = proxy.call(lambda: metrics.exposition(counting.take(proxy.worker.plane))).decode()

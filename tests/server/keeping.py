@@ -10,6 +10,7 @@ from proxy.protocol.statements import Catalog, Statement
 from proxy.server import connection, places, pool
 from proxy.server.adapting import Adapting
 from proxy.server.connection import ServerConnection
+from proxy.server.deadlines import Deadlines
 from proxy.server.pool import Pool
 from proxy.server.room import Room as WholeRoom
 from tests.server.recording import Waiter, account
@@ -59,6 +60,7 @@ class Keeper:
         self.came = 0  # times that a pool had an idle connection to spare
         self.owes = False  # what comes back to others
         self.room = Room(self)
+        self.deadlines = Deadlines()
         self.adapting = Adapting(WholeRoom(0, list, None), list)
         self.is_reachable = True
         self.cancelled: list[ServerConnection] = []

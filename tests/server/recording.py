@@ -107,8 +107,12 @@ class Waiter(link.Link):
     ) -> None:
         super().__init__(account, user or UserAccount(User("app")), UNLIMITED, needs)
         self.wait_limit = wait_limit
+        self.told = 0
         self.server: ServerConnection | None = None
         self.error: TiergateError | None = None
+
+    def still_waits(self) -> None:
+        self.told += 1
 
     def granted(self, server: ServerConnection) -> None:
         assert self.server is None

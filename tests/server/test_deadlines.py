@@ -1,0 +1,111 @@
+"""Who has waited too long, against a reference that looks at everybody, and what finding them costs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.model import UNLIMITED, Limits
+from proxy.server.deadlines import Deadlines
+from tests.server.recording import Waiter, account
+
+
+class Pool:
+    def leave(self, waiter: Any) -> None:
+        """Nothing to do."""
+
+
+ACCOUNT, POOL = account("a"), Pool()
+
+
+def waiter(limit: float, notify: float, since: float) -> Waiter:
+    made = Waiter(ACCOUNT, wait_limit=limit)
+    made.limits = Limits(query_wait_notify=notify).over(UNLIMITED)
+    made.waiting_since = since
+    return made
+
+
+_steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("begin"), st.sampled_from([0.0, 1.0, 5.0]), st.sampled_from([0.0, 2.0])),
+        st.tuples(st.just("end"), st.integers(0, 20), st.just(0)),
+        st.tuples(st.just("pass"), st.floats(0.1, 3.0), st.just(0)),
+    ),
+    max_size=60,
+)
+
+
+@given(_steps)
+def test_those_are_found_who_are_due(script: list[tuple[str, float, float]]) -> None:
+    deadlines, now = Deadlines(), 100.0
+    waiting: list[Waiter] = []
+    told: list[Waiter] = []
+    for what, one, other in script:
+        if what == "begin":
+            waiting.append(waiter(one, other, now))
+            deadlines.begin(waiting[-1], POOL)
+        elif what == "end" and waiting:
+            deadlines.end(waiting.pop(int(one) % len(waiting)))
+        elif what == "pass":
+            now += one
+            due = [w for w in waiting if w.limits.query_wait_notify and w not in told]
+            due = [w for w in due if now - w.waiting_since > (w.limits.query_wait_notify or 0)]
+            found = list(deadlines.to_tell(now))
+            assert sorted(map(id, found)) == sorted(map(id, due))
+            told += found
+            over = [w for w in waiting if w.wait_limit and now - w.waiting_since > w.wait_limit]
+            gone = [found for found, pool in deadlines.expired(now) if pool is POOL]
+            assert sorted(map(id, gone)) == sorted(map(id, over))
+            for each in over:
+                deadlines.end(each)
+                waiting.remove(each)
+    for each in waiting:
+        deadlines.end(each)
+    assert len(deadlines) == 0
+
+
+def test_a_limit_that_has_changed_holds_when_the_old_one_would_have() -> None:
+    deadlines = Deadlines()
+    longer, shorter, none = (waiter(5.0, 0.0, 0.0) for _ in range(3))
+    for each in (longer, shorter, none):
+        deadlines.begin(each, POOL)
+    deadlines.begin(waiter(8.0, 0.0, 3.0), POOL)
+    longer.wait_limit, shorter.wait_limit, none.wait_limit = 8.0, 1.0, 0.0
+    assert [found for found, _ in deadlines.expired(5.1)] == [shorter]
+    assert [found for found, _ in deadlines.expired(7.9)] == []
+    assert [found for found, _ in deadlines.expired(8.1)] == [longer]
+    deadlines.end(longer)
+    assert len(deadlines) == 1
+
+
+def test_a_wait_that_is_for_no_pool_is_only_told_of() -> None:
+    deadlines = Deadlines()
+    throttled = waiter(1.0, 1.0, 0.0)
+    deadlines.begin(throttled, None)
+    assert list(deadlines.expired(9.0)) == []
+    assert list(deadlines.to_tell(9.0)) == [throttled]
+    assert list(deadlines.to_tell(10.0)) == []
+
+
+def test_whoever_is_not_due_is_not_looked_at() -> None:
+    class Counting(Waiter):
+        looks = 0
+
+        def __getattribute__(self, name: str) -> Any:
+            if name == "waiting_since":
+                Counting.looks += 1
+            return super().__getattribute__(name)
+
+    deadlines = Deadlines()
+    for _ in range(1000):
+        made = Counting(ACCOUNT, wait_limit=120.0)
+        made.limits = Limits(query_wait_notify=5.0).over(UNLIMITED)
+        made.waiting_since = 0.0
+        deadlines.begin(made, POOL)
+    Counting.looks = 0
+    for _ in range(20):
+        assert not list(deadlines.to_tell(4.0))
+        assert not list(deadlines.expired(4.0))
+    assert Counting.looks <= 40
