@@ -521,6 +521,110 @@ def gone(*steps: Step, hears: str) -> Attempt:
     return Attempt(USER, (), OWN, OWN, steps, hears)
 
 
+def after(who: str, *steps: Step, by: str = OWN) -> Attempt:
+    """The connection has last spoken for the victim, and is told of the attacker's tenant within its transaction."""
+    return Attempt(who, steps, by, by, (READ,))
+
+
+SLIPS = {
+    "an error and a read behind it": after(USER, several("SELECT 1/0", READ), by="22012"),
+    "errors and reads by turns": after(USER, several(*["SELECT 1/0", READ] * 8), by="22012"),
+    "batches that fail and reads behind them": after(
+        USER, lambda t: b"".join(x(text)(t) for text in ["SELECT 1/0", READ] * 4), by="22012"
+    ),
+    "a value that fails and a read behind it": after(USER, several("SELECT 'a'::int", READ), by="22P02"),
+    "ROLLBACK and a read in one text": after(USER, "ROLLBACK; " + READ),
+    "ROLLBACK behind a SELECT in one text": after(USER, "SELECT 1; ROLLBACK; " + READ),
+    "ROLLBACK and a read in one batch": after(USER, batch("ROLLBACK", READ)),
+    "ROLLBACK between reads in one batch": after(USER, batch(READ, "ROLLBACK", READ)),
+    "a ROLLBACK that was prepared before": after(
+        USER, raw(parse("ROLLBACK", "r") + SYNC),
+        lambda t: parse("SELECT 1") + bind() + execute() + bind(name="r") + execute() + parse(f"SELECT item FROM {t}")
+        + bind() + execute() + SYNC,
+    ),
+    "a ROLLBACK under the name that the batch parses": after(
+        USER, raw(parse("ROLLBACK", "r") + SYNC),
+        lambda t: parse("SELECT 1", "r") + bind(name="r") + execute() + parse(f"SELECT item FROM {t}") + bind() + execute()
+        + SYNC, by="42P05",
+    ),
+    "a ROLLBACK that takes the name's place": after(
+        USER, lambda t: parse("SELECT 1", "r") + close("S", "r") + parse("ROLLBACK", "r") + bind(name="r") + execute()
+        + parse(f"SELECT item FROM {t}") + bind() + execute() + SYNC,
+    ),
+    "ROLLBACK in an EXECUTE": after(
+        USER, raw(parse("ROLLBACK", "r") + SYNC), several("EXECUTE r", READ), by="26000"
+    ),
+    "two statements in one Parse": after(USER, x("SELECT 1; ROLLBACK"), by="42601"),
+    "a ROLLBACK behind a comment": after(USER, "/* SELECT */ ROLLBACK; " + READ),
+    "a ROLLBACK behind a line comment": after(USER, "SELECT 1 -- ;\n; ROLLBACK; " + READ),
+    "a ROLLBACK behind a literal that is none": after(
+        USER, "SET standard_conforming_strings = off", r"SELECT 'a\''; ROLLBACK; SELECT item FROM {t} --'",
+    ),
+    "the same in another encoding": after(
+        USER, SJIS, lambda t: query(b"SELECT '\x83\\'; ROLLBACK; SELECT item FROM " + t.encode() + b" --'"),
+    ),
+    "a zero in the text": after(USER, raw(query("SELECT 1\0; ROLLBACK")), by="08P01"),
+    "a portal that the batch has not bound": after(USER, lambda t: execute() + parse(f"SELECT item FROM {t}") + SYNC,
+                                                   by="34000"),
+    "the portal of the change": after(USER, raw(parse("SELECT 1") + execute("tiergate_state") + SYNC), by="34000"),
+    "the statement of the change": after(USER, raw(parse("SELECT 1") + bind(name="tiergate_state") + execute() + SYNC),
+                                         by="26000"),
+    "the statement of the question": after(USER, "SELECT 1", raw(bind(name="tiergate_query") + execute() + SYNC),
+                                           by="26000"),
+    "the unnamed statement behind a question": after(
+        USER, x(READ), "SELECT 1", raw(bind() + execute() + SYNC), by="26000"
+    ),
+    "BEGIN and what does not wait for it": after(USER, several("BEGIN", READ, "ROLLBACK", READ)),
+    "BEGIN with more than that": after(USER, several("BEGIN READ ONLY; ROLLBACK; " + READ, READ)),
+    "a BEGIN that fails": after(USER, several("BEGIN SELECT", READ), by="42601"),
+    "a block that is rolled back": after(USER, "BEGIN", several("SELECT 1", "ROLLBACK", READ)),
+    "a block that chains": after(USER, "BEGIN", several("ROLLBACK AND CHAIN", READ, "ROLLBACK")),
+    "a block that is prepared": after(
+        USER, several("BEGIN", "PREPARE TRANSACTION 'slip'", READ, "ROLLBACK PREPARED 'slip'")
+    ),
+    "its own backend's cancel": after(USER, several("SELECT pg_cancel_backend(pg_backend_pid())", READ), by="57014"),
+    "behind the ROLLBACK of another's block": after(
+        SERVICE, "BEGIN", FREE, several("SELECT 1/0", "ROLLBACK; " + READ), by="22012"
+    ),
+    "a chain behind the ROLLBACK of another's block": after(
+        SERVICE, "BEGIN", FREE, "SELECT 1", several("ROLLBACK AND CHAIN", READ), by="25001"
+    ),
+    "behind it in a batch": after(SERVICE, "BEGIN", FREE, "SELECT 1", batch("ROLLBACK", READ), by="25001"),
+    "behind it in a text that is not parsed": after(
+        SERVICE, "BEGIN", FREE, "SELECT 1", padded("ROLLBACK; " + READ, LONG), by="25001"
+    ),
+    "behind it in a text that is not held": after(
+        SERVICE, "BEGIN", FREE, "SELECT 1", padded("ROLLBACK; " + READ, HUGE), by=TOO_LONG
+    ),
+    "a ROLLBACK that is not held in a batch": after(
+        SERVICE, "BEGIN", FREE, "SELECT 1", batch(padded("ROLLBACK", HUGE), READ), by=TOO_LONG
+    ),
+    "back to a savepoint that stood ahead of the choice": after(
+        SERVICE, "BEGIN", "SAVEPOINT a", FREE, several("SELECT 1/0", "ROLLBACK TO a", READ), by="22012"
+    ),
+    "the choice beside another parameter, rolled back": after(
+        SERVICE, "SELECT set_config('app.tenant_id', 'std_1', false), set_config('a.b', 'x', false)",
+        several("BEGIN", "SELECT 1", "ROLLBACK", READ),
+    ),
+    "another's tenant beside another parameter": refused(
+        SERVICE, "SELECT set_config('a.b', 'x', false), set_config('app.tenant_id', 'std_2', false)", by=MAY_NOT
+    ),
+    "another's by a bound value beside another parameter": refused(
+        SERVICE, x("SELECT set_config('a.b', $1, false), set_config('app.tenant_id', $2, false)", ["x", "std_2"]), by=MAY_NOT
+    ),
+    "the name bound twice": refused(
+        SERVICE,
+        x("SELECT set_config('app.tenant_id', $1, true), set_config('app.Tenant_id', $2, true)", ["std_1", "std_2"]),
+        by="42501",
+    ),
+    "a bound name beside it": refused(
+        SERVICE,
+        x("SELECT set_config('app.tenant_id', $1, true), set_config($2, 'std_2', true)", ["std_1", "app.tenant_id"]),
+        by="42501",
+    ),
+}  # fmt: skip
+
+
 COPIED = b"secret of std_2\n"
 LEFT = {
     "a cursor WITH HOLD": left("DECLARE c CURSOR WITH HOLD FOR " + READ, looks=("FETCH ALL FROM c",), by="34000"),
@@ -553,6 +657,6 @@ CALLS: dict[str, int] = {}  # oids of what is planted, found by the fixture
 
 GROUPS = {
     "spelled": SPELLINGS, "hidden": HIDDEN, "by message": MESSAGES, "by right": RIGHTS, "unseen": UNSEEN,
-    "left by the victim": LEFT, "at the login": STARTUP, "by a service user": SERVICES,
+    "left by the victim": LEFT, "slips": SLIPS, "at the login": STARTUP, "by a service user": SERVICES,
 }  # fmt: skip
 ATTEMPTS = {f"{group}: {name}": a for group, table in GROUPS.items() for name, a in table.items()}
