@@ -20,14 +20,14 @@ from benchmarks.options import Options
 from benchmarks.table import Targets
 from benchmarks.targets import PASSWORD, Bench, Setup, Target
 
-_CLIENTS = 8
-_FEW, _MANY = 2_000, 6_000
+_CLIENTS = (8, 64)  # on 8 connections: none waits, and nearly all do
+_FEW, _MANY = 2_048, 6_016  # of which each has its part
 _NAMED = re.compile(r"(?:ob|fn|cfn)=\((\d+)\)(?: (.*))?")
 _PLACES = ("Tiergate's modules", "libpython", "uvloop", "the rest")
 
 
 def instructions(bench: Bench, options: Options, aims: Targets) -> None:
-    print(f"\n## Instructions a transaction in user mode, {_CLIENTS} clients\n")
+    print("\n## Instructions a transaction in user mode, on 8 server connections\n")
     if not shutil.which("valgrind"):
         print("Not measured: it takes valgrind.")
         return
@@ -36,38 +36,40 @@ def instructions(bench: Bench, options: Options, aims: Targets) -> None:
     for mode in options.modes:
         if mode == "prepared":
             continue  # PgBouncer pools sessions for it, and that is less work
-        few, many = (_counted(bench, mode, number) for number in (_FEW, _MANY))
-        costs = {
-            name: {place: (found[place] - few[name][place]) / (_MANY - _FEW) for place in _PLACES}
-            for name, found in many.items()
-        }
-        for name, cost in costs.items():
-            total = sum(cost.values())
-            ratio = f"{total / sum(costs['PgBouncer'].values()):.1f}" if "PgBouncer" in costs else "-"
-            shown = " | ".join(f"{cost[place]:,.0f}" for place in _PLACES)
-            print(f"| pgbench -S, {mode} | {name} | {total:,.0f} | {shown} | {ratio} |", flush=True)
+        for clients in _CLIENTS:
+            few, many = (_counted(bench, mode, clients, number) for number in (_FEW, _MANY))
+            costs = {
+                name: {place: (found[place] - few[name][place]) / (_MANY - _FEW) for place in _PLACES}
+                for name, found in many.items()
+            }
+            for name, cost in costs.items():
+                total = sum(cost.values())
+                ratio = f"{total / sum(costs['PgBouncer'].values()):.1f}" if "PgBouncer" in costs else "-"
+                shown = " | ".join(f"{cost[place]:,.0f}" for place in _PLACES)
+                work = f"pgbench -S, {mode}, {clients} clients"
+                print(f"| {work} | {name} | {total:,.0f} | {shown} | {ratio} |", flush=True)
 
 
-def _counted(bench: Bench, mode: str, transactions: int) -> dict[str, Counter[str]]:
+def _counted(bench: Bench, mode: str, clients: int, transactions: int) -> dict[str, Counter[str]]:
     """Of each proxy, started anew: what all of its life took, by where."""
     found = {}
-    directory = bench.directory / f"callgrind-{mode}-{transactions}"
+    directory = bench.directory / f"callgrind-{mode}-{clients}-{transactions}"
     directory.mkdir()
     directory.chmod(0o777)  # PgBouncer is nobody
     under = ("valgrind", "-q", "--tool=callgrind", f"--callgrind-out-file={directory}/%p")
     counting = dataclasses.replace(bench, under=under)
     with counting.running(Setup(bench.tenant), direct=False) as targets:
         for target in targets:
-            _run(target, mode, transactions)
+            _run(target, mode, clients, transactions)
     for target in targets:
         found[target.name] = _by_place(directory / str(target.pid))
     return found
 
 
-def _run(target: Target, mode: str, transactions: int) -> None:
+def _run(target: Target, mode: str, clients: int, transactions: int) -> None:
     subprocess.run(
         [
-            pgbench.program(False), "-n", "-S", "-M", mode, "-c", str(_CLIENTS), "-t", str(transactions // _CLIENTS),
+            pgbench.program(False), "-n", "-S", "-M", mode, "-c", str(clients), "-t", str(transactions // clients),
             "-h", "127.0.0.1", "-p", str(target.port), "-U", "app", target.database,
         ],
         env={**os.environ, "PGPASSWORD": PASSWORD, "PGOPTIONS": target.pgoptions},

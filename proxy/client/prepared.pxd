@@ -8,7 +8,7 @@ from proxy.server.connection cimport ServerConnection
 
 from proxy.wire.decode cimport bind_names_within, parse_within
 
-cdef int HEAD, HEADER_SIZE, FAILED, _PORTAL, _BIND_REPLY
+cdef int HEAD, HEADER_SIZE, FAILED, _PORTAL, _PARSE_REPLY, _BIND_REPLY
 
 cdef class UnnamedIs:
     cdef Conversation _session

@@ -38,11 +38,11 @@ _PORTAL = ord("P")
 _SESSION_MODE = PoolMode.SESSION
 # What is sent in place of a Parse that is refused: it fails, and leaves the unnamed statement.
 _MISSING = encode.bind(b"", effects.NOWHERE, [])
-_BIND_REPLY = owed.BIND
+_PARSE_REPLY, _BIND_REPLY = owed.PARSE, owed.BIND
 
 
 def evict(session: Conversation, verdict: Verdict) -> None:
-    if verdict.drops_databases and not session.evicted:
+    if verdict is not PLAIN and verdict.drops_databases and not session.evicted:
         raise EvictFirst(verdict.drops_databases)
     session.evicted = False
 
@@ -85,14 +85,14 @@ def on_parse(
             effects.pin(session, PinReason.SQL_PREPARE)
         effects.obey(session, verdict)
         return None
-    if verdict.executes:
+    if verdict is not PLAIN and verdict.executes:
         error = sql_prepared.ready_to_name(session, server, verdict)
         if error:
             server.expect(Expect(owed.PARSE, error=error))
             return _MISSING
     if not name:
         unnamed = UnnamedIs(session, server, Statement(b"", text, oids, verdict), True)
-        server.expect(expect_of(owed.PARSE, None, unnamed))
+        server.expect(expect_of(_PARSE_REPLY, None, unnamed))
         return None
     if session.by_sql:
         ahead = sql_prepared.taken(session, server, name)

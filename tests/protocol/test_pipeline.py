@@ -34,6 +34,21 @@ def test_inject_into_an_empty_queue_is_said_at_once() -> None:
     assert not pipeline
 
 
+def test_requests_that_run_far_ahead_keep_their_order() -> None:
+    pipeline = Pipeline()
+    reference: list[Expect] = []
+    for ahead, answered in ((300, 100), (5, 180), (200, 20), (0, 205), (3, 3)):
+        for _ in range(ahead):
+            reference.append(Expect(owed.QUERY))
+            pipeline.expect(reference[-1])
+        for _ in range(answered):
+            assert pipeline.head() is reference.pop(0)
+            assert pipeline.reply(ord("Z")) == FORWARD
+        assert pipeline.entries == reference
+        assert pipeline.asked - pipeline.answered == len(reference)
+    assert pipeline.head() is None
+
+
 def test_an_error_skips_to_the_sync_and_takes_back_newest_first() -> None:
     pipeline = Pipeline()
     undone: list[tuple[str, bool]] = []
