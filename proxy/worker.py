@@ -18,11 +18,19 @@ from proxy.admission.lease import Leases
 from proxy.admission.slices import Slices
 from proxy.client.accept import Acceptor
 from proxy.client.cancelling import Canceller, Tells
-from proxy.client.following import all_changed, end_unserved, forget_unused, tenants_changed, users_changed
+from proxy.client.following import (
+    all_changed,
+    end_unserved,
+    follow_at_rest,
+    forget_unused,
+    tenants_changed,
+    users_changed,
+)
 from proxy.client.idling import end_idle
 from proxy.client.login import Login
 from proxy.client.plane import Plane
 from proxy.client.relay import Relay
+from proxy.client.strangers import asking
 from proxy.client.welcome import welcome, welcome_at_once
 from proxy.control.actions import Local
 from proxy.control.console import Console, open_console
@@ -34,11 +42,9 @@ from proxy.net.stream import LoginStream
 from proxy.protocol.lifecycle import SessionState
 from proxy.registry.cache import Cache
 from proxy.registry.memory import Registry
-from proxy.registry.roles import Roles
 from proxy.server.custody import Custody
 from proxy.server.janitor import SWEEP, sweep
 from proxy.server.pools import Pools
-from proxy.server.roles import RoleLines
 from proxy.settings import Settings
 from proxy.sql.verdict import Judge
 from proxy.stats import ProcessStats
@@ -97,15 +103,7 @@ class Worker:
             changed, others = partial(tenants_changed, self.plane), partial(users_changed, self.plane)
             self.stores = Stores(self.registry, rows, self.plane.accounts, changed, others)
             self.stores.join(process.registry_dsn, process.redis_url)
-        pools, accounts = self.pools, self.plane.accounts
-        lines = RoleLines(lambda: pools.options, lambda: pools.tls, pools.health.healthy)
-        self.roles = self.registry.roles = Roles(
-            self.registry,
-            lines,
-            partial(users_changed, self.plane),
-            accounts.user_names,
-            lambda: self.plane.options.auth_type,
-        )
+        self.roles = self.registry.roles = asking(self.plane)
         self.local = Local(self.plane, self)
         self._control = control if control is not None else self.local
         self._sockets = sockets
@@ -216,6 +214,7 @@ class Worker:
                 pool.stats.turn(now)
 
     def _end_idle_clients(self, now: float) -> None:
+        follow_at_rest(self.plane)
         for session in list(self.plane.sessions):
             if session.epoch != self.registry.epoch and session.state is SessionState.IDLE:
                 session.reroute()
@@ -275,6 +274,7 @@ class Worker:
         self.plane.options = fresh.client
         self.plane.clients.limit = fresh.client.max_client_conn
         self._acceptor.reload(fresh.client, client_tls)
+        follow_at_rest(self.plane)
         log.configure(fresh.process.log_format, fresh.process.log_level)
         _log.info("configuration reloaded", needs_restart=needing)
         return needing

@@ -2,8 +2,9 @@
 tenants that nobody uses.
 
 A session follows at its next transaction. One that asks for nothing follows at once, so that the sessions of a tenant
-that is suspended, deleted or expired end; those that wait for a connection then end as well, or wait where the tenant lives
-now, and those that are in a transaction have until the next look at it (`end_unserved`).
+that is suspended, deleted or expired end, and those that keep a connection where their tenant lived before; those that
+wait for a connection then end as well, or wait where the tenant lives now, and those that are in a transaction have until
+the next look at it (`end_unserved`).
 """
 
 from __future__ import annotations
@@ -14,11 +15,10 @@ from proxy.admission.accounts import Counter
 from proxy.client.plane import Plane
 from proxy.errors import NotAuthorized, ShuttingDown
 from proxy.protocol.lifecycle import SessionState
+from proxy.registry.memory import OLD
 
 if TYPE_CHECKING:
     from proxy.client.session import Session
-
-OLD = -1  # an epoch that the registry never has
 
 
 def all_changed(plane: Plane) -> None:
@@ -29,6 +29,15 @@ def all_changed(plane: Plane) -> None:
             plane.accounts.account(tenant)
     for of_user in plane.accounts.users():
         plane.accounts.user(of_user.user)
+
+
+def follow_at_rest(plane: Plane) -> None:
+    """Has those follow that keep a connection and do nothing with it; all others see at their next transaction what has
+    changed."""
+    epoch = plane.registry.epoch
+    for session in list(plane.sessions):
+        if session.epoch != epoch and session.server is not None and session.rests:
+            session.reroute()
 
 
 def tenants_changed(plane: Plane, names: frozenset[str]) -> None:

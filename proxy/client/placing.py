@@ -13,7 +13,7 @@ from proxy.errors import CapReached, NoHealthyEndpoint, NotAuthorized, ShuttingD
 from proxy.model import Tenant, Tier, User
 from proxy.protocol.seal import PARAMETER
 from proxy.protocol.state import State, intern
-from proxy.registry.memory import Registry
+from proxy.registry.memory import OLD, Registry
 from proxy.routing.route import route
 from proxy.sql.policy import Rules
 
@@ -191,3 +191,19 @@ def follow_registry(session: Conversation) -> None:
         old = session.startup.parameters
         place(session)
         _keep_own(session, own, old)
+    else:
+        _stay(session, session.server)
+
+
+def _stay(session: Conversation, server: ServerConnection) -> None:
+    """A connection that is kept, in session mode or for a pin, has what no other has: where the tenant has moved, its
+    session must end, so that nothing more is written where nobody looks for it. Any other place waits until the
+    connection is let go."""
+    found = _place(session, session.tenant).pool
+    if found.key.cluster != session.pool.key.cluster or server.endpoint not in found.cluster.endpoints:
+        raise ShuttingDown(
+            f'tenant "{session.tenant.name}" has moved, and the session kept its server connection',
+            hint="Connect again.",
+        )
+    if found is not session.pool:
+        session.epoch = OLD

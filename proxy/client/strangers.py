@@ -7,12 +7,31 @@ told before that: such a client is nobody.
 
 from __future__ import annotations
 
+from functools import partial
+
+from proxy.client.following import users_changed
 from proxy.client.greeting import Greeting
 from proxy.client.login import Met, facts_of
+from proxy.client.plane import Plane
 from proxy.errors import NotAuthorized
 from proxy.model import ClientOptions, Tenant
 from proxy.registry.memory import Registry
+from proxy.registry.roles import Roles
 from proxy.routing.identify import LoginFacts, identify, named
+from proxy.server.roles import RoleLines
+
+
+def asking(plane: Plane) -> Roles:
+    """Asks the clusters for the clients of a process."""
+    pools = plane.pools
+    lines = RoleLines(lambda: pools.options, lambda: pools.tls, pools.health.healthy)
+    return Roles(
+        plane.registry,
+        lines,
+        partial(users_changed, plane),
+        plane.accounts.user_names,
+        lambda: plane.options.auth_type,
+    )
 
 
 def claimed(greeting: Greeting, options: ClientOptions, registry: Registry) -> str:

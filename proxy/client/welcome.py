@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 from proxy.admission.accounts import Counter, give_all, take_all
 from proxy.client.answering import Chooser
 from proxy.client.entrance import Entrance, entrance, hello, statuses, without
-from proxy.client.following import OLD
 from proxy.client.permits import take
 from proxy.client.placing import place
 from proxy.client.placing import take as use_place
@@ -23,6 +22,7 @@ from proxy.client.session import Session
 from proxy.errors import CapReached, ServerLost, ServerRefused, ShuttingDown, TiergateError
 from proxy.model import PoolMode
 from proxy.protocol.state import intern, with_parameter
+from proxy.registry.memory import OLD
 from proxy.server.connection import ServerConnection
 from proxy.server.link import Link
 from proxy.wire import decode, encode

@@ -33,6 +33,7 @@ from proxy.registry.sources import StoreState
 from proxy.sql.policy import Rules
 
 Kind = Literal["tenant", "cluster"]
+OLD = -1  # an epoch that no registry ever has
 
 
 class RegistryDown(NoHealthyEndpoint):

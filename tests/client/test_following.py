@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 
 from proxy.admission.lease import Leases
-from proxy.client.following import OLD, end_unserved, forget_unused, tenants_changed
+from proxy.client.following import end_unserved, forget_unused, tenants_changed
 from proxy.protocol.lifecycle import SessionState
 from proxy.registry.cache import Cache
+from proxy.registry.memory import OLD
 from proxy.registry.rows import Row
 from proxy.wire import encode
 from tests.client.stage import Client, Stage, done

@@ -11,6 +11,7 @@ from proxy.client.placing import follow_registry
 from proxy.errors import NoHealthyEndpoint, NotAuthorized, ShuttingDown
 from proxy.model import Directory, Limits, PoolMode, ServerOptions, Tier
 from proxy.protocol.state import with_parameter
+from proxy.registry.memory import OLD
 from tests.client.stage import DIRECTORY, Client, Stage
 
 
@@ -147,9 +148,18 @@ def test_a_new_pool_mode_is_taken_up(stage: Stage) -> None:
 def test_who_has_a_connection_keeps_its_place(stage: Stage) -> None:
     client, _server = stage.linked()
     pool = client.session.pool
-    stage.registry.replace(tenant(cluster="own"), stage.plane.options)
+    stage.registry.replace(tenant(pool_mode=PoolMode.STATEMENT), stage.plane.options)
     follow_registry(client.session)
     assert client.session.pool is pool
+    assert client.session.epoch == OLD, "the new one is for when the connection is let go"
+    stage.leave()
+
+
+def test_who_has_a_connection_cannot_follow_its_tenant_to_another_cluster(stage: Stage) -> None:
+    client, _server = stage.linked()
+    stage.registry.replace(tenant(cluster="own"), stage.plane.options)
+    with pytest.raises(ShuttingDown, match='tenant "acme" has moved'):
+        follow_registry(client.session)
     stage.leave()
 
 

@@ -281,6 +281,27 @@ def test_operators_may_name_tenants_that_nobody_has_met_yet(proxy: Proxy, regist
     assert proxy.raw("app@unmet_2").value(WHERE) == "shared"
 
 
+def test_in_session_mode_who_is_served_elsewhere_now_ends_at_rest(
+    start_proxy: StartProxy, shared: EmbeddedServer, vip: EmbeddedServer, registry: Book
+) -> None:
+    registry.add("settled")
+    proxy = start_proxy(tables(shared, vip), registry_dsn=registry.dsn, pool_mode="session")
+    idle, busy = proxy.raw("app@settled"), proxy.raw("app@settled")
+    busy.query("BEGIN")
+    registry.change("settled", cluster_name="other")
+    assert ended(idle)["C"] == "57P01"
+    assert busy.value(WHERE) == "shared"
+    assert rows_of_commit(busy) == "COMMIT"
+    assert proxy.raw("app@settled").value(WHERE) == "vip"
+
+
+def rows_of_commit(client: RawClient) -> str:
+    """What the COMMIT was answered with, behind which the session ends."""
+    told = client.query("COMMIT")[0].body.rstrip(b"\0").decode()
+    assert ended(client)["M"] == 'tenant "settled" has moved, and the session kept its server connection'
+    return told
+
+
 # --- users ------------------------------------------------------------------------------------------
 
 

@@ -90,6 +90,49 @@ def test_a_cluster_that_moves_takes_its_sessions_along(proxy: Proxy, all_tiers: 
     assert proxy.raw().value(where) == "vip"
 
 
+@pytest.mark.parametrize(("mode", "keeps"), [("session", "SELECT 1"), ("transaction", "LISTEN news")])
+def test_who_keeps_a_connection_ends_when_its_tenant_has_moved(
+    start_proxy: StartProxy, all_tiers: Tables, mode: str, keeps: str
+) -> None:
+    proxy = start_proxy(all_tiers, pool_mode=mode)
+    idle, busy, bystander = proxy.raw(), proxy.raw(), proxy.raw("app@std_2")
+    for client in (idle, busy, bystander):
+        client.query(keeps)
+    busy.query("BEGIN")
+    changed(proxy, all_tiers | {"tenant.std_1": {"tier": "standard", "cluster": "vip-1"}}, pool_mode=mode)
+    fields = rawclient.error_fields(idle.read_to_eof()[-1].body)
+    assert (fields["C"], fields["M"]) == (
+        "57P01",
+        'tenant "std_1" has moved, and the session kept its server connection',
+    )
+    assert busy.value("SELECT name FROM where_am_i") == "shared"
+    frames = busy.query("COMMIT")
+    assert rawclient.kinds(frames)[:2] == "CZ"
+    assert rawclient.error_fields(busy.read_to_eof()[-1].body)["C"] == "57P01"
+    assert bystander.value("SELECT 1") == "1"
+    assert proxy.raw().value("SELECT name FROM where_am_i") == "vip"
+
+
+def test_in_session_mode_a_suspended_tenants_sessions_end(start_proxy: StartProxy, all_tiers: Tables) -> None:
+    proxy = start_proxy(all_tiers, pool_mode="session")
+    client, bystander = proxy.raw(), proxy.raw("app@std_2")
+    changed(proxy, all_tiers | {"tenant.std_1": {"tier": "standard", "active": False}}, pool_mode="session")
+    assert rawclient.error_fields(client.read_to_eof()[-1].body)["C"] == "57P01"
+    assert bystander.value("SELECT 1") == "1"
+
+
+def test_who_keeps_a_connection_goes_to_a_new_place_on_its_cluster_when_it_lets_go(
+    proxy: Proxy, all_tiers: Tables
+) -> None:
+    client = proxy.raw()
+    client.query("LISTEN news")
+    backend = client.value("SELECT pg_backend_pid()")
+    changed(proxy, all_tiers | {"user.app": {"password": "other", "tenants": "*", "server_user": "other"}})
+    assert client.value("SELECT current_user || pg_backend_pid()") == f"app{backend}"
+    client.query("UNLISTEN news")
+    assert client.value("SELECT current_user") == "other"
+
+
 @pytest.mark.parametrize("text", ["[proxy]\nlisten_prot = 1\n", "not TOML", ""])
 def test_a_bad_file_changes_nothing(proxy: Proxy, text: str) -> None:
     client = proxy.raw()
