@@ -55,6 +55,7 @@ class Ladder:
         self._telling: set[str] = set()
         self._voiding: asyncio.Task[None] | None = None
         self._renewing = 0
+        self._begun = False  # the feed, and copies have been made void that nobody has watched
         self._flight: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -141,7 +142,8 @@ class Ladder:
         rows: dict[str, Row] = {}
         ticket = Ticket("", {})
         near = self.near
-        if near is not None and near.state.up and not self._renewing:
+        sure = self._begun or not self.source.worth_asking  # in an outage what there is has to do
+        if near is not None and near.state.up and not self._renewing and sure:
             while self._voiding is not None and not (self._untold | self._telling).isdisjoint(names):
                 await asyncio.wait({self._voiding})
             rows, ticket = await near.get(names)
@@ -206,6 +208,7 @@ class Ladder:
         try:
             if self.near is not None:
                 await self.near.renew()
+            self._begun = True
         finally:
             self._renewing -= 1
         self._refresh(self._used())

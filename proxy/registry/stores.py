@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Protocol
 
 from proxy.registry.cache import Cache
@@ -42,7 +43,8 @@ class Stores:
     def join(self, registry_dsn: str, redis_url: str) -> None:
         ladder = self._ladder
         self._postgresql = ladder.source = PostgreSQL(registry_dsn, ladder)
-        self._redis = Redis(redis_url, registry_dsn, ladder.heard_from_others) if redis_url else None
+        hears = partial(_hears, self._postgresql)
+        self._redis = Redis(redis_url, registry_dsn, ladder.heard_from_others, hears) if redis_url else None
         ladder.near = self._redis
         self._registry.finder = ladder
         self._users = StoredUsers(
@@ -63,3 +65,7 @@ class Stores:
         await self._postgresql.close()
         if self._redis is not None:
             await self._redis.close()
+
+
+def _hears(registry: PostgreSQL) -> bool:
+    return registry.state.up

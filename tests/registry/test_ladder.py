@@ -131,6 +131,8 @@ def test_all_that_is_wanted_meanwhile_is_one_batch() -> None:
 
 def test_redis_goes_before_postgresql_and_gets_what_it_did_not_have() -> None:
     async def scene(stage: Stage) -> None:
+        stage.ladder.heard_all()  # before, nobody knows whether the copies have been watched
+        await stage.settle()
         assert await stage.registry.find("acme") is not None
         await stage.settle()
         assert stage.copies.kept == {"acme": ACME}

@@ -131,3 +131,96 @@ def test_without_it_there_is_nothing_and_no_error_and_afterwards_nothing_of_befo
             assert after.generation != before or before == "1"  # it may have begun anew, without what it had
 
     play(scene())
+
+
+# --- who is on watch --------------------------------------------------------------------------------
+
+
+async def kept(redis: Redis) -> bool:
+    """Whether there is a good copy of acme; from now on there is."""
+    rows, ticket = await redis.get(["acme"])
+    if not rows:
+        await redis.put({"acme": ACME}, ticket)
+    return bool(rows)
+
+
+def test_who_begins_among_others_leaves_the_copies_as_they_are(valkey: ValkeyServer) -> None:
+    async def scene() -> None:
+        async with joined(valkey, "watch") as one:
+            await one.renew()
+            assert not await kept(one)
+            for _ in range(3):  # restarted, one after the other
+                async with joined(valkey, "watch") as next_one:
+                    await next_one.renew()
+                    assert await kept(next_one)
+            assert await kept(one)
+
+    play(scene())
+
+
+def test_of_several_that_begin_at_once_one_makes_them_void(valkey: ValkeyServer) -> None:
+    async def scene() -> None:
+        async with (
+            joined(valkey, "many") as one,
+            joined(valkey, "many") as two,
+            joined(valkey, "many") as three,
+        ):
+            before = int(await one._client.get(one._generation) or 0)
+            await asyncio.gather(one.renew(), two.renew(), three.renew())
+            assert int(await one._client.get(one._generation)) == before + 1
+
+    play(scene())
+
+
+def test_while_nobody_was_on_watch_anything_may_have_changed(valkey: ValkeyServer) -> None:
+    async def scene() -> None:
+        for _ in range(2):
+            async with joined(valkey, "alone") as one:
+                await one.renew()
+                assert not await kept(one)
+
+    play(scene())
+
+
+def test_who_was_killed_is_not_on_watch_although_its_name_is_there(valkey: ValkeyServer) -> None:
+    async def scene() -> None:
+        async with joined(valkey, "killed") as one:
+            await one.renew()
+            await kept(one)
+            assert one._task is not None
+            one._task.cancel()  # its connections are lost, and nothing is said
+            await asyncio.gather(one._task, return_exceptions=True)
+            async with joined(valkey, "killed") as two:
+                await two.renew()
+                assert not await kept(two)
+
+    play(scene())
+
+
+def test_who_has_lost_a_feed_makes_the_copies_void_whoever_is_there(valkey: ValkeyServer) -> None:
+    async def scene() -> None:
+        async with joined(valkey, "lost") as one, joined(valkey, "lost") as two:
+            await one.renew()
+            await two.renew()
+            await kept(one)
+            await one.renew()  # the registry's feed is back
+            assert not await kept(two)
+
+    play(scene())
+
+
+def test_who_does_not_hear_is_not_on_watch(valkey: ValkeyServer) -> None:
+    async def scene() -> None:
+        async with joined(valkey, "deaf") as one:
+            await one.renew()
+            await kept(one)
+            one._hears = lambda: False
+            await one._stay_on_watch()
+            async with joined(valkey, "deaf") as two:
+                await two.renew()
+                assert not await kept(two)
+                one._hears = lambda: True
+                await one._stay_on_watch()
+                assert await two._client.zcard(two._watchers) == 2
+
+    play(scene())
