@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from proxy import __version__
-from proxy.cli.options import URL, CaFile, Config, Json, SomeConfig, Token, Url
+from proxy.cli.options import Access, Config, Json, SomeConfig, by_api
 from proxy.cli.tenant_commands import tenants
 
 main = typer.Typer(
@@ -87,29 +87,27 @@ def check(config: Config, heritage: Annotated[int | None, typer.Option(hidden=Tr
 
 
 @main.command()
-def pools(json: Json = False, url: Url = URL, token: Token = "", ca_file: CaFile = "") -> None:
+@by_api
+def pools(access: Access, json: Json = False) -> None:
     """The pools of a running proxy, by its API."""
-    from proxy.cli.remote import Api
     from proxy.cli.top import run_pools
 
-    raise typer.Exit(run_pools(Api(url, token, ca_file), as_json=json))
+    raise typer.Exit(run_pools(access.open(), as_json=json))
 
 
 @main.command()
+@by_api
 def top(
+    access: Access,
     interval: Annotated[float, typer.Option(min=0.05, metavar="SECONDS", help="How often.")] = 2.0,
     rows: Annotated[int, typer.Option(min=1, metavar="N", help="How many tenants.")] = 30,
     rounds: Annotated[int, typer.Option(min=0, metavar="N", help="How many times; 0: until Ctrl-C.")] = 0,
     json: Json = False,
-    url: Url = URL,
-    token: Token = "",
-    ca_file: CaFile = "",
 ) -> None:
     """The busiest tenants of a running proxy, live, by its API; with --json a line a round."""
-    from proxy.cli.remote import Api
     from proxy.cli.top import run_top
 
-    raise typer.Exit(run_top(Api(url, token, ca_file), interval, rows, rounds, as_json=json))
+    raise typer.Exit(run_top(access.open(), interval, rows, rounds, as_json=json))
 
 
 @sql.command("install")

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
+
+if TYPE_CHECKING:
+    from proxy.cli.remote import Api
 
 Config = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="The TOML configuration.")]
 SomeConfig = Annotated[
@@ -27,6 +32,40 @@ CaFile = Annotated[
     str, typer.Option(metavar="FILE", envvar="TIERGATE_API_CA_FILE", help="Who signed its certificate.")
 ]
 URL = "http://127.0.0.1:9187"
+
+
+class Access(NamedTuple):
+    """Where the API is, and who asks."""
+
+    url: str
+    token: str
+    ca_file: str
+
+    def open(self) -> Api:
+        from proxy.cli.remote import Api  # others have no use for its libraries
+
+        return Api(*self)
+
+
+def by_api(command: Callable[..., None]) -> Callable[..., None]:
+    """A command whose first parameter, `access`, is made of the options that say where the API is."""
+    own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    options = [
+        inspect.Parameter("url", keyword, default=URL, annotation=Url),
+        inspect.Parameter("token", keyword, default="", annotation=Token),
+        inspect.Parameter("ca_file", keyword, default="", annotation=CaFile),
+    ]
+
+    def run(*, url: str, token: str, ca_file: str, **said: Any) -> None:
+        command(Access(url, token, ca_file), **said)
+
+    signature = inspect.Signature([*(p.replace(kind=keyword) for p in own), *options])
+    run.__signature__ = signature  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    return run
+
 
 # Where a tenant shall live; nothing of it: wherever its tier has room.
 Cluster = Annotated[str | None, typer.Option(metavar="NAME", help="A configured cluster.")]

@@ -7,8 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from proxy.cli.options import (
-    URL,
-    CaFile,
+    Access,
     Cluster,
     Coordinators,
     Json,
@@ -16,8 +15,7 @@ from proxy.cli.options import (
     Replicas,
     Shard,
     SomeConfig,
-    Token,
-    Url,
+    by_api,
 )
 
 tenants = typer.Typer(
@@ -34,7 +32,9 @@ _LIMITS = typer.Argument(
 
 
 @tenants.command("list")
+@by_api
 def list_tenants(
+    access: Access,
     config: SomeConfig = None,
     tier: Annotated[str, typer.Option(metavar="TIER")] = "",
     shard: Annotated[int | None, typer.Option(metavar="N")] = None,
@@ -42,9 +42,6 @@ def list_tenants(
     state: Annotated[str, typer.Option(metavar="STATE", help="active, suspended or expired.")] = "",
     limit: Annotated[int, typer.Option(min=0, metavar="N", help="At most; 0: all.")] = 0,
     json: Json = False,
-    url: Url = URL,
-    token: Token = "",
-    ca_file: CaFile = "",
 ) -> None:
     """Each tenant with its tier and where it lives."""
     if config is not None:
@@ -53,52 +50,49 @@ def list_tenants(
         if tier or shard is not None or cluster or state or limit:
             raise typer.BadParameter("only --json goes with --config")
         raise typer.Exit(of_file(config, json=json))
-    from proxy.cli.remote import Api
     from proxy.cli.remote_tenants import run_list
 
     wanted = {"tier": tier, "shard_id": shard, "cluster_name": cluster, "state": state}
-    raise typer.Exit(run_list(Api(url, token, ca_file), limit, as_json=json, **wanted))
+    raise typer.Exit(run_list(access.open(), limit, as_json=json, **wanted))
 
 
 @tenants.command("show")
+@by_api
 def show_tenant(
+    access: Access,
     name: Name,
     config: SomeConfig = None,
     json: Json = False,
-    url: Url = URL,
-    token: Token = "",
-    ca_file: CaFile = "",
 ) -> None:
     """One tenant; of a file its route as well, step by step with the reasons, and its limits."""
     if config is not None:
         from proxy.cli.tenants import run_show as of_file
 
         raise typer.Exit(of_file(config, name, json=json))
-    from proxy.cli.remote import Api
     from proxy.cli.remote_tenants import run_show
 
-    raise typer.Exit(run_show(Api(url, token, ca_file), name, as_json=json))
+    raise typer.Exit(run_show(access.open(), name, as_json=json))
 
 
 @tenants.command("route")
+@by_api
 def route_tenant(
+    access: Access,
     name: Name,
     user: Annotated[str, typer.Option(metavar="NAME", help="As that user.")] = "",
     database: Annotated[str, typer.Option(metavar="NAME", help="To that database.")] = "",
     json: Json = False,
-    url: Url = URL,
-    token: Token = "",
-    ca_file: CaFile = "",
 ) -> None:
     """What would happen to a login for the tenant, step by step with the reasons."""
-    from proxy.cli.remote import Api
     from proxy.cli.remote_tenants import run_route
 
-    raise typer.Exit(run_route(Api(url, token, ca_file), name, user, database, as_json=json))
+    raise typer.Exit(run_route(access.open(), name, user, database, as_json=json))
 
 
 @tenants.command("create")
+@by_api
 def create_tenant(
+    access: Access,
     code: Annotated[str, typer.Argument(metavar="NAME", help="By which clients ask for it.")],
     tier: Tier,
     limits: Annotated[list[str] | None, _LIMITS] = None,
@@ -112,23 +106,21 @@ def create_tenant(
     replica: Replicas = None,
     coordinator: Coordinators = None,
     json: Json = False,
-    url: Url = URL,
-    token: Token = "",
-    ca_file: CaFile = "",
 ) -> None:  # fmt: skip
     """A new tenant; without a place of its own, where its tier has room."""
-    from proxy.cli.remote import Api
     from proxy.cli.remote_tenants import run_create
 
     said = {
         "tenant_code": code, "tenant_name": title or code, "tier": tier, "tenant_id": identity, "expires_at": expires,
         **_target(cluster, shard, primary, replica, coordinator),
     }  # fmt: skip
-    raise typer.Exit(run_create(Api(url, token, ca_file), said, _limits(limits or []), key, as_json=json))
+    raise typer.Exit(run_create(access.open(), said, _limits(limits or []), key, as_json=json))
 
 
 @tenants.command("set-tier")
+@by_api
 def set_tier(
+    access: Access,
     name: Name,
     tier: Tier,
     cluster: Cluster = None,
@@ -137,71 +129,60 @@ def set_tier(
     replica: Replicas = None,
     coordinator: Coordinators = None,
     json: Json = False,
-    url: Url = URL,
-    token: Token = "",
-    ca_file: CaFile = "",
 ) -> None:
     """Another tier, another place, or both; its data is not moved."""
-    from proxy.cli.remote import Api
     from proxy.cli.remote_tenants import run_set_tier
 
     said = {"tier": tier, **_target(cluster, shard, primary, replica, coordinator)}
-    raise typer.Exit(run_set_tier(Api(url, token, ca_file), name, said, as_json=json))
+    raise typer.Exit(run_set_tier(access.open(), name, said, as_json=json))
 
 
 @tenants.command("set-limits")
+@by_api
 def set_limits(
+    access: Access,
     name: Name,
     limits: Annotated[list[str], _LIMITS],
     json: Json = False,
-    url: Url = URL,
-    token: Token = "",
-    ca_file: CaFile = "",
 ) -> None:
     """What the tenant may use."""
-    from proxy.cli.remote import Api
     from proxy.cli.remote_tenants import run_set_limits
 
-    raise typer.Exit(run_set_limits(Api(url, token, ca_file), name, _limits(limits), as_json=json))
+    raise typer.Exit(run_set_limits(access.open(), name, _limits(limits), as_json=json))
 
 
 @tenants.command("suspend")
-def suspend_tenant(
-    name: Name, json: Json = False, url: Url = URL, token: Token = "", ca_file: CaFile = ""
-) -> None:
+@by_api
+def suspend_tenant(access: Access, name: Name, json: Json = False) -> None:
     """Its logins are refused and its sessions end."""
-    raise typer.Exit(_verb(url, token, ca_file, name, "suspend", json))
+    raise typer.Exit(_verb(access, name, "suspend", json))
 
 
 @tenants.command("resume")
-def resume_tenant(
-    name: Name, json: Json = False, url: Url = URL, token: Token = "", ca_file: CaFile = ""
-) -> None:
+@by_api
+def resume_tenant(access: Access, name: Name, json: Json = False) -> None:
     """It is served again."""
-    raise typer.Exit(_verb(url, token, ca_file, name, "resume", json))
+    raise typer.Exit(_verb(access, name, "resume", json))
 
 
 @tenants.command("delete")
+@by_api
 def delete_tenant(
+    access: Access,
     name: Name,
     with_usage: Annotated[bool, typer.Option("--with-usage", help="Its recorded usage as well.")] = False,
     json: Json = False,
-    url: Url = URL,
-    token: Token = "",
-    ca_file: CaFile = "",
 ) -> None:
     """Out of the registry; what it has stored stays."""
-    from proxy.cli.remote import Api
     from proxy.cli.remote_tenants import run_delete
 
-    raise typer.Exit(run_delete(Api(url, token, ca_file), name, with_usage=with_usage, as_json=json))
+    raise typer.Exit(run_delete(access.open(), name, with_usage=with_usage, as_json=json))
 
 
-def _verb(url: str, token: str, ca_file: str, name: str, verb: str, json: bool) -> int:
-    from proxy.cli.remote import Api
+def _verb(access: Access, name: str, verb: str, json: bool) -> int:
     from proxy.cli.remote_tenants import run_verb
 
-    return run_verb(Api(url, token, ca_file), name, verb, as_json=json)
+    return run_verb(access.open(), name, verb, as_json=json)
 
 
 def _limits(limits: list[str]) -> dict[str, Any]:
