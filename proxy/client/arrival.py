@@ -236,7 +236,7 @@ class Arrival(LoginStream):
     async def _prove_slowly(self, talk: Exchange, body: bytes) -> None:
         step = await asyncio.get_running_loop().run_in_executor(None, talk.respond, body)
         if step.done:
-            self._applicant().client_key = talk.client_key
+            self.client_key = talk.client_key
             self.write(step.send)
             await self._finish()
         else:
@@ -248,7 +248,7 @@ class Arrival(LoginStream):
             return
         self._ahead = step.send  # goes out with the welcome
         if self._exchange is not None:
-            self._applicant().client_key = self._exchange.client_key
+            self.client_key = self._exchange.client_key
         login = self._known_login()
         if login is None:
             self.wait_for(self._finish())

@@ -181,8 +181,10 @@ class Conversation(Link):
         return self._permits if server is None else (*self._permits, *server.permits, *self.pool.caps)
 
     def use_pool(self, pool: Pool) -> None:
-        if self._counted_by is not None:
-            self._counted_by.sessions -= 1
+        old = self._counted_by
+        if old is not None:
+            old.sessions -= 1
+            pool.learn(old.client_key)
         self.pool = self._counted_by = pool
         pool.sessions += 1
         self.mode = pool.mode

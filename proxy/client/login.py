@@ -42,9 +42,6 @@ class Login:
     tls: bool
     is_console: bool
     chooses: bool = False  # it may say in SQL which tenant it speaks for
-    client_key: bytes = field(
-        default=b"", repr=False, compare=False
-    )  # what servers take for the password; of SCRAM
     # An Entrance, which knows this class, as it was last used.
     entrance: Any = field(default=None, init=False, repr=False, compare=False)
 
@@ -65,7 +62,6 @@ class Applicant:
     epoch: int
     claim: str
     login: Login | None = None
-    client_key: bytes = field(default=b"", repr=False)  # its proof's
 
 
 class Met(NamedTuple):
@@ -230,7 +226,6 @@ def log_in(
         tls=who.tls,
         is_console=asked.is_console,
         chooses=asked.chooses,
-        client_key=who.client_key,
     )
 
 

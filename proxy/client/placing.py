@@ -44,8 +44,6 @@ def place(session: Conversation) -> None:
 def take(session: Conversation, found: Place) -> None:
     session.use_rules(found.rules)
     session.use_pool(found.pool)
-    if session.login.client_key:
-        found.pool.learn(session.login.client_key)
     session.startup = session.state_needed = found.startup
     session.temp_first = found.temp_first
 

@@ -143,6 +143,7 @@ def _session(plane: Plane, login: Login, found: Entrance, stream: LoginStream) -
     if login.chooses:
         session.chooser = Chooser(session, found.tenant)
     use_place(session, found.place)
+    session.pool.learn(stream.client_key)
     return session
 
 

@@ -2,6 +2,7 @@ from proxy.net.transport cimport deliver
 
 cdef class LoginStream:
     cdef public object transport
+    cdef public bytes client_key
     cdef public str host
     cdef public int port
     cdef public bytearray _buffer

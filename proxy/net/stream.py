@@ -25,7 +25,9 @@ class LoginStream:
     `host` and `port` are the peer's where it is a client ("" and 0: a local one).
     """
 
-    __slots__ = ("_buffer", "_closed", "_lost", "_over", "_paused", "_waiter", "host", "port", "transport")
+    __slots__ = (
+        "_buffer", "_closed", "_lost", "_over", "_paused", "_waiter", "client_key", "host", "port", "transport",
+    )  # fmt: skip
 
     def __init__(self, host: str = "", port: int = 0) -> None:
         self.transport: Transport
@@ -37,6 +39,7 @@ class LoginStream:
         self._over = False
         self._lost = False
         self._closed: asyncio.Future[None] | None = None
+        self.client_key = b""  # what a client has shown of its password
 
     @property
     def address(self) -> str:

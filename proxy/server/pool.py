@@ -104,7 +104,7 @@ class Pool(Lending):
 
     def learn(self, client_key: bytes) -> None:
         """Of a client that has proved itself, and may be here."""
-        if self.locked and opens(client_key, self.login[1]):
+        if client_key and self.locked and opens(client_key, self.login[1]):
             self.client_key = client_key
 
     # --- checkout -----------------------------------------------------------------------------------

@@ -198,3 +198,27 @@ def test_each_worker_learns_from_its_own_logins(tmp_path: Path, dedicated: Embed
         for client in clients:
             client.close()
     assert "no server connection" not in proxy.event_names()
+
+
+def test_a_key_goes_with_its_session_to_a_server_that_has_the_same_verifier(
+    start_proxy: StartProxy, dedicated: EmbeddedServer, tls_server: DebianServer
+) -> None:
+    run(dedicated, "CREATE ROLE mover LOGIN PASSWORD 'mover-secret'")
+    known = verifier(dedicated, "mover")
+    run(tls_server, f"CREATE ROLE mover LOGIN PASSWORD '{known}'")
+    try:
+        said = tables(dedicated) | {
+            "cluster.new": {"kind": "dedicated", "primary": f"{tls_server.host}:{tls_server.port}"},
+            "user.mover": {"password": known, "tenants": ["acme"]},
+        }
+        keys: dict[str, Any] = {"auth_type": "scram-sha-256", "server_tls_sslmode": "prefer"}
+        proxy = start_proxy(said, **keys)
+        client = proxy.raw("mover", password="mover-secret")
+        where = "SELECT current_user || ' ' || (SELECT name FROM where_am_i)"
+        assert client.value(where) == "mover dedicated"
+        said["tenant.acme"] = {"tier": "enterprise", "cluster": "new"}
+        proxy.reload(configuration(said, listen_port=proxy.port, **keys))
+        assert client.value(where) == "mover tls"
+    finally:
+        run(dedicated, "DROP ROLE mover")
+        run(tls_server, "DROP ROLE mover")
