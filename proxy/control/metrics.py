@@ -266,17 +266,17 @@ class CountsCollector(Collector):
                 metric = Metric(name, text, "gauge")
                 metric.add_sample(name, {}, states[key])
                 yield metric
-        for what, text in (
-            ("limit", "The cap of all proxies together, of the busiest counters."),
-            ("share", "What this proxy may use of it."),
-            ("used", "What its workers have."),
-            ("wanted", "What is wanted besides."),
+        for name, what, text in (
+            ("tiergate_fleet_limit", "limit", "The cap of all proxies together, of the busiest counters."),
+            ("tiergate_fleet_share", "share", "What this proxy may use of it."),
+            ("tiergate_fleet_used", "used", "What its workers have."),
+            ("tiergate_fleet_wanted", "wanted", "What is wanted besides."),
         ):
             values = self._gauges.get(f"fleet_{what}", {})
             if values:
-                metric = Metric(f"tiergate_fleet_{what}", text, "gauge")
+                metric = Metric(name, text, "gauge")
                 for counter, value in values.items():
-                    metric.add_sample(f"tiergate_fleet_{what}", {"counter": counter}, value)
+                    metric.add_sample(name, {"counter": counter}, value)
                 yield metric
 
 
