@@ -1,8 +1,10 @@
 cimport cython
 
 from proxy.net.stream cimport LoginStream
+from proxy.wire.pieces cimport word
 
 cdef int _TLS_HANDSHAKE, _PASSWORD
+cdef long _CANCEL, _GSSENC, _LONGEST, _SSL
 
 cdef class Arrival(LoginStream):
     cdef public object doorstep, task, tls
@@ -20,7 +22,7 @@ cdef class Arrival(LoginStream):
     cdef object _hear(self, bytes data)
     @cython.locals(size=Py_ssize_t, rest=bytes)
     cdef object _read(self, bytes data)
-    @cython.locals(length=Py_ssize_t)
+    @cython.locals(length=cython.longlong, code=cython.longlong)
     cdef Py_ssize_t _packet_size(self, bytes data) except -1
     @cython.locals(code=long)
     cdef object _take_packet(self, bytes packet)

@@ -27,13 +27,15 @@ from proxy.net.stream import MAX_LOGIN_MESSAGE, LoginStream, PeerGone
 from proxy.net.tls import ClientTls
 from proxy.registry.memory import Registry
 from proxy.wire import encode, startup
+from proxy.wire.pieces import word
 from proxy.wire.startup import CancelRequest
 
 _log = log.get("accept")
 _TLS_HANDSHAKE = 0x16
 _PASSWORD = b"p"[0]
 _LINGER = 2.0  # seconds that a client has to take its error (and TLS its leave)
-_ENCRYPTION = (startup.SSL, startup.GSSENC)
+_SSL, _GSSENC, _CANCEL = startup.SSL, startup.GSSENC, startup.CANCEL  # C integers where this is compiled
+_LONGEST = startup.MAX_STARTUP_LENGTH
 
 
 class Reception(Protocol):
@@ -171,21 +173,19 @@ class Arrival(LoginStream):
             raise ConnectionResetError("direct TLS, which is disabled")
         if len(data) < 4:
             return 0
-        length = int.from_bytes(data[:4], "big")
-        if not 8 <= length <= startup.MAX_STARTUP_LENGTH:
-            raise ProtocolViolation("invalid length of startup packet")
-        if length != 8 and int.from_bytes(data[4:8], "big") in _ENCRYPTION:
+        length, code = word(data, 0), word(data, 4) if len(data) >= 8 else 0
+        if not 8 <= length <= _LONGEST or (length != 8 and code in (_SSL, _GSSENC)):
             raise ProtocolViolation("invalid length of startup packet")
         return length
 
     def _take_packet(self, packet: bytes) -> None:
-        code = int.from_bytes(packet[4:8], "big")
-        if code in _ENCRYPTION:
+        code = word(packet, 4)
+        if code in (_SSL, _GSSENC):
             if self.tls is not None or code == self._refused or self._refused == -1:
                 raise ProtocolViolation("encryption was requested twice")
             self._refused = -1 if self._refused else code  # -1: both
             self.write(b"N")
-        elif code == startup.CANCEL:
+        elif code == _CANCEL:
             self._reception.cancel(startup.decode_cancel(packet[4:]))
             self.close_at_once()
         else:
@@ -394,7 +394,7 @@ def _message_size(data: bytes) -> int:
     """0 where it cannot be known yet."""
     if len(data) < 5:
         return 0
-    length = int.from_bytes(data[1:5], "big")
+    length = word(data, 1)
     if not 4 <= length <= MAX_LOGIN_MESSAGE:
         raise ProtocolViolation("invalid message length")
     return 1 + length

@@ -5,6 +5,9 @@ ready is told in one call, from C to C where this is compiled. It is edge-trigge
 So who pauses tells the kernel nothing, an end or an error that comes while it pauses wakes nobody again and again, and
 whoever leaves something unread, or was told while it paused, asks to be told `again`.
 
+Where much is ready, more is by the time that it has been served: so the epoll is asked again, a few times, before the
+loop does anything else, which costs it a turn.
+
 A `Readiness` exists while something is watched. `readiness.pyx` beside it is the same in C.
 """
 
@@ -18,7 +21,9 @@ IN = select.EPOLLIN
 OUT = select.EPOLLOUT
 END = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR  # read on: the last read says which
 _ALWAYS = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
-_MOST = 64  # are told before the loop does anything else
+_MOST = 64  # are told at once
+_ROUNDS = 8  # before the loop does anything else
+_MUCH = 2  # is ready: one alone is told of by the loop as fast
 
 
 class Watched:
@@ -41,13 +46,19 @@ class Readiness:
         loop.add_reader(self._epoll.fileno(), self)
 
     def __call__(self) -> None:
-        for fd, events in self._epoll.poll(0, _MOST):
-            watched = self._watched[fd]
-            if watched is not None:  # or another has just closed it
-                try:
-                    watched.ready(events)
-                except Exception as bug:  # the others have been told as well, and only once
-                    self._loop.call_exception_handler({"message": "a socket's turn failed", "exception": bug})
+        for _ in range(_ROUNDS):
+            told = self._epoll.poll(0, _MOST)
+            for fd, events in told:
+                watched = self._watched[fd]
+                if watched is not None:  # or another has just closed it
+                    try:
+                        watched.ready(events)
+                    except Exception as bug:  # the others are told only once, too
+                        self._loop.call_exception_handler(
+                            {"message": "a socket's turn failed", "exception": bug}
+                        )
+            if len(told) < _MUCH or self._epoll.closed:
+                return
 
     def add(self, fd: int, watched: Watched, writing: bool) -> None:
         """It is told when there is something to read; with `writing`, also when it can write. Raises OSError."""

@@ -25,6 +25,8 @@ END = EPOLLRDHUP | EPOLLHUP | EPOLLERR
 
 cdef enum:
     MOST = 64
+    ROUNDS = 8
+    MUCH = 2
 
 
 cdef object failure():
@@ -52,19 +54,23 @@ cdef class Readiness:
 
     def __call__(self):
         cdef epoll_event events[MOST]
-        cdef int i, count = epoll_wait(self._fd, events, MOST, 0)
+        cdef int i, count, round
         cdef object found
-        if count < 0:
-            if errno == EINTR:
+        for round in range(ROUNDS):
+            count = epoll_wait(self._fd, events, MOST, 0)
+            if count < 0:
+                if errno == EINTR:
+                    return
+                raise failure()
+            for i in range(count):
+                found = self._watched[events[i].data.fd]
+                if found is not None:
+                    try:
+                        (<Watched>found).ready(events[i].events)
+                    except Exception as bug:
+                        self._loop.call_exception_handler({"message": "a socket's turn failed", "exception": bug})
+            if count < MUCH or self._fd < 0:
                 return
-            raise failure()
-        for i in range(count):
-            found = self._watched[events[i].data.fd]
-            if found is not None:
-                try:
-                    (<Watched>found).ready(events[i].events)
-                except Exception as bug:
-                    self._loop.call_exception_handler({"message": "a socket's turn failed", "exception": bug})
 
     cpdef object add(self, int fd, Watched watched, bint writing):
         if fd >= len(self._watched):

@@ -1,6 +1,6 @@
-from proxy.net.transport cimport deliver
+from proxy.net.transport cimport Receiver, deliver
 
-cdef class LoginStream:
+cdef class LoginStream(Receiver):
     cdef public object transport
     cdef public bytes client_key
     cdef public str host

@@ -8,7 +8,7 @@ import ssl
 from typing import Any, cast
 
 from proxy.errors import ProtocolViolation
-from proxy.net.transport import SocketTransport, Transport, Wire, deliver
+from proxy.net.transport import Receiver, SocketTransport, Transport, Wire, deliver
 
 MAX_LOGIN_MESSAGE = 65_536
 _LINGER = 2.0
@@ -19,7 +19,7 @@ class PeerGone(ConnectionError):
     """The peer closed or reset the connection in the middle of the login."""
 
 
-class LoginStream:
+class LoginStream(Receiver):
     """Reads are bounded by what the caller allows; a caller reads one thing at a time.
 
     `host` and `port` are the peer's where it is a client ("" and 0: a local one).

@@ -7,6 +7,9 @@ cdef int _OPEN, _CLOSING, _CLOSED
 cdef unsigned int _END, _OUT
 cdef Py_ssize_t _READ_SIZE
 
+cdef class Receiver:
+    cpdef object data_received(self, bytes data)
+
 cdef class SocketTransport(Watched):
     cdef object _backlog, _loop, _protocol
     cdef Readiness _readiness
@@ -21,7 +24,7 @@ cdef class SocketTransport(Watched):
     cpdef object write(self, bytes data)
     @cython.locals(watch=Readiness)
     cdef object _watch(self)
-    @cython.locals(data=bytes)
+    @cython.locals(data=bytes, receiver=Receiver)
     cdef object _read(self)
     cdef object _keep(self, bytes data)
     cdef object _writable(self)

@@ -36,6 +36,15 @@ class Wire(Protocol):
     def resume_writing(self) -> None: ...
 
 
+class Receiver:
+    """A `Wire` whose `data_received` is a direct call where this is compiled."""
+
+    __slots__ = ()
+
+    def data_received(self, data: bytes) -> None:
+        raise NotImplementedError
+
+
 class Transport(Protocol):
     """What is asked of a transport, this one or uvloop's."""
 
@@ -114,12 +123,17 @@ class SocketTransport(Watched):
             self._unread = False
             return
         self._unread = self._ended or len(data) == _READ_SIZE
+        protocol = self._protocol
         try:
             if data:
-                self._protocol.data_received(data)
+                if isinstance(protocol, Receiver):
+                    receiver: Receiver = protocol
+                    receiver.data_received(data)
+                else:
+                    protocol.data_received(data)
             else:
                 self._reading = False
-                if not self._protocol.eof_received():
+                if not protocol.eof_received():
                     self.close()
         except Exception as bug:
             self._loop.call_exception_handler(

@@ -1,7 +1,8 @@
 from proxy.admission.accounts cimport Account, UserAccount
+from proxy.net.transport cimport Receiver
 from proxy.protocol.state cimport State
 
-cdef class Link:
+cdef class Link(Receiver):
     cdef public Account account
     cdef public UserAccount user_account
     cdef public object limits

@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar
 from proxy.admission.accounts import Account, Counter, UserAccount
 from proxy.errors import TiergateError
 from proxy.model import Cluster, Limits, ServerOptions
+from proxy.net.transport import Receiver
 from proxy.protocol.state import EMPTY, State
 from proxy.protocol.statements import Catalog, Schema, Statement
 from proxy.server.adapting import Adapting
@@ -18,7 +19,7 @@ S_contra = TypeVar("S_contra", contravariant=True)  # a server connection
 P_contra = TypeVar("P_contra", contravariant=True)  # a pool
 
 
-class Link:
+class Link(Receiver):
     """Who waits for a server connection with which state, and what it is told while it has one.
 
     Whoever does not want to know something leaves it out. Times are in seconds.

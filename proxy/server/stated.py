@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from time import monotonic
 
+from proxy.net.transport import Receiver
 from proxy.protocol import pipeline as owed
 from proxy.protocol import state as states
 from proxy.protocol.pipeline import DROP, Expect, Pipeline
@@ -21,7 +22,7 @@ from proxy.server.sealing import NEVER, Sealer
 from proxy.wire import encode
 
 
-class Stated:
+class Stated(Receiver):
     __slots__ = (
         "alone", "entered", "login_parameters", "pipeline", "reported", "seal_due", "sealer", "values",
     )  # fmt: skip

@@ -22,3 +22,11 @@ cpdef bytes piece(bytes data, Py_ssize_t start, Py_ssize_t stop):
     if start >= stop:
         return b""
     return PyBytes_FromStringAndSize(PyBytes_AS_STRING(data) + start, stop - start)
+
+
+cpdef long long word(bytes data, Py_ssize_t at) except -1:
+    cdef const unsigned char* begin
+    if at < 0 or PyBytes_GET_SIZE(data) - at < 4:
+        raise IndexError("index out of range")
+    begin = <const unsigned char*> PyBytes_AS_STRING(data) + at
+    return <long long> begin[0] << 24 | begin[1] << 16 | begin[2] << 8 | begin[3]

@@ -187,3 +187,21 @@ def test_what_no_epoll_takes_is_an_error_and_nothing_stays() -> None:
         assert len(os.listdir("/proc/self/fd")) == before
 
     run(main())
+
+
+def test_who_is_always_ready_again_keeps_the_loop_from_nothing(loop_runs: Both) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        watch = readiness(loop)
+        with pairs(2) as made:
+            numbers = [ours.fileno() for ours, _ in made]
+            ears = [Ear(lambda _, fd=fd: watch.again(fd, True)) for fd in numbers]
+            for fd, ear in zip(numbers, ears, strict=True):
+                watch.add(fd, ear, True)
+            await turns(20)
+            assert min(len(ear.heard) for ear in ears) > 8
+            assert abs(len(ears[0].heard) - len(ears[1].heard)) < 2
+            for fd in numbers:
+                watch.remove(fd)
+
+    loop_runs(main())

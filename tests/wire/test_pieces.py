@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.wire.pieces import end_of, piece
+from proxy.wire.pieces import end_of, piece, word
 
 _DATA = st.binary(max_size=40) | st.lists(st.sampled_from([b"\0", b"a"]), max_size=20).map(b"".join)
 _AT = st.integers(0, 60)
@@ -17,3 +18,12 @@ def test_the_end_is_the_first_zero(data: bytes, at: int) -> None:
 @given(_DATA, _AT, st.integers(-3, 60))
 def test_a_piece_is_a_slice_that_ends_not_before_it_begins(data: bytes, start: int, stop: int) -> None:
     assert piece(data, start, stop) == data[start : max(start, stop)]
+
+
+@given(st.binary(max_size=20), st.integers(0, 20))
+def test_a_word_is_four_bytes_without_a_sign(data: bytes, at: int) -> None:
+    if at + 4 <= len(data):
+        assert word(data, at) == int.from_bytes(data[at : at + 4], "big")
+    else:
+        with pytest.raises(IndexError):
+            word(data, at)
