@@ -31,6 +31,7 @@ sys.path.insert(0, str(ROOT))  # the tree beside this file is what is measured, 
 from benchmarks import (  # noqa: E402
     building,
     bulk,
+    elastic,
     fairness,
     idle,
     instructions,
@@ -56,6 +57,7 @@ PARTS: dict[str, Callable[[Bench, Options, Targets], None]] = {
     "stored": stored.stored,
     "switching": switching.switching,
     "fairness": fairness.fairness,
+    "elastic": elastic.elastic,
     "latency": transactions.latency,
     "workers": workers.workers,
     "tiers": transactions.tiers,
@@ -100,7 +102,7 @@ def main() -> int:
             directory / "server",
             settings=_SETTINGS,
             hba=[
-                "host all app,quiet,noisy 127.0.0.1/32 scram-sha-256",
+                f"host all app,quiet,noisy,{','.join(elastic.names())} 127.0.0.1/32 scram-sha-256",
                 "host registry postgres 127.0.0.1/32 trust",
             ],
         ) as server:

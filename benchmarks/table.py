@@ -85,10 +85,14 @@ class Table:
         print(f"\n| {first} | through | {' | '.join(column.title for column in columns)} |")
         print("|---" * (len(columns) + 2) + "|", flush=True)
 
-    def rows(self, work: str, targets: Sequence[Target], runs: Runs) -> None:
+    def rows(self, work: str, targets: Sequence[Target], runs: Runs, others: Sequence[Target] = ()) -> None:
+        """`others` are compared with, and not shown."""
         for target in targets:
             cells = [
-                _cell(column, column.value(runs[target.name], against(column.against, targets, runs)))
+                _cell(
+                    column,
+                    column.value(runs[target.name], against(column.against, [*targets, *others], runs)),
+                )
                 for column in self._columns
             ]
             print(f"| {work} | {target.name} | {' | '.join(cells)} |", flush=True)

@@ -67,6 +67,25 @@ class Target:
 
 
 @dataclass(frozen=True)
+class Elasticity:
+    """How many connections a tenant may have, and from which number its cap moves (0: it does not); in how many seconds
+    what is idle is closed, and what was not needed (0: that is not)."""
+
+    most: int
+    least: int
+    idle: int
+    surplus: int
+
+    @property
+    def limits(self) -> str:
+        return f"limits.min_connections = {self.least}\nlimits.max_connections = {self.most}"
+
+    @property
+    def keys(self) -> str:
+        return f'server_idle_timeout = "{self.idle}s"\nserver_surplus_timeout = "{self.surplus}s"'
+
+
+@dataclass(frozen=True)
 class Setup:
     """How the proxies are configured for a part of the benchmarks. All other settings are always the same."""
 
@@ -84,6 +103,7 @@ class Setup:
     registry_dsn: str = ""  # where Tiergate has tenants stored
     prepared: bool = False  # PgBouncer before 1.21 then pools sessions, with a server connection a client
     cpus: frozenset[int] = frozenset()
+    elasticity: Elasticity | None = None
 
 
 @dataclass(frozen=True)
@@ -162,6 +182,8 @@ client_tls_cert_file = "{setup.tls.chain}"
     others = "".join(f'[tenant.{name}]\ntier = "standard"\n' for name in setup.more_tenants)
     others += "".join(f'[user.{name}]\npassword = "{PASSWORD}"\ntenants = "*"\n' for name in setup.users)
     server_user = "" if setup.users else f'user = "app"\npassword = "{PASSWORD}"\n'
+    elasticity, most = setup.elasticity, setup.pool_size * setup.workers
+    limits = elasticity.limits if elasticity else f"limits.max_connections = {most}"
     guaranteed = f'limits = {{ guaranteed_connections = "{setup.guaranteed}" }}' if setup.guaranteed else ""
     return f"""
 [proxy]
@@ -177,6 +199,7 @@ transaction_timeout = "120s"
 idle_transaction_timeout = "60s"
 default_tenant = "{tenant.name}"
 registry_dsn = "{setup.registry_dsn}"
+{elasticity.keys if elasticity else ""}
 {tls}
 [user.app]
 password = "{setup.verifier or PASSWORD}"
@@ -186,10 +209,10 @@ kind = "{tenant.kind}"
 {place}
 {server_user}
 pool_size = {setup.pool_size}
-max_connections = {setup.pool_size * setup.workers}
+max_connections = {MOST_SERVERS // 2 if elasticity else most}
 [tier.{tenant.tier}]
 cluster = "place"
-limits.max_connections = {setup.pool_size * setup.workers}
+{limits}
 limits.max_client_connections = {MOST_CLIENTS}
 limits.max_queries_per_day = 0
 [tenant.{tenant.name}]
@@ -202,7 +225,9 @@ def _pgbouncer_ini(setup: Setup, port: int, directory: Path, session: bool) -> s
     tenant = setup.tenant
     pooling = "session" if session else "transaction"
     pool_size = MOST_SERVERS // 2 if session else setup.pool_size
-    if setup.users:
+    if setup.elasticity:
+        pooling += f"\nserver_idle_timeout = {setup.elasticity.idle}"
+    elif setup.users:
         pooling += f"\nmax_db_connections = {pool_size}"
     if setup.prepared and not session:
         pooling += "\nmax_prepared_statements = 200"

@@ -78,6 +78,9 @@ class Limits:
     """
 
     max_connections: int | None = None  # server connections in use at once
+    min_connections: int | None = (
+        None  # from where a tenant's cap moves up to `max_connections`; 0: it does not move
+    )
     max_client_connections: int | None = None
     guaranteed_connections: float | None = None  # from 1 on so many, below 1 a share of the cluster's
     max_queue: int | None = None  # transactions that may wait at once
@@ -101,6 +104,7 @@ class Limits:
 
 UNLIMITED = Limits(
     max_connections=0,
+    min_connections=0,
     max_client_connections=0,
     guaranteed_connections=0.0,
     max_queue=0,
@@ -281,6 +285,7 @@ class ServerOptions:
     server_login_retry: float = 15.0
     server_lifetime: float = 3600.0
     server_idle_timeout: float = 600.0
+    server_surplus_timeout: float = 60.0  # for which a pool has not needed as many as it has
     server_check_delay: float = 30.0
     server_check_query: str = "SELECT 1"
     server_reset_query: str = "DISCARD ALL"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from proxy import BUILD, __version__, log, settings
 from proxy.admission import charging
+from proxy.admission.elastic import Elastic
 from proxy.admission.lease import Leases
 from proxy.admission.slices import Slices
 from proxy.client.accept import Acceptor
@@ -96,6 +97,7 @@ class Worker:
         self.plane = Plane(
             config.client, self.registry, self.pools, self.process, Judge(_VERDICTS), leases, number, slices
         )
+        self.elastic = Elastic(self.pools.room)
         self.stores: Stores | None = None
         if rows is not None:
             from proxy.registry.stores import Stores  # its libraries nobody else has a use for
@@ -192,6 +194,7 @@ class Worker:
         thorough = self._sweeps % _THOROUGH_EVERY == 0
         try:
             sweep(self.pools, now, thorough=thorough)
+            self.elastic.look(self.plane.accounts if thorough else None)
             if thorough:
                 charging.rest(self.plane.accounts)
                 self._end_idle_clients(now)

@@ -10,9 +10,9 @@ cdef class Seeker(Place):
 
 cdef class Counter:
     cdef public str name
-    cdef public long allowance, leaving, owed, used
+    cdef public long allowance, leaving, owed, used, wish
     cdef public bint attended, backed, sought
-    cdef public object lender, reserve
+    cdef public object lender, refused, reserve
     cdef public long _limit
     cdef public Rota rota
     cdef public Turns _waiting

@@ -12,7 +12,7 @@ granted of it, and a Lender gets more and gives back what others want; taking a 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from proxy.admission.gate import Gate, Gates, rated
@@ -84,8 +84,8 @@ class Counter:
     `rota`: whose turn it is where several tenants share it."""
 
     __slots__ = (
-        "_limit", "_waiting", "allowance", "attended", "backed", "leaving", "lender", "name", "owed", "reserve", "rota",
-        "sought", "used",
+        "_limit", "_waiting", "allowance", "attended", "backed", "leaving", "lender", "name", "owed", "refused", "reserve",
+        "rota", "sought", "used", "wish",
     )  # fmt: skip
 
     def __init__(
@@ -108,6 +108,8 @@ class Counter:
         self.sought = False  # by another process
         self.owed = 0  # to another process, even if somebody waits here
         self.reserve: Reserve | None = None
+        self.refused: Callable[[Counter], None] | None = None  # is to hear that somebody waits
+        self.wish = UNLIMITED  # the most that is wanted here, whatever the limit
         self._limit = 0
         self._waiting: Turns | None = None  # of Seeker
         self.limit = limit
@@ -122,7 +124,7 @@ class Counter:
         if limit == before:
             return
         if self.lender is None:
-            self.allowance = limit or UNLIMITED
+            self.allowance = min(limit or UNLIMITED, self.wish)
         else:
             self.lender.limited(self, before)
 
@@ -182,6 +184,8 @@ class Counter:
             self._waiting.add(seeker, seeker.number(self.rota))
             seeker.counter = self
         self.attended = True
+        if self.refused is not None:
+            self.refused(self)
         if self.lender is not None:
             self.lender.touch(self)
 

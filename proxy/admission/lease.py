@@ -183,7 +183,7 @@ class Leases:
         self._serve(lease)
         if counter.limit:
             self._return_idle(lease, now)
-        wants = counter.waiting if counter.full else 0
+        wants = max(0, min(counter.waiting, counter.wish - counter.allowance)) if counter.full else 0
         asks = wants and (lease.back or not lease.asked)
         hopes = 0 if lease.sent_hopes else len(lease.hopes)
         if not (lease.back or lease.question or asks or hopes or lease.limit_told != self._limit(lease)):
@@ -206,6 +206,10 @@ class Leases:
 
     def _return_idle(self, lease: _Lease, now: float) -> None:
         counter = lease.counter
+        over = counter.allowance - max(counter.wish, counter.used)
+        if over > 0:
+            counter.allowance -= over
+            lease.back += over
         idle = counter.allowance - counter.used
         if idle <= 0:
             if lease.kept:

@@ -79,7 +79,7 @@ SUMS: dict[str, Sums] = {
     "pgbouncer.stats_averages": _by_database(_STATS_AVERAGES),
     "tenants": Sums(
         ("name",),
-        ("clients", "servers", "waiting", "share_asked", "share_due", "share_given"),
+        ("clients", "servers", "connections_now", "waiting", "share_asked", "share_due", "share_given"),
         counts=("queries", "transactions", "errors", "throttled", "refused_rate", "refused_quota", "server_time"),
         most=("disabled",),
     ),

@@ -24,10 +24,13 @@ def sweep(pools: Pools, now: float, *, thorough: bool) -> None:
             pool.charge_running(now)
         if pool.kept.look(now) and pool.queue:
             pool.serve()
+        pools.surplus.look(pool, now)
         for server in list(pool.active):
             _enforce(pools, server, now)
         if thorough:
             _retire_idle(pools, pool, now)
+            if period := pool.options.server_surplus_timeout:
+                pools.surplus.close(pool, now, period, _least(pools, pool))
             for server in list(pool.resetting):
                 if now - server.idle_since > _RESET_TIMEOUT:
                     pool.drop(server)
@@ -44,6 +47,7 @@ def sweep(pools: Pools, now: float, *, thorough: bool) -> None:
     if thorough:
         pools.room.rest()
         pools.forget_unused(now)
+        pools.surplus.keep(set(pools))
 
 
 def _expire_waits(pools: Pools, now: float) -> None:

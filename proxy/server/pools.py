@@ -25,6 +25,7 @@ from proxy.server.health import Health
 from proxy.server.pool import Pool
 from proxy.server.room import Room
 from proxy.server.sealing import Sealer
+from proxy.server.surplus import Surplus
 from proxy.stats import ProcessStats
 
 _log = log.get("server")
@@ -36,7 +37,7 @@ _ONLY_AT_START = ("local_preload_libraries", "session_preload_libraries")
 class Pools:
     __slots__ = (
         "_held", "_in_custody", "_paused", "_pools", "_tasks", "adapting", "catalog", "custody", "deadlines", "health",
-        "only_at_start", "options", "process", "room", "servers", "tls",
+        "only_at_start", "options", "process", "room", "servers", "surplus", "tls",
     )  # fmt: skip
 
     def __init__(
@@ -57,6 +58,7 @@ class Pools:
         self.room = Room(options.max_server_connections, lambda: self, lender)
         self.servers = self.room.servers
         self.deadlines = Deadlines()
+        self.surplus = Surplus()
         self.adapting = Adapting(self.room, lambda: self)
         self._pools: dict[tuple[PoolKey, PoolMode], Pool] = {}
         self.custody = custody

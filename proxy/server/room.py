@@ -228,6 +228,26 @@ class Room:
             if counter.waited_for:
                 self._make(counter, None if counter is self.servers else counter)
 
+    def crowded(self, cluster: str) -> bool:
+        """More transactions want a connection than there may be."""
+        counter = self.cluster(cluster)
+        return (
+            counter.waited_for
+            or counter.sought
+            or any(
+                len(pool.queue) and pool.size >= pool.cluster.pool_size
+                for pool in self._pools()
+                if pool.cluster.name == cluster
+            )
+        )
+
+    def connections(self, cluster: str) -> int:
+        """How many there may be in this process."""
+        counter = self.cluster(cluster)
+        if counter.limit:
+            return counter.allowance
+        return sum(pool.cluster.pool_size for pool in self._pools() if pool.cluster.name == cluster)
+
     def rest(self) -> None:
         """To be called about once a second."""
         for counter in (self.servers, *self.clusters.values()):

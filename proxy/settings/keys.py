@@ -18,6 +18,7 @@ POOL_MODE = v.member(PoolMode)
 
 LIMITS: dict[str, v.Kind] = {
     "max_connections": v.COUNT,
+    "min_connections": v.COUNT,
     "max_client_connections": v.COUNT,
     "guaranteed_connections": v.COUNT_OR_SHARE,
     "max_queue": v.COUNT,
@@ -42,6 +43,7 @@ CAPS: dict[str, v.Kind] = {key: LIMITS[key] for key in _COMMON}
 # A user has none of its own.
 OF_TENANTS = frozenset(
     {
+        "min_connections",
         "guaranteed_connections",
         "max_qps",
         "burst",
@@ -109,6 +111,7 @@ PROXY: dict[str, ProxyKey] = {
     "server_login_retry": ProxyKey(v.DURATION, "server"),
     "server_lifetime": ProxyKey(v.DURATION, "server"),
     "server_idle_timeout": ProxyKey(v.DURATION, "server"),
+    "server_surplus_timeout": ProxyKey(v.DURATION, "server"),
     "server_check_delay": ProxyKey(v.DURATION, "server"),
     "server_check_query": ProxyKey(v.TEXT, "server"),
     "server_reset_query": ProxyKey(v.TEXT, "server"),

@@ -29,7 +29,7 @@ def test_a_tier_says_all_it_may() -> None:
         SHARED
         + """
         [tier.vip]
-        limits = { max_connections = 5, query_timeout = "30s", max_qps = 1.5 }
+        limits = { min_connections = 2, max_connections = 5, query_timeout = "30s", max_qps = 1.5 }
         caps = { max_connections = 100 }
         cluster = "shared"
         pool_mode = "session"
@@ -43,7 +43,7 @@ def test_a_tier_says_all_it_may() -> None:
     """
     ).directory.tiers["vip"]
     assert tier.weight == 4
-    assert tier.limits == Limits(max_connections=5, query_timeout=30.0, max_qps=1.5)
+    assert tier.limits == Limits(max_connections=5, min_connections=2, query_timeout=30.0, max_qps=1.5)
     assert tier.caps == Limits(max_connections=100)
     assert (tier.cluster, tier.pool_mode) == ("shared", PoolMode.SESSION)
     assert tier.parameters == {"statement_timeout": "5s", "app.region": "eu"}

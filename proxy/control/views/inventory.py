@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from time import monotonic
 
+from proxy.admission.accounts import UNLIMITED, Account
 from proxy.client.plane import Plane
 from proxy.control.views.queue import due
 from proxy.control.views.view import Value, View
@@ -63,8 +64,8 @@ def _limit(limits: Limits, name: str) -> Value:
 def tenants(plane: Plane) -> View:
     columns = (
         "name", "id", "tier", "cluster", "active", "disabled", "clients", "max_client_connections", "servers",
-        "max_connections", "waiting", "queries", "transactions", "errors", "query_timeout", "sql_rules", "max_qps",
-        "max_queries_per_day", "throttled", "refused_rate", "refused_quota",
+        "max_connections", "connections_now", "waiting", "queries", "transactions", "errors", "query_timeout",
+        "sql_rules", "max_qps", "max_queries_per_day", "throttled", "refused_rate", "refused_quota",
         "server_time", "share_asked", "share_due", "share_given",
     )  # fmt: skip
     seen = {account.tenant.name: account for account in plane.accounts}
@@ -83,7 +84,7 @@ def tenants(plane: Plane) -> View:
             (
                 tenant.name, tenant.id, tenant.tier, tenant.cluster, int(tenant.active),
                 int(plane.registry.is_disabled("tenant", tenant.name)), used[0], _limit(limits, "max_client_connections"),
-                used[1], _limit(limits, "max_connections"), used[2], counts.queries if counts else 0,
+                used[1], _limit(limits, "max_connections"), _now(account), used[2], counts.queries if counts else 0,
                 counts.transactions if counts else 0, sum(counts.errors.values()) if counts else 0,
                 _limit(limits, "query_timeout"), str(plane.registry.rules(tenant) or ""), _limit(limits, "max_qps"),
                 _limit(limits, "max_queries_per_day"), counts.throttled if counts else 0,
@@ -93,6 +94,12 @@ def tenants(plane: Plane) -> View:
             )
         )  # fmt: skip
     return View(columns, rows)
+
+
+def _now(account: Account | None) -> Value:
+    """The cap of a tenant whose cap moves; of others 0."""
+    counter = account.servers if account is not None else None
+    return 0 if counter is None or counter.wish == UNLIMITED else min(counter.wish, counter.limit)
 
 
 def tiers(plane: Plane) -> View:
