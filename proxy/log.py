@@ -6,8 +6,10 @@ Whoever logs imports `get` and knows no library. Other libraries' logging comes 
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from collections.abc import MutableMapping
+from functools import lru_cache
 from typing import Any, Literal, TextIO
 
 import structlog
@@ -23,6 +25,8 @@ REDACTED = "[redacted]"
 Event = MutableMapping[str, Any]
 _threshold = _LEVELS["info"]
 _process: dict[str, object] = {}
+_bound: Any = None  # structlog's logger as it was configured: to ask for it anew takes as long as a line
+_BARE = re.compile(r'[^ "=]+')
 
 
 class Logger:
@@ -66,7 +70,7 @@ class Logger:
             self._emit(level, event, fields)
 
     def _emit(self, level: Level, event: str, fields: dict[str, object]) -> None:
-        logger = structlog.get_logger()
+        logger = structlog.get_logger() if _bound is None else _bound
         getattr(logger, level)(event, **{"logger": self._name} | _process | self._fields | fields)
 
 
@@ -81,7 +85,7 @@ def get(name: str, **fields: object) -> Logger:
 
 def configure(format: Format = "console", level: Level = "info", stream: TextIO | None = None) -> None:
     """May be called again, for a reload."""
-    global _threshold
+    global _threshold, _bound
     _threshold = _LEVELS[level]
     out = stream if stream is not None else sys.stderr
     shared: list[structlog.types.Processor] = [
@@ -99,6 +103,7 @@ def configure(format: Format = "console", level: Level = "info", stream: TextIO 
         logger_factory=structlog.WriteLoggerFactory(out),
         cache_logger_on_first_use=False,
     )
+    _bound = structlog.get_logger().bind()
     handler = logging.StreamHandler(out)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -121,6 +126,7 @@ def redact(logger: Any, method: str, event: Event) -> Event:
     return event
 
 
+@lru_cache(maxsize=1_000)
 def is_secret(key: str) -> bool:
     """Whether what has that name must not be shown."""
     name = key.lower()
@@ -149,11 +155,14 @@ def _line(logger: Any, method: str, event: Event) -> str:
 
 
 def _plain(value: object) -> str:
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(value))
+    text = str(value)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _quoted(value: object) -> str:
     text = str(value)
-    if text and text.isprintable() and not any(c in ' "=' for c in text):
+    if _BARE.fullmatch(text) and text.isprintable():
         return text
     return '"' + _plain(text.replace("\\", "\\\\")).replace('"', '\\"') + '"'

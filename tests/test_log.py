@@ -199,3 +199,16 @@ def test_configuring_twice_does_not_say_things_twice() -> None:
     logging.getLogger("y").error("once")
     assert first.getvalue() == ""
     assert len(events(second)) == 1
+
+
+def test_what_cannot_be_printed_is_escaped_and_the_rest_is_left() -> None:
+    stream = to("console")
+    log.get("proxy.test").info(
+        "it is\tso", plain="a-b:c/d", spaced="a b", empty="", quoted='say "x"', odd="a\x07=ü"
+    )
+    head, line = stream.getvalue().split(" info    ", 1)
+    assert head
+    assert (
+        line
+        == 'it is\\tso logger=test plain=a-b:c/d spaced="a b" empty="" quoted="say \\"x\\"" odd="a\\x07=ü"\n'
+    )
