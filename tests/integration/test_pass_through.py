@@ -17,6 +17,7 @@ from proxy.auth import scram
 from proxy.cli.embedded import EmbeddedServer
 from tests.cli.running import serving
 from tests.conftest import StartProxy
+from tests.integration.registry import Book, tenant_id
 from tests.integration.running import Proxy, configuration
 from tests.integration.servers import APP_PASSWORD, DebianServer, Server, connect
 from tests.rawclient import ServerError
@@ -198,6 +199,30 @@ def test_each_worker_learns_from_its_own_logins(tmp_path: Path, dedicated: Embed
         for client in clients:
             client.close()
     assert "no server connection" not in proxy.event_names()
+
+
+def test_users_of_the_registry_by_their_own_verifiers_and_never_by_anothers(
+    start_proxy: StartProxy, anna: EmbeddedServer, registry: Book
+) -> None:
+    registry.add("club", "rival", cluster_name="own")
+    for tenant, stored in (
+        ("club", verifier(anna, "anna")),
+        ("rival", scram_text(scram.make_verifier("rival-secret"))),
+    ):
+        registry.run(
+            "INSERT INTO tenant_users (tenant_id, user_name, verifier) VALUES (%s, 'anna', %s)",
+            tenant_id(tenant),
+            stored,
+        )
+    proxy = start_proxy(tables(anna), auth_type="scram-sha-256", registry_dsn=registry.dsn)
+    client = proxy.raw("anna@club", password="anna-secret")
+    backend = client.value("SELECT current_user || pg_backend_pid()")
+    for _ in range(2):
+        with pytest.raises(psycopg.OperationalError, match="another verifier of the password"):
+            proxy.connect("anna@rival", password="rival-secret")
+        assert client.value("SELECT current_user || pg_backend_pid()") == backend, (
+            "nobody else's doing disturbs it"
+        )
 
 
 def test_a_key_goes_with_its_session_to_a_server_that_has_the_same_verifier(
