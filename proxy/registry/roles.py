@@ -85,6 +85,7 @@ class Roles:
         self._found: OrderedDict[str, _Found] = OrderedDict()
         self._flying: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._told: set[str] = set()  # clusters whose query is of no use
+        self._failing: set[str] = set()  # those that could not be asked the last time
         self._timer: asyncio.TimerHandle | None = None
         self._looking: asyncio.Task[None] | None = None
 
@@ -128,10 +129,15 @@ class Roles:
         try:
             said = await self._question(role, tenant, cluster)
         except SourceDown as error:
-            _log.warning("auth_query failed", cluster=cluster.name, error=str(error))
+            if cluster.name not in self._failing:  # strangers may ask as often as they like
+                self._failing.add(cluster.name)
+                _log.warning("auth_query failed", cluster=cluster.name, error=str(error))
             raise
         finally:
             del self._flying[name, cluster.name]
+        if cluster.name in self._failing:
+            self._failing.remove(cluster.name)
+            _log.info("auth_query is answered again", cluster=cluster.name)
         before, used = self.get(name), frozenset(self._used())
         user = None
         if said is not None and said.password:

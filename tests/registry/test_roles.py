@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from io import StringIO
 
 import pytest
 
+from proxy import log
 from proxy.model import ClientOptions, Cluster, ClusterKind, Directory, Tenant, Tier, User
 from proxy.registry.memory import Registry, UserUnknown
 from proxy.registry.roles import Roles, StoredRole
@@ -136,13 +138,23 @@ def test_until_when_a_password_is_valid_is_looked_at_each_time(scene: Scene) -> 
     assert len(scene.servers.asked) == 1
 
 
-def test_in_an_outage_nobody_new_is_let_in_and_nobody_is_unknown(scene: Scene) -> None:
+def test_in_an_outage_nobody_new_is_let_in_and_nobody_is_unknown(
+    scene: Scene,
+) -> None:
+    io = StringIO()
+    log.configure(stream=io)
     scene.find("anna", ACME)
     scene.servers.up = False
     scene.now += 2
     with pytest.raises(UserUnknown, match="cannot be looked up now"):
         scene.find("anna", ACME)
     assert scene.registry.user("anna@acme") is not None, "its sessions go on"
+    with pytest.raises(UserUnknown):
+        scene.find("otto", ACME)
+    scene.servers.up = True
+    assert scene.find("anna", ACME) is not None
+    said = io.getvalue()
+    assert (said.count("auth_query failed"), said.count("auth_query is answered again")) == (1, 1)
 
 
 @pytest.mark.parametrize(
