@@ -190,15 +190,27 @@ class CountsCollector(Collector):
     def _concurrency(self) -> Iterator[Metric]:
         """Of clusters whose limits follow latency."""
         clusters: dict[str, dict[str, Any]] = self._most.get("concurrency", {})
-        for name, text in (
-            ("limit", "Transactions that may run at once, which follows latency."),
-            ("baseline_seconds", "What a transaction takes where there is no crowd."),
-            ("latency_seconds", "What one took of late."),
-            ("gradient", "What latency leaves of the limit: 1 is all of it."),
+        for name, what, text in (
+            (
+                "tiergate_concurrency_limit",
+                "limit",
+                "Transactions that may run at once, which follows latency.",
+            ),
+            (
+                "tiergate_concurrency_baseline_seconds",
+                "baseline_seconds",
+                "What a transaction takes where there is no crowd.",
+            ),
+            ("tiergate_concurrency_latency_seconds", "latency_seconds", "What one took of late."),
+            (
+                "tiergate_concurrency_gradient",
+                "gradient",
+                "What latency leaves of the limit: 1 is all of it.",
+            ),
         ):
-            metric = Metric(f"tiergate_concurrency_{name}", text, "gauge")
+            metric = Metric(name, text, "gauge")
             for cluster, now in clusters.items():
-                metric.add_sample(metric.name, {"cluster": cluster}, now[name])
+                metric.add_sample(name, {"cluster": cluster}, now[what])
             yield metric
         why = Metric("tiergate_concurrency_why", "Why the limit is what it is, in words.", "gauge")
         for cluster, now in clusters.items():
