@@ -360,7 +360,7 @@ class Stakes:
             "beat": self._beat,
             "contact": self._contact if self._contact > -inf else None,
             "generation": self._generation,
-            "joined": self.joined,
+            "generation_seen": self._generation_seen if self._generation else None,
             "stakes": [(name, stake.limit, stake.leased) for name, stake in self._stakes.items()],
         }
 
@@ -369,6 +369,8 @@ class Stakes:
         self.member, self._beat = handed["member"], handed["beat"]
         self._contact = handed["contact"] if handed["contact"] is not None else -inf
         self._generation = handed["generation"]
+        if self._generation:
+            self._generation_seen = handed["generation_seen"]
         for name, limit, leased in handed["stakes"]:
             stake = self._stakes[name] = _Stake(limit)
             stake.leased = stake.target = leased

@@ -18,7 +18,7 @@ from proxy.cli.embedded import EmbeddedServer
 from tests.examples import examples
 from tests.integration.cutting import CuttingRelay
 from tests.integration.servers import backends
-from tests.integration.test_worker_caps import ACTIVE, OURS, Load, text
+from tests.integration.test_worker_caps import ACTIVE, OURS, Load, refused, text
 from tests.integration.test_workers import Fleet, alive, running
 from tests.rawclient import Closed, RawClient, ServerError, query, rows
 from tests.waiting import wait_until
@@ -235,3 +235,28 @@ def test_a_rate_over_two_proxies(start: Start) -> None:
             counts[number] += 1
     assert sum(counts) <= 30
     assert min(counts) >= 7, "each has its part"
+
+
+def test_who_does_not_leave_in_time_is_ended(start: Start, valkey: ValkeyServer) -> None:
+    """A proxy that is cut off ends what others will have, transactions and clients, before they can have it."""
+    caps = {"std_1": {"max_connections": 1}, "std_2": {"max_client_connections": 1}}
+    limits = {f"tenant__{name}": {"limits": of_it} for name, of_it in caps.items()}
+    with CuttingRelay(valkey.port) as relay:
+        first, second = start(1, **limits), start(2, f"redis://127.0.0.1:{relay.port}", **limits)
+        joined(first, second)
+        waiting = first.client("app@std_1")
+        working, idle = second.client("app@std_1"), second.client("app@std_2")
+        working.query("BEGIN")
+        working.send(query("SELECT pg_sleep(60) /*too long*/"))
+        waiting.send(
+            query("SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%too long*/'")
+        )
+        relay.cut = True
+        assert rows(waiting.read_ready()) == [["0"]], "it is gone"
+        assert second.console("SHOW FLEET")[0]["state"] == "cut"
+        for client in (working, idle):
+            with pytest.raises(Closed, match="53300"):
+                client.read_ready()
+        wait_until(lambda: not refused(first, "app@std_2"))
+        assert "only the fixed part of each cap" in second.get("/readyz")[1]
+        assert second.get("/readyz")[0] == 200

@@ -432,3 +432,41 @@ def test_a_registry_and_what_it_needs() -> None:
         'registry_dsn = "postgres://db/x"\nregistry_ttl = 0': "[proxy] registry_ttl: must be more than 0",
     }.items():
         assert [line for line in problems("[proxy]\n" + text) if line.startswith(problem)], text
+
+
+def test_a_fleet_that_shares_its_caps() -> None:
+    """As many proxies as are said, or as are listed; a busy backend looks four times in a ttl whether its proxy is there."""
+    said = good("""
+        [proxy]
+        redis_url = "redis://cache"
+        fleet_size = 3
+        fleet_reserve = 20
+        fleet_ttl = "20s"
+        fleet_name = "erp"
+    """)
+    process = said.process
+    assert (process.fleet_size, process.fleet_reserve, process.fleet_ttl, process.fleet_name) == (
+        3,
+        20,
+        20.0,
+        "erp",
+    )
+    assert said.server.client_connection_check_interval == 5.0
+    peers = """
+        [proxy]
+        registry_dsn = "postgres://db/x"
+        peer_id = 2
+        {}
+        [peers]
+        1 = "one"
+        3 = "three"
+    """
+    assert good(peers.format('redis_url = "redis://cache"')).process.fleet_size == 3, "itself as well"
+    alone = good(peers.format(""))
+    assert (alone.process.fleet_size, alone.server.client_connection_check_interval) == (0, 0.0)
+    for text, problem in {
+        "fleet_size = 2": "[proxy] redis_url: missing; fleet_size proxies",
+        "fleet_reserve = 101": "[proxy] fleet_reserve: ",
+        "fleet_ttl = 0": "[proxy] fleet_ttl: must be at least 1s",
+    }.items():
+        assert [line for line in problems("[proxy]\n" + text) if line.startswith(problem)], text

