@@ -38,6 +38,7 @@ _SOON = 0.01  # seconds between two requests, at least
 _AGAIN = 0.1  # while something is wanted
 _BEAT = 0.25
 _LOOK = 5.0
+_CROWD = 10  # proxies
 _OF_THE_HOST = frozenset(("max_client_conn", "max_server_connections"))
 
 Demand = Callable[
@@ -163,7 +164,8 @@ class Stakes:
             pause = _SOON
         elif self._moving:
             pause = min(pause, _AGAIN)
-        return max(0.0, self._sent + pause - now)
+        pause *= max(1.0, (len(self._beats) + 1) / _CROWD)  # so that Redis has as much to do for any number
+        return max(0.0, self._sent + min(pause, self._rule.ttl / 8) - now)
 
     def request(self, now: float) -> Said:
         self._look(now)

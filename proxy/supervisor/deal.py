@@ -1,31 +1,55 @@
 """The script by which Redis deals out the caps of a fleet (see admission/stakes.py, which has the theory).
 
 It knows of no time. KEYS[1] is the fleet's prefix; under it are `state` (generation, settled, run, rule), `beats` by member,
-`total` by counter, `held:MEMBER` by counter, `want:COUNTER` by member ("count stamp"), and `hungry`, the counters that
-have wants. An older want of somebody who is not silent comes first. Whoever gives back in a request gets nothing by it.
+`held:MEMBER` by counter, `want:COUNTER` by member ("count stamp"), and by counter `total` of what is held, `wishes` of what
+is wanted, `parties` that have or want some; `hungry` are the counters of which some is wanted. An older want of somebody
+who is not silent comes first. Whoever gives back in a request gets nothing by it.
 """
 
 SCRIPT = """
 local p, a = KEYS[1], cjson.decode(ARGV[1])
 local call = redis.call
 local state, beats, total, hungry = p .. 'state', p .. 'beats', p .. 'total', p .. 'hungry'
+local wishes, parties = p .. 'wishes', p .. 'parties'
 
-local function sum(counter, change)
-  if change ~= 0 and call('HINCRBY', total, counter, change) <= 0 then call('HDEL', total, counter) end
+local function add(where, counter, change)
+  if change ~= 0 and call('HINCRBY', where, counter, change) <= 0 then call('HDEL', where, counter) end
 end
 
-local function unwant(counter, member)
-  if call('HDEL', p .. 'want:' .. counter, member) == 1 and call('EXISTS', p .. 'want:' .. counter) == 0 then
-    call('SREM', hungry, counter)
+local function wish(member, counter)
+  local said = call('HGET', p .. 'want:' .. counter, member)
+  if not said then return 0, nil end
+  local count, stamp = string.match(said, '(%d+) (%d+)')
+  return tonumber(count), tonumber(stamp)
+end
+
+local function put(member, counter, was, held, wanted, want, stamp)
+  if held > 0 then call('HSET', p .. 'held:' .. member, counter, held)
+  elseif was > 0 then call('HDEL', p .. 'held:' .. member, counter) end
+  local wants = p .. 'want:' .. counter
+  if want > 0 then
+    call('HSET', wants, member, want .. ' ' .. stamp)
+    call('SADD', hungry, counter)
+  elseif wanted > 0 then
+    call('HDEL', wants, member)
+    if call('EXISTS', wants) == 0 then call('SREM', hungry, counter) end
   end
+  add(total, counter, held - was)
+  add(wishes, counter, want - wanted)
+  local had, has = was > 0 or wanted > 0, held > 0 or want > 0
+  if had ~= has then add(parties, counter, has and 1 or -1) end
 end
 
 local function drop(member)
   local held = call('HGETALL', p .. 'held:' .. member)
-  for i = 1, #held, 2 do sum(held[i], -tonumber(held[i + 1])) end
-  call('DEL', p .. 'held:' .. member)
+  for i = 1, #held, 2 do
+    put(member, held[i], tonumber(held[i + 1]), 0, wish(member, held[i]), 0)
+  end
+  for _, counter in ipairs(call('SMEMBERS', hungry)) do
+    local wanted = wish(member, counter)
+    if wanted > 0 then put(member, counter, 0, 0, wanted, 0) end
+  end
   call('HDEL', beats, member)
-  for _, counter in ipairs(call('SMEMBERS', hungry)) do unwant(counter, member) end
 end
 
 local run = string.match(call('INFO', 'server'), 'run_id:(%w+)')
@@ -33,7 +57,7 @@ local generation = call('HGET', state, 'generation')
 if not generation or call('HGET', state, 'run') ~= run then
   for _, member in ipairs(call('HKEYS', beats)) do call('DEL', p .. 'held:' .. member) end
   for _, counter in ipairs(call('SMEMBERS', hungry)) do call('DEL', p .. 'want:' .. counter) end
-  call('DEL', state, beats, total, hungry)
+  call('DEL', state, beats, total, hungry, wishes, parties)
   generation = ARGV[2]
   call('HSET', state, 'generation', generation, 'run', run)
 end
@@ -72,60 +96,39 @@ local mine = p .. 'held:' .. a.member
 local rows = {}
 for i, row in ipairs(a.rows) do
   local counter, pool, held, want = row[1], row[2], row[3], row[4]
-  local before = tonumber(call('HGET', mine, counter) or 0)
-  sum(counter, held - before)
-  local all = tonumber(call('HGET', total, counter) or 0)
-  local wants = p .. 'want:' .. counter
+  local was = tonumber(call('HGET', mine, counter) or 0)
+  local wanted, stamp = wish(a.member, counter)
+  local all = tonumber(call('HGET', total, counter) or 0) + held - was
+  local now = held
   if want > 0 then
-    local stamp
-    local said = call('HGET', wants, a.member)
-    if said then stamp = tonumber(string.match(said, ' (%d+)')) end
-    if not stamp or held < before then stamp = call('HINCRBY', state, 'stamp', 1) end
-    local free, others = pool - all, 0
-    local list = call('HGETALL', wants)
-    for k = 1, #list, 2 do
-      if list[k] ~= a.member and not silent[list[k]] then
-        local n, s = string.match(list[k + 1], '(%d+) (%d+)')
-        others = others + tonumber(n)
-        if tonumber(s) < stamp then free = free - tonumber(n) end
+    if not stamp or held < was then stamp = call('HINCRBY', state, 'stamp', 1) end
+    if settled and held >= was and all < pool then
+      local free, most = pool - all, math.max(want, math.floor((pool - all) / 8))
+      local list = call('HGETALL', p .. 'want:' .. counter)
+      for k = 1, #list, 2 do
+        if list[k] ~= a.member and not silent[list[k]] then
+          local n, s = string.match(list[k + 1], '(%d+) (%d+)')
+          most = want
+          if tonumber(s) < stamp then free = free - tonumber(n) end
+        end
       end
-    end
-    if settled and held >= before and free > 0 then
-      local most = want
-      if others == 0 then most = math.max(want, math.floor(free / 8)) end
-      local grant = math.min(most, free)
-      held, want = held + grant, want - grant
-      sum(counter, grant)
-      all = all + grant
-    end
-    if want > 0 then
-      call('HSET', wants, a.member, want .. ' ' .. stamp)
-      call('SADD', hungry, counter)
+      local grant = math.max(0, math.min(most, free))
+      now, want, all = held + grant, math.max(0, want - grant), all + grant
     end
   end
-  if want <= 0 then unwant(counter, a.member) end
-  if held > 0 then call('HSET', mine, counter, held) else call('HDEL', mine, counter) end
-  rows[i] = {counter, held, math.max(0, all - pool)}
+  put(a.member, counter, was, now, wanted, want, stamp)
+  rows[i] = {counter, now, math.max(0, all - pool)}
 end
 
 local sought = {}
-local members = call('HKEYS', beats)
-for _, counter in ipairs(call('SRANDMEMBER', hungry, 500)) do
-  if call('HEXISTS', mine, counter) == 1 then
-    local count, parties = 0, 1
-    local list, wanting = call('HGETALL', p .. 'want:' .. counter), {}
-    for k = 1, #list, 2 do
-      if list[k] ~= a.member and not silent[list[k]] then
-        count = count + tonumber(string.match(list[k + 1], '(%d+)'))
-        wanting[list[k]] = true
-      end
+local list = call('SRANDMEMBER', hungry, 200)
+if #list > 0 then
+  local have = call('HMGET', mine, unpack(list))
+  for i, counter in ipairs(list) do
+    if have[i] then
+      local count = tonumber(call('HGET', wishes, counter)) - wish(a.member, counter)
+      if count > 0 then sought[#sought + 1] = {counter, count, tonumber(call('HGET', parties, counter))} end
     end
-    for _, member in ipairs(members) do
-      if member ~= a.member and (wanting[member] or call('HEXISTS', p .. 'held:' .. member, counter) == 1) then
-        parties = parties + 1
-      end
-    end
-    if count > 0 then sought[#sought + 1] = {counter, count, parties} end
   end
 end
 return answer('ok', rows, sought)

@@ -63,6 +63,7 @@ class Treasury:
         self._client: Client | None = None
         self._wake = asyncio.Event()
         self._crowded = False
+        self._closing = False
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -76,7 +77,7 @@ class Treasury:
 
     async def _run(self) -> None:
         pause = _FIRST_PAUSE
-        while True:
+        while not self._closing:
             self._wake.clear()
             due = self.stakes.due(monotonic())
             if due:
@@ -88,7 +89,9 @@ class Treasury:
                     pass
             try:
                 said = await self._ask(self.stakes.request(monotonic()))
-            except _FAILURES as error:
+            except Exception as error:
+                if not isinstance(error, _FAILURES):
+                    _log.exception("a request to redis failed", error)
                 self._is_down(str(error) or type(error).__name__)
                 await self._hang_up()
                 await asyncio.sleep(min(pause, self.rule.ttl / 16) * random.uniform(0.5, 1.0))  # noqa: S311
@@ -144,18 +147,23 @@ class Treasury:
     # --- time -----------------------------------------------------------------------------------------
 
     async def _watch(self) -> None:
-        while True:
-            now = monotonic()
-            before = self.stakes.cut
-            changed = self.stakes.tick(now)
-            if self.stakes.cut and not before and self.stakes.rows():
-                _log.error("no answer of redis for too long: caps are this proxy's fixed part of them")
-            self._changed(changed)
-            by_all_means, what = self.stakes.excess(now)
-            if what:
-                self._over(by_all_means, what)
-            self._ticks()
+        while not self._closing:
+            try:
+                self._tick(monotonic())
+            except Exception as error:
+                _log.exception("the time of shares could not be looked at", error)
             await asyncio.sleep(min(_SLOWEST_TICK, self.rule.ttl / _TICKS))
+
+    def _tick(self, now: float) -> None:
+        before = self.stakes.cut
+        changed = self.stakes.tick(now)
+        if self.stakes.cut and not before and self.stakes.rows():
+            _log.error("no answer of redis for too long: caps are this proxy's fixed part of them")
+        self._changed(changed)
+        by_all_means, what = self.stakes.excess(now)
+        if what:
+            self._over(by_all_means, what)
+        self._ticks()
 
     # --- what is seen ---------------------------------------------------------------------------------
 
@@ -174,9 +182,11 @@ class Treasury:
 
     async def close(self, gives_back: bool) -> None:
         """`gives_back`: nothing is used any more."""
+        self._closing = True
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._tasks:  # a client library may keep a cancellation for itself
+            await asyncio.wait(self._tasks)
         if self._tasks and self.up and gives_back:
             await self._hang_up()
             try:

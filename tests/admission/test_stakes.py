@@ -140,7 +140,7 @@ class Fleet:
             assert sum(host.used[name] for host in self.hosts) <= self.caps[name], name
 
     def settled(self) -> Fleet:
-        self.step(3 * TTL)
+        self.step(1.5 * TTL)
         return self
 
 
@@ -154,7 +154,8 @@ class Sharing(RuleBasedStateMachine):
         dice = random.Random(0)
         self.fleet = Fleet(self.store, (8, 2), 40, 3)
         for _ in range(2):
-            self.fleet.start(dice.uniform(0.96, 1.04))
+            self.fleet.start(dice.uniform(0.96, 1.04)).want(NAMES[0], 1)
+        self.fleet.settled()
         self.cut_off: set[Host] = set()
 
     picks = st.integers(0, 5)
@@ -181,6 +182,22 @@ class Sharing(RuleBasedStateMachine):
     def comes_late(self, which: int) -> None:
         """Within the time for an answer, and long after it."""
         self.fleet.execute(self.fleet.delayed.pop(which % len(self.fleet.delayed)))
+
+    @rule(
+        pick=picks, name=names, part=st.sampled_from([0.4, 0.65, 0.75, 0.85, 0.95, 1.2]), lost=st.booleans()
+    )
+    def outage(self, pick: int, name: str, part: float, lost: bool) -> None:
+        """One is not answered, while all want what there is; or nobody is, and Redis comes back empty."""
+        cut_off = set(self.fleet.hosts) if lost else {self.host(pick)}
+        for host in self.fleet.hosts:
+            host.want(name, 8)
+        end = self.fleet.now + part * TTL
+        while self.fleet.now < end:
+            self.fleet.step(0.2, speaking=False)
+            for host in self.fleet.hosts:
+                self.fleet.speak(host, "unsaid" if host in cut_off | self.cut_off else "done")
+        if lost:
+            self.flush()
 
     @rule(pick=picks, cut=st.booleans())
     def partition(self, pick: int, cut: bool) -> None:
@@ -212,7 +229,6 @@ class Sharing(RuleBasedStateMachine):
     def start(self, pace: float) -> None:
         self.fleet.start(pace)
 
-    @rule()
     def flush(self) -> None:
         self.fleet.store.flushall()
 
@@ -236,8 +252,9 @@ class Sharing(RuleBasedStateMachine):
             host.used = dict.fromkeys(NAMES, 0)
         fleet.step(4 * TTL)
         assert fleet.store.hgetall(f"{PREFIX}total") == {}
-        assert fleet.store.keys(f"{PREFIX}held:*") == []
-        assert fleet.store.keys(f"{PREFIX}want:*") == []
+        assert set(fleet.store.keys(f"{PREFIX}*")) == {
+            f"{PREFIX}{key}".encode() for key in ("beats", "state")
+        }
 
 
 def test_whatever_happens_no_cap_is_exceeded_and_nothing_is_lost(store: redis.Redis) -> None:
@@ -245,7 +262,7 @@ def test_whatever_happens_no_cap_is_exceeded_and_nothing_is_lost(store: redis.Re
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=examples(15), stateful_step_count=40, deadline=None,
+            max_examples=examples(30), stateful_step_count=40, deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
     )  # fmt: skip

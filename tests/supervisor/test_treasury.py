@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
 
 import pytest
 import redis
@@ -14,7 +16,7 @@ from proxy.cli.embedded import free_port
 from proxy.supervisor.treasury import Treasury
 
 NAME = "tenant a max_connections"
-TTL = 1.0
+TTL = 3.0
 
 
 @pytest.fixture
@@ -56,6 +58,24 @@ class Host:
             self.treasury.stakes.pending(NAME, self.limit)
 
 
+@contextlib.asynccontextmanager
+async def running(host: Host, gives_back: bool = True) -> AsyncIterator[Host]:
+    host.treasury.start()
+    host.want(20)
+    assert host.used == 2, "its own part, at once"
+    try:
+        await until(lambda: host.used == 8)
+        yield host
+    finally:
+        await host.treasury.close(gives_back)
+
+
+def total(valkey: ValkeyServer) -> dict[bytes, bytes]:
+    with redis.Redis(port=valkey.port) as client:
+        found: Any = client.hgetall("tiergate:fleet:1:{test}:total")
+        return dict(found)
+
+
 async def until(predicate: Callable[[], object], timeout: float = 10.0) -> None:
     async with asyncio.timeout(timeout):
         while not predicate():
@@ -64,53 +84,40 @@ async def until(predicate: Callable[[], object], timeout: float = 10.0) -> None:
 
 def test_a_share_is_leased_and_given_back_at_the_end(valkey: ValkeyServer) -> None:
     async def main() -> None:
-        host = Host(valkey)
-        host.treasury.start()
-        host.want(20)
-        assert host.used == 2, "its own part, at once"
-        await until(lambda: host.used == 8)
-        row = host.treasury.row()
-        assert (row.redis, row.state, row.proxies, row.fleet_size) == (1, "joined", 1, 2)
-        with redis.Redis(port=valkey.port) as client:
-            assert client.hgetall("tiergate:fleet:1:{test}:total") == {NAME.encode(): b"6"}
-            await host.treasury.close(gives_back=True)
-            assert client.hgetall("tiergate:fleet:1:{test}:total") == {}
-        assert host.ticks
+        async with running(Host(valkey)) as host:
+            row = host.treasury.row()
+            assert (row.redis, row.state, row.proxies, row.fleet_size) == (1, "joined", 1, 2)
+            assert total(valkey) == {NAME.encode(): b"6"}
+            assert host.ticks
+        assert total(valkey) == {}
 
     asyncio.run(main())
 
 
 def test_redis_lost_and_found_again(valkey: ValkeyServer) -> None:
     async def main() -> None:
-        host = Host(valkey)
-        host.treasury.start()
-        host.want(20)
-        await until(lambda: host.used == 8)
-        valkey.stop()
-        await until(lambda: not host.treasury.up)
-        assert host.treasury.stakes.share(NAME, 10) == 8, "the last share"
-        assert host.treasury.row().reason
-        await until(lambda: host.treasury.stakes.cut)
-        assert host.treasury.stakes.share(NAME, 10) == 2
-        await until(lambda: (True, [(NAME, 6)]) in host.over)
-        assert host.over[0] == (False, [(NAME, 6)]), "sessions first, then workers"
-        host.used = 2
-        valkey.start()
-        await until(lambda: host.treasury.row().state == "joined")
-        await until(lambda: host.used == 8)
-        await host.treasury.close(gives_back=True)
+        async with running(Host(valkey)) as host:
+            valkey.stop()
+            await until(lambda: not host.treasury.up)
+            assert host.treasury.stakes.share(NAME, 10) == 8, "the last share"
+            assert host.treasury.row().reason
+            await until(lambda: host.treasury.stakes.cut)
+            assert host.treasury.stakes.share(NAME, 10) == 2
+            await until(lambda: (True, [(NAME, 6)]) in host.over)
+            assert host.over[0] == (False, [(NAME, 6)]), "sessions first, then workers"
+            host.used = 2
+            valkey.start()
+            await until(lambda: host.treasury.row().state == "joined", 20)
+            host.changed([])
+            await until(lambda: host.used == 8)
 
     asyncio.run(main())
 
 
 def test_what_may_still_be_in_use_is_not_given_back(valkey: ValkeyServer) -> None:
     async def main() -> None:
-        host = Host(valkey)
-        host.treasury.start()
-        host.want(20)
-        await until(lambda: host.used == 8)
-        await host.treasury.close(gives_back=False)
-        with redis.Redis(port=valkey.port) as client:
-            assert client.hgetall("tiergate:fleet:1:{test}:total") == {NAME.encode(): b"6"}
+        async with running(Host(valkey), gives_back=False):
+            pass
+        assert total(valkey) == {NAME.encode(): b"6"}
 
     asyncio.run(main())
