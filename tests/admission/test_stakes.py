@@ -187,17 +187,17 @@ class Sharing(RuleBasedStateMachine):
         pick=picks, name=names, part=st.sampled_from([0.4, 0.65, 0.75, 0.85, 0.95, 1.2]), lost=st.booleans()
     )
     def outage(self, pick: int, name: str, part: float, lost: bool) -> None:
-        """One is not answered, while all want what there is; or nobody is, and Redis comes back empty."""
-        cut_off = set(self.fleet.hosts) if lost else {self.host(pick)}
+        """One is not answered, while all want what there is; it may be that Redis is another one now."""
+        cut_off = {self.host(pick)} | self.cut_off
+        if lost:
+            self.flush()
         for host in self.fleet.hosts:
             host.want(name, 8)
         end = self.fleet.now + part * TTL
         while self.fleet.now < end:
             self.fleet.step(0.2, speaking=False)
             for host in self.fleet.hosts:
-                self.fleet.speak(host, "unsaid" if host in cut_off | self.cut_off else "done")
-        if lost:
-            self.flush()
+                self.fleet.speak(host, "unsaid" if host in cut_off else "done")
 
     @rule(pick=picks, cut=st.booleans())
     def partition(self, pick: int, cut: bool) -> None:

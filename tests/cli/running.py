@@ -51,7 +51,7 @@ class Serve:
             return None
 
         try:
-            event = wait_until(found, 20, what=f"event {name}")
+            event = wait_until(found, 60, what=f"event {name}")
         except AssertionError as error:
             raise AssertionError(f"{error}; {self.events} {self.other}") from None
         assert event is not None
