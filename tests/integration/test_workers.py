@@ -50,7 +50,11 @@ class Fleet:
     def __init__(self, config: Path) -> None:
         self.serve = Serve(config)
         self._clients: list[RawClient] = []
-        listening = self.serve.event("listening")
+        try:
+            listening = self.serve.event("listening")
+        except BaseException:
+            self.serve.close()
+            raise
         self.port, self.http_port = int(listening["port"]), int(listening["http_port"])
 
     def client(self, user: str = "app@std_1", database: str = "appdb") -> RawClient:
