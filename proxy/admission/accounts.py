@@ -310,9 +310,9 @@ class Account:
 
 
 class Accounts:
-    """The accounts of the tenants and users seen so far; made on first use."""
+    """The accounts of the tenants and users seen so far; made on first use. `moving`: those whose caps may move."""
 
-    __slots__ = ("_gates", "_lender", "_tenants", "_tiers", "_users", "directory")
+    __slots__ = ("_gates", "_lender", "_tenants", "_tiers", "_users", "directory", "moving")
 
     def __init__(
         self, directory: Directory, lender: Lender | None = None, gates: Gates | None = None
@@ -323,6 +323,7 @@ class Accounts:
         self._tenants: dict[str, Account] = {}
         self._tiers: dict[str, TierAccount] = {}
         self._users: dict[str, UserAccount] = {}
+        self.moving: dict[Account, None] = {}
 
     def __iter__(self) -> Iterator[Account]:
         return iter(self._tenants.values())
@@ -346,7 +347,7 @@ class Accounts:
 
     def forget(self, tenant: str) -> None:
         """Of one that nobody uses; what it has counted goes with it."""
-        del self._tenants[tenant]
+        self.moving.pop(self._tenants.pop(tenant), None)
 
     def tiers(self) -> list[TierAccount]:
         return list(self._tiers.values())
@@ -367,6 +368,12 @@ class Accounts:
             self._tenants[tenant.name] = account
         elif account.tenant is not tenant:
             account.update(tenant, self._tier(tenant.tier), self.directory.limits(tenant, None))
+        else:
+            return account
+        if account.limits.min_connections:
+            self.moving[account] = None
+        else:
+            self.moving.pop(account, None)
         return account
 
     def user(self, user: User) -> UserAccount:

@@ -14,10 +14,9 @@ Of several processes each moves its own part of a tenant's cap, at least its min
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Protocol
 
-from proxy.admission.accounts import UNLIMITED, Account, Counter
+from proxy.admission.accounts import UNLIMITED, Account, Accounts, Counter
 
 KEEP = 5  # seconds for which what is not used is kept
 
@@ -52,15 +51,17 @@ class Elastic:
         self._caps: dict[Counter, _Cap] = {}
         self._asking: dict[Counter, None] = {}
         self._grown: dict[Counter, None] = {}
-        self._weights: dict[str, int] = {}  # of those who use or want something, by cluster
+        self._weights: dict[
+            str, int
+        ] = {}  # of those who use or want something, by cluster, while anybody asks
         self._seconds = 0
 
     def refused(self, counter: Counter) -> None:
         """Somebody waits for it."""
         self._asking[counter] = None
 
-    def look(self, accounts: Iterable[Account] | None = None) -> None:
-        """To be called some twenty times a second, and about once with all accounts."""
+    def look(self, accounts: Accounts | None = None) -> None:
+        """To be called some twenty times a second, and about once with the accounts."""
         if accounts is not None:
             self._follow(accounts)
         for counter in self._grown:
@@ -81,18 +82,19 @@ class Elastic:
         cluster = cap.account.tenant.cluster
         if not self._room.crowded(cluster):
             return True
-        weight = cap.account.tier.tier.weight
-        return counter.wish * self._weights.get(cluster, 0) < self._room.connections(cluster) * weight
+        weights, weight = self._weights.get(cluster, 0), cap.account.tier.tier.weight
+        return 0 < counter.wish * weights < self._room.connections(cluster) * weight
 
-    def _follow(self, accounts: Iterable[Account]) -> None:
+    def _follow(self, accounts: Accounts) -> None:
         """Whose caps move at all, and which have more than they use."""
         self._weights = {}
-        caps, self._caps = self._caps, {}
-        for account in accounts:
-            counter, least = account.servers, account.limits.min_connections or 0
-            if counter.used or account.waiting:
+        for account in accounts if self._asking else ():
+            if account.servers.used or account.waiting:
                 cluster = account.tenant.cluster
                 self._weights[cluster] = self._weights.get(cluster, 0) + account.tier.tier.weight
+        caps, self._caps = self._caps, {}
+        for account in accounts.moving:
+            counter, least = account.servers, account.limits.min_connections or 0
             if not 0 < least < counter.limit:
                 continue
             cap = self._caps[counter] = caps.pop(counter) if counter in caps else _Cap(account)

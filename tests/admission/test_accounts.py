@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from proxy.admission.accounts import (
@@ -111,3 +113,19 @@ def test_those_who_wait_take_turns() -> None:
     for _ in range(3):
         counter.give()
     assert served == ["greedy", "modest", "greedy"]
+
+
+def test_accounts_whose_caps_move_are_known() -> None:
+    class Known(Registry):
+        def limits(self, tenant: Tenant, user: User | None = None) -> Limits:
+            return tenant.limits
+
+    accounts = Accounts(Known(Directory({}, {}, {}, {}), ClientOptions()))
+    plain = Tenant("a", "standard", "shared")
+    assert accounts.account(plain) not in accounts.moving
+    moving = replace(plain, limits=Limits(min_connections=1, max_connections=4))
+    assert accounts.account(moving) in accounts.moving
+    assert accounts.account(plain) not in accounts.moving
+    accounts.account(moving)
+    accounts.forget("a")
+    assert not accounts.moving

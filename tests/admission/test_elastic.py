@@ -44,12 +44,20 @@ class Waiter(Seeker):
         self.wanted.when_free(self)
 
 
+class Known(list[Account]):
+    """All accounts there are."""
+
+    @property
+    def moving(self) -> list[Account]:
+        return [account for account in self if account.limits.min_connections]
+
+
 class World:
     def __init__(self, *accounts: Account) -> None:
         self.room = Room()
         self.elastic = Elastic(self.room)
-        self.accounts = accounts
-        self.elastic.look(accounts)
+        self.accounts: Any = Known(accounts)
+        self.elastic.look(self.accounts)
 
     def looks(self, count: int) -> None:
         for _ in range(count):
@@ -124,7 +132,7 @@ def test_what_is_not_used_is_taken_back() -> None:
 
 
 def test_in_a_crowd_it_grows_to_its_share_of_the_cluster() -> None:
-    busy, other = account("busy"), account("other")
+    busy, other = account("busy"), account("other", Limits())
     heavy = Account(Tenant("heavy", "vip", "shared"), TierAccount(Tier("vip", weight=4)), LIMITS)
     world = World(busy, other, heavy)
     for each in (busy, other, heavy):
@@ -133,6 +141,7 @@ def test_in_a_crowd_it_grows_to_its_share_of_the_cluster() -> None:
     world.room.is_crowded, world.room.most = True, 16
     for each in (busy, heavy):
         Waiter(each.servers)
+    world.seconds(1)
     world.looks(LOOKS)
     assert busy.servers.used == 4, "2 of 8 weights, of 16 connections"
     assert heavy.servers.used in (8, 9)
@@ -161,7 +170,7 @@ def test_a_tenant_that_is_gone_is_forgotten() -> None:
     tenant.servers.take()
     Waiter(tenant.servers)
     world.looks(LOOKS)
-    world.accounts = ()
+    world.accounts = Known()
     world.seconds(2 * KEEP)
     assert (len(world.elastic._caps), len(world.elastic._grown), len(world.elastic._asking)) == (0, 0, 0)
 
