@@ -309,7 +309,7 @@ def main() -> int:
     parser.add_argument("--tenants", default="100,1000,10000,100000")
     parser.add_argument("--proxies", default="2,10,50")
     parser.add_argument("--turns", type=int, default=18, help="that a tenant has, at least (18)")
-    parser.add_argument("--seconds", type=float, default=20.0, help="of the proxies' clock (20)")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of the proxies' clock (5)")
     arguments = parser.parse_args()
     print(
         f"| tenants that wait for {CONNECTIONS} connections | decisions | us a decision | Jain's index, equal weights"
