@@ -231,11 +231,9 @@ class _Fleet:
 
     def _hear(self, proxy: _Proxy, told: list[Told]) -> None:
         orders: list[Order] = []
-        for name, limit, backed, back, wants, hopes, answers, spare in told:
-            orders += self.ledger.lease(
-                proxy.number, name, limit=limit, backed=backed, back=back, wants=wants, hopes=hopes,
-                answers=answers, spare=spare,
-            )  # fmt: skip
+        for each in told:
+            said = each._asdict()
+            orders += self.ledger.lease(proxy.number, said.pop("name"), **said)
         self._send(orders)
 
     def _send(self, orders: list[Order]) -> None:

@@ -203,8 +203,8 @@ class Worker:
                 self._turn_stats(now)
             if self._sweeps % _UNUSED_EVERY == 0:
                 forget_unused(self.plane)
-            if self.leases is not None and self._sweeps % _UNUSED_EVERY == 0:
-                self.leases.return_unused()
+            if self.leases is not None:
+                self.leases.look(now, unused=self._sweeps % _UNUSED_EVERY == 0)
         except Exception as error:
             _log.exception("sweep failed", error)
         self._timer = asyncio.get_running_loop().call_later(SWEEP, self._sweep)

@@ -12,7 +12,7 @@ granted of it, and a Lender gets more and gives back what others want; taking a 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 from proxy.admission.gate import Gate, Gates, rated
@@ -60,6 +60,7 @@ class Reserve(Protocol):
 
     def spare(self) -> int: ...
     def surrender(self, count: int) -> None: ...
+    def demand(self) -> dict[Account, int]: ...
 
 
 class Seeker(Place):
@@ -174,6 +175,9 @@ class Counter:
             self.forget(seeker)
             seeker.free()
         self.attend()
+
+    def seekers(self) -> Iterable[Seeker]:
+        return self._waiting or ()
 
     def when_free(self, seeker: Seeker) -> None:
         if seeker.counter is not self:

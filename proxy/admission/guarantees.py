@@ -72,6 +72,11 @@ class Guarantee:
         return max(0, self.permits.allowance - self.used)
 
     @property
+    def held(self) -> int:
+        """How many connections of this process's are to be its."""
+        return min(self.permits.allowance, max(self.used, self.needed)) if self.in_use else 0
+
+    @property
     def in_use(self) -> bool:
         return bool(self.used or self.groups or self.keepers)
 
@@ -151,6 +156,9 @@ class Guarantee:
 
     def spare(self) -> int:
         return 0  # what is not needed goes back anyway
+
+    def demand(self) -> dict[Account, int]:
+        return {}  # it is its tenants' alone, and nobody's turn
 
     def surrender(self, count: int) -> None:
         permits, lender = self.permits, self._lender

@@ -8,6 +8,9 @@ A permit that came for somebody who waits is kept for a while although others se
 something else besides (its turn in the pool, a connection being opened, a permit of another counter). If it
 was not used in that time it goes back, and the next is kept for twice as long: two workers that each hold
 what the other needs thus do not exchange them for ever. The times are drawn by lot for the same reason.
+
+Of what tenants share (a counter with a rota) the ledger is also told who wants how much of it here (see apportion.py):
+while it is scarce, and as seldom as is good enough.
 """
 
 from __future__ import annotations
@@ -17,7 +20,9 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from proxy.admission.accounts import UNLIMITED, Counter, Hope
+from proxy.admission.apportion import Wish
 from proxy.admission.ledger import Holding, Order
+from proxy.admission.wishing import Wishes
 
 _PATIENCE = 0.02  # seconds for which a permit is kept for its waiter
 _LONGEST_PATIENCE = 2.0
@@ -34,12 +39,14 @@ class Told(NamedTuple):
     hopes: int
     answers: int
     spare: int
+    wishes: list[Wish] | None = None  # if they are not as they were
+    served: bool = False  # somebody who waited for it here, since this was last said
 
 
 class _Lease:
     __slots__ = (
         "asked", "back", "counter", "hopes", "kept", "kept_until", "limit_told", "patience", "question",
-        "sent_hopes", "unused",
+        "sent_hopes", "unused", "wishes",
     )  # fmt: skip
 
     def __init__(self, counter: Counter) -> None:
@@ -54,6 +61,7 @@ class _Lease:
         self.patience = _PATIENCE
         self.limit_told = 0
         self.unused = False  # at the last look
+        self.wishes = Wishes()
 
     @property
     def at_rest(self) -> bool:
@@ -65,12 +73,13 @@ class _Lease:
 class Leases:
     """`later(seconds)` is to see to it that `settle` is called then (0: when the present callback is over)."""
 
-    __slots__ = ("_keeping", "_later", "_leases", "_touched")
+    __slots__ = ("_keeping", "_later", "_leases", "_scarce", "_touched")
 
     def __init__(self, later: Callable[[float], None]) -> None:
         self._later = later
         self._leases: dict[str, _Lease] = {}
         self._touched: dict[_Lease, None] = {}
+        self._scarce: dict[str, _Lease] = {}  # what tenants share
         self._keeping: dict[_Lease, None] = {}  # something that others want, for a while
 
     # --- what counters ask ----------------------------------------------------------------------------
@@ -117,6 +126,8 @@ class Leases:
         return lease
 
     def _touch(self, lease: _Lease) -> None:
+        if lease.counter.rota is not None:
+            self._scarce[lease.counter.name] = lease
         if not self._touched:
             self._later(0.0)
         self._touched[lease] = None
@@ -186,7 +197,9 @@ class Leases:
         wants = max(0, min(counter.waiting, counter.wish - counter.allowance)) if counter.full else 0
         asks = wants and (lease.back or not lease.asked)
         hopes = 0 if lease.sent_hopes else len(lease.hopes)
-        if not (lease.back or lease.question or asks or hopes or lease.limit_told != self._limit(lease)):
+        wishes = lease.wishes.news(counter, now) if counter.rota is not None else None
+        said = lease.back or lease.question or asks or hopes or lease.limit_told != self._limit(lease)
+        if not said and wishes is None:
             return None
         if hopes:
             lease.sent_hopes, lease.hopes = lease.hopes, []
@@ -194,8 +207,9 @@ class Leases:
             lease.asked = True
         spare = counter.reserve.spare() if lease.question and counter.reserve is not None else 0
         told = Told(
-            counter.name, counter.limit, counter.backed, lease.back, wants, hopes, lease.question, spare
-        )
+            counter.name, counter.limit, counter.backed, lease.back, wants, hopes, lease.question, spare, wishes,
+            wishes is not None and lease.wishes.served(counter),
+        )  # fmt: skip
         lease.limit_told = counter.limit
         lease.back = lease.question = 0
         return told
@@ -232,6 +246,23 @@ class Leases:
 
     # --- from time to time ----------------------------------------------------------------------------
 
+    def look(self, now: float, unused: bool = False) -> None:
+        """To be called some times a second: of what is scarce there may be something to say. `unused`: and what nobody
+        uses is to go back."""
+        for name, lease in list(self._scarce.items()):
+            if lease.wishes.due(lease.counter, now):
+                self._touch(lease)
+            elif not (lease.counter.attended or lease.wishes.told):
+                del self._scarce[name]
+        if unused:
+            self.return_unused()
+
+    def divided(self, name: str, parts: dict[str, float]) -> None:
+        """Which part of their weight tenants have here (see apportion.py)."""
+        lease = self._leases.get(name)
+        if lease is not None:
+            lease.wishes.divided(lease.counter, parts)
+
     def return_unused(self) -> None:
         """What was not used at two looks goes back, and what nobody uses is forgotten."""
         for name, lease in list(self._leases.items()):
@@ -244,6 +275,7 @@ class Leases:
                     self._touch(lease)
                 elif lease.at_rest and lease not in self._touched:
                     del self._leases[name]
+                    self._scarce.pop(name, None)
             lease.unused = unused
 
     def sought(self) -> list[Counter]:
@@ -261,6 +293,7 @@ class Leases:
             counter = lease.counter
             lease.back = lease.question = 0
             lease.asked = False
+            lease.wishes.say_again()
             lease.hopes, lease.sent_hopes = lease.sent_hopes + lease.hopes, []
             counter.sought, counter.owed = False, 0
             counter.attend()

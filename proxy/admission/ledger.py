@@ -7,9 +7,10 @@ they want and give back (`lease`); all that the ledger wants of them is an Order
 Asks are served first come, first served; one that is alone gets a chunk, so that a worker seldom asks while there
 is plenty. What is idle in one worker goes to another that wants it: holders are told that permits are `sought`
 and give back what they do not use, now and from then on. Where all are in use they are shared out: a worker
-below its equal share is owed by those above theirs; where there are fewer permits than workers that want one,
+below its share is owed by those above theirs; where there are fewer permits than workers that want one,
 each is owed for as long as somebody has none, so they go round. A holder gives back what it owes although it has
-waiters of its own.
+waiters of its own. Shares are equal, or where workers say whose wishes they have (see apportion.py), what
+their tenants are due. What is less than a permit is carried over from look to look, until it makes one.
 
 An ask that only hopes (a login) is refused once all holders have answered that they have none to spare, and whoever is
 `above` that nothing more comes: where hosts share a limit, this one's is its share, which may change. Permits
@@ -20,6 +21,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import NamedTuple, Protocol
+
+from proxy.admission.apportion import Wish
+from proxy.admission.entry import Ask, Entry
 
 
 class Above(Protocol):
@@ -56,78 +60,19 @@ class Holding(NamedTuple):
     held: int
 
 
-class _Ask:
-    __slots__ = ("hopes", "looks", "question", "wants")
-
-    def __init__(self) -> None:
-        self.looks = 0
-        self.wants = 0
-        self.hopes = 0
-        self.question = 0  # the one whose answers decide over the hopes; 0: not asked yet
-
-
-class _Entry:
-    """One counter. `asks` is in order of arrival."""
-
-    __slots__ = (
-        "asks",
-        "backed",
-        "configured",
-        "held",
-        "limit",
-        "limits",
-        "name",
-        "question",
-        "spare",
-        "told",
-        "unanswered",
-    )
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.configured = 0
-        self.limit = 0  # of that, the share of this host
-        self.backed = False
-        self.limits: dict[int, int] = {}  # as each worker understands it
-        self.held: dict[int, int] = {}
-        self.asks: dict[int, _Ask] = {}
-        self.told: dict[int, tuple[bool, int]] = {}  # sought and owed as the worker knows them
-        self.question = 0
-        self.unanswered: set[int] = set()
-        self.spare: dict[int, int] = {}
-
-    @property
-    def free(self) -> int:
-        return self.limit - sum(self.held.values())
-
-    @property
-    def over(self) -> bool:
-        return not (self.held or self.asks)
-
-    def take_limit(self) -> None:
-        """Where workers disagree, because not all have heard of a change, the lowest holds; those that have
-        nothing to do with the counter may not have heard of it and do not count."""
-        self.limits = {w: n for w, n in self.limits.items() if w in self.held or w in self.asks}
-        self.configured = self.limit = min(self.limits.values(), default=self.configured)
-
-    def forget(self, worker: int) -> None:
-        for place in (self.limits, self.asks, self.told, self.spare):
-            place.pop(worker, None)
-        self.unanswered.discard(worker)
-
-
 class Ledger:
     """Workers are numbers that are never used twice."""
 
-    __slots__ = ("_asked", "_dead", "_entries", "_expected", "_workers", "above")
+    __slots__ = ("_asked", "_dead", "_divided", "_entries", "_expected", "_workers", "above")
 
     def __init__(self) -> None:
         self.above: Above | None = None
-        self._asked: dict[str, _Entry] = {}  # those of the entries that have asks
-        self._entries: dict[str, _Entry] = {}
+        self._asked: dict[str, Entry] = {}  # those of the entries that have asks
+        self._entries: dict[str, Entry] = {}
         self._workers: set[int] = set()
         self._expected: set[int] = set()
         self._dead: set[int] = set()
+        self._divided: dict[tuple[int, str], dict[str, float]] = {}  # the parts that each worker knows
 
     # --- what may be seen -----------------------------------------------------------------------------
 
@@ -174,6 +119,7 @@ class Ledger:
             entry = self._entry(name)
             entry.limits[worker] = limit
             entry.backed = backed
+            entry.division = None
             if held:
                 entry.held[worker] = held
         return self._settle_all()
@@ -198,7 +144,7 @@ class Ledger:
         for name in names:
             entry = self._entries.get(name)
             if worker in self._dead and entry is not None and worker in entry.held:
-                _put(entry, worker, entry.held[worker] - 1)
+                entry.put(worker, entry.held[worker] - 1)
                 orders += self._settle(entry)
         return orders
 
@@ -225,10 +171,13 @@ class Ledger:
         hopes: int = 0,
         answers: int = 0,
         spare: int = 0,
+        wishes: Iterable[Wish] | None = None,
+        served: bool = False,
     ) -> list[Order]:
         """`back` permits are given back (fewer than none: it has some that nobody has granted, from a time without
         a limit); it wants or hopes for so many more, besides what it has asked for already. A `limit` of 0: to
-        this worker the counter has none any more."""
+        this worker the counter has none any more. `wishes` are whose these are, if others than before;
+        `served`: some that waited have had their turn there."""
         if worker not in self._workers:
             return []  # what it says before its report is in the report
         entry = self._entry(name)
@@ -240,13 +189,20 @@ class Ledger:
         if back:
             sought, owed = entry.told.get(worker, (False, 0))
             entry.told[worker] = (sought, max(0, owed - max(0, back)))
-            _put(entry, worker, entry.held.get(worker, 0) - back)
+            entry.put(worker, entry.held.get(worker, 0) - back)
         if wants or hopes:
-            ask = entry.asks.setdefault(worker, _Ask())
+            ask = entry.asks.setdefault(worker, Ask())
             ask.wants = max(ask.wants, wants)
             ask.hopes += hopes
             if hopes:
                 ask.question = 0
+        if wishes is not None:
+            entry.division = None
+            entry.wishes.pop(worker, None)
+            if found := [*wishes]:
+                entry.wishes[worker] = found
+        if served and entry.held.get(worker) and worker in entry.asks:
+            entry.asks[worker].looks = 0
         if answers and answers == entry.question:
             entry.unanswered.discard(worker)
             entry.spare[worker] = spare
@@ -255,33 +211,50 @@ class Ledger:
     def look(self) -> list[Order]:
         """To be called about once a second: an ask that was there at the last two looks is an old one, and each of
         the others owes it a permit whatever its share. So nobody waits for ever behind one that keeps its
-        worker's share to itself."""
+        worker's share to itself. One whose waiters are served in turn, though slowly, is none."""
         orders: list[Order] = []
+        for entry in list(self._entries.values()):
+            if entry.wishes:
+                entry.carry()
+                entry.division = None  # what is known of those who say nothing has changed
         for entry in list(self._asked.values()):
             for ask in entry.asks.values():
                 ask.looks += 1
             orders += self._settle(entry)
         return orders
 
+    def parts(self) -> list[tuple[int, str, dict[str, float]]]:
+        """To be called after each look: what is new of the parts of their weights that tenants have at each worker."""
+        now: dict[tuple[int, str], dict[str, float]] = {}
+        for name, entry in self._asked.items():
+            if entry.wishes and (division := entry.divide()) is not None:
+                for worker, parts in division.parts(entry.held).items():
+                    if worker in entry.wishes:
+                        now[worker, name] = parts
+        before, self._divided = self._divided, now
+        return [
+            (*whose, now.get(whose, {}))
+            for whose in before.keys() | now.keys()
+            if now.get(whose, {}) != before.get(whose, {}) and whose[0] in self._workers
+        ]
+
     # --- deciding -------------------------------------------------------------------------------------
 
-    def _entry(self, name: str) -> _Entry:
+    def _entry(self, name: str) -> Entry:
         entry = self._entries.get(name)
         if entry is None:
-            entry = self._entries[name] = _Entry(name)
+            entry = self._entries[name] = Entry(name)
         return entry
 
     def _settle_all(self) -> list[Order]:
         return [order for entry in list(self._entries.values()) for order in self._settle(entry)]
 
-    def _settle(self, entry: _Entry) -> list[Order]:
+    def _settle(self, entry: Entry) -> list[Order]:
         """Brings one counter to rest: what can be granted is, and who must know something is told."""
         if self._expected:
             return []
-        entry.take_limit()
         above = self.above
-        if above is not None:
-            entry.limit = above.share(entry.name, entry.configured)
+        entry.take_limit(above.share if above is not None else None)
         drafts: dict[int, Order] = {}
 
         def draft(worker: int) -> Order:
@@ -303,7 +276,7 @@ class Ledger:
         excess = max(0, -entry.free)
         sought = excess > 0 or any(ask.wants for ask in entry.asks.values())
         sought = sought or (above is not None and above.sought(entry.name))
-        debts = self._debts(entry, living)
+        debts = entry.debts(living)
         for worker in living:
             news = (sought, min(entry.held[worker], debts.get(worker, 0) + excess))
             if news != entry.told.get(worker, (False, 0)):
@@ -321,11 +294,15 @@ class Ledger:
             orders.append(order._replace(sought=sought, owed=owed))
         return orders
 
-    def _grant(self, entry: _Entry) -> Iterable[tuple[int, int]]:
+    def _grant(self, entry: Entry) -> Iterable[tuple[int, int]]:
         free = entry.free
         granted = []
+        due = entry.due() if free > 0 and len(entry.asks) > 1 else {}
         while free > 0 and entry.asks:
-            worker, ask = next(iter(entry.asks.items()))
+            worker = next(iter(entry.asks))
+            if due:
+                worker = max(entry.asks, key=lambda each: due.get(each, 1.0) - entry.held.get(each, 0))
+            ask = entry.asks[worker]
             count = ask.wants + ask.hopes
             others = len(entry.asks) - 1
             if others:
@@ -335,11 +312,11 @@ class Ledger:
             count = min(count, free)
             del entry.asks[worker]
             free -= count
-            _put(entry, worker, entry.held.get(worker, 0) + count)
+            entry.put(worker, entry.held.get(worker, 0) + count)
             granted.append((worker, count))
         return granted
 
-    def _question(self, entry: _Entry, living: list[int]) -> list[int]:
+    def _question(self, entry: Entry, living: list[int]) -> list[int]:
         """Whom to ask for what they have to spare: all where somebody hopes, else those who did not know yet."""
         hoped = any(ask.hopes and not ask.question for ask in entry.asks.values())
         asked = living if hoped else [w for w in living if not entry.told.get(w, (False, 0))[0]]
@@ -349,7 +326,7 @@ class Ledger:
             ask.question = ask.question or entry.question
         return asked
 
-    def _refuse(self, entry: _Entry) -> list[int]:
+    def _refuse(self, entry: Entry) -> list[int]:
         """Those whose hopes are over: everybody has answered."""
         refused = []
         for worker, ask in list(entry.asks.items()):
@@ -360,7 +337,7 @@ class Ledger:
                     del entry.asks[worker]
         return refused
 
-    def _surrender(self, entry: _Entry) -> list[tuple[int, int]]:
+    def _surrender(self, entry: Entry) -> list[tuple[int, int]]:
         """Who gives up what it only keeps in reserve: those that keep most, as much as is wanted."""
         wanted = sum(ask.wants for ask in entry.asks.values())
         spare, entry.spare = entry.spare, {}
@@ -371,30 +348,3 @@ class Ledger:
                 wanted -= count
                 found.append((worker, count))
         return found
-
-    def _debts(self, entry: _Entry, living: list[int]) -> dict[int, int]:
-        """What each holder owes to those below their share."""
-        asks = {worker: ask for worker, ask in entry.asks.items() if ask.wants}
-        if not asks:
-            return {}
-        share = entry.limit // len({*living, *asks})
-        hungry = {w: min(a.wants, max(1, share) - entry.held.get(w, 0)) for w, a in asks.items()}
-        hungry = {worker: max(0, count) for worker, count in hungry.items()}
-        old = {worker for worker, ask in asks.items() if ask.looks > 1}
-        debts = {}
-        for worker in living:
-            wanted = sum(hungry.values()) - hungry.get(worker, 0)
-            debts[worker] = max(0, min(wanted, entry.held[worker] - share))
-            if old - {worker}:
-                debts[worker] = max(1, debts[worker])
-        return debts
-
-
-def _put(entry: _Entry, worker: int, count: int) -> None:
-    if count < 0:
-        raise AssertionError(f"{entry.name}: more was given back than was held")
-    if count:
-        entry.held[worker] = count
-    else:
-        entry.held.pop(worker, None)
-        entry.told.pop(worker, None)  # who holds nothing owes nothing, and knows it

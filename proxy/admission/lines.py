@@ -238,6 +238,11 @@ class Refused(Seeker):
         self.standing.places[self] = None
         return self.standing.round
 
+    @property
+    def waiting(self) -> int:
+        own = self.line.users.values() if self.user is None else (self.line.aside[self.user],)
+        return sum(map(len, own))
+
     def leave(self) -> None:
         if self.counter is not None:
             self.counter.forget(self)

@@ -232,6 +232,12 @@ class FairQueue(Queue):
     def lines(self) -> list[Line]:
         return list(self._lines.values())
 
+    def demand(self) -> Iterator[tuple[Account, int]]:
+        """How many of each tenant wait that no cap of theirs keeps from being served."""
+        for line in list(self._lines.values()):
+            if line.turns is not None:
+                yield line.account, sum(map(len, line.users.values()))
+
     def in_turn(self) -> Iterator[Line]:
         for place in self._turns:
             if isinstance(place, Line):

@@ -33,7 +33,7 @@ cdef class Crowd:
     cdef public Py_ssize_t waiting
 
 cdef class Standing:
-    cdef public double due
+    cdef public double due, part
     cdef public dict places
     cdef public Rota rota
 

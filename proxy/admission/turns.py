@@ -163,13 +163,15 @@ class Crowd:
 
 
 class Standing:
-    """What one tenant has had of one thing. `due` is a round and what has gone of it."""
+    """What one tenant has had of one thing. `due` is a round and what has gone of it. `part`: of its weight, where the
+    thing is shared with other processes and the tenant wants some there, too."""
 
-    __slots__ = ("due", "places", "rota")
+    __slots__ = ("due", "part", "places", "rota")
 
     def __init__(self, rota: Rota) -> None:
         self.rota = rota
         self.due = rota.now
+        self.part = 1.0
         self.places: dict[Place, None] = {}  # what waits here by its round
 
     @property
@@ -184,7 +186,7 @@ class Standing:
     def charge(self, seconds: float, weight: int) -> None:
         """Less than no seconds: it was charged too much before."""
         before = int(self.due)
-        due, most = self.due + seconds * _ROUNDS / weight, self.rota.now + _MAX_DEBT
+        due, most = self.due + seconds * _ROUNDS / (weight * self.part), self.rota.now + _MAX_DEBT
         self.due = most if due > most else due
         number = int(self.due)
         if number == before:  # and each of the places is there

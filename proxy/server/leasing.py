@@ -33,6 +33,7 @@ class Lessee:
             "rates": self._granted,
             "report": self._report,
             "concurrency": self._decided,
+            "parts": self._divided,
         }
 
     def tell_strain(self, rows: list[list[Any]]) -> None:
@@ -63,6 +64,10 @@ class Lessee:
 
     def _ordered(self, fields: dict[str, Any]) -> None:
         self.leases.obey([Order(*row) for row in fields["rows"]], monotonic())
+
+    def _divided(self, fields: dict[str, Any]) -> None:
+        for name, parts in fields["rows"]:
+            self.leases.divided(name, parts)
 
     def _report(self, fields: dict[str, Any]) -> None:
         self._channel().tell(

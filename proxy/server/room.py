@@ -17,7 +17,7 @@ from itertools import islice
 from time import monotonic
 from typing import Any, Protocol
 
-from proxy.admission.accounts import Counter, Lender, Seeker
+from proxy.admission.accounts import Account, Counter, Lender, Seeker
 from proxy.admission.queue import ENTITLED, NEVER
 from proxy.admission.turns import Crowd, Rota
 from proxy.model import Cluster
@@ -27,6 +27,7 @@ _WORTH = 100  # rounds by which a pool must be ahead of another to give it a con
 
 
 class Connection(Protocol):
+    account: Account | None
     opened_at: float
     idle_since: float
 
@@ -34,12 +35,14 @@ class Connection(Protocol):
 class Queue(Protocol):
     def __len__(self) -> int: ...
     def number(self, rota: Rota | None) -> int: ...
+    def demand(self) -> Iterable[tuple[Account, int]]: ...
 
 
 class Pool(Protocol):
     """What is seen of a pool here."""
 
     cluster: Cluster
+    active: set[Any]  # of Connection
     idle: list[Any]  # of Connection
 
     @property
@@ -80,6 +83,16 @@ class Reserve:
 
     def spare(self) -> int:
         return sum(pool.spare for pool in self._pools() if not pool.queue)
+
+    def demand(self) -> dict[Account, int]:
+        found: dict[Account, int] = {}
+        for pool in self._pools():
+            for server in pool.active:
+                if server.account is not None:
+                    found[server.account] = found.get(server.account, 0) + 1
+            for account, count in pool.queue.demand():
+                found[account] = found.get(account, 0) + count
+        return found
 
     def surrender(self, count: int) -> None:
         """Closes those that were idle longest; the permits come back when their backends are gone. One that has

@@ -9,6 +9,7 @@ from time import monotonic, time
 
 from proxy import log
 from proxy.admission import stakes
+from proxy.admission.apportion import Wish
 from proxy.admission.ledger import Holding, Ledger, Order
 from proxy.admission.shares import QUOTA, RATE, Shares
 from proxy.admission.slices import Grant, Held, Told
@@ -24,6 +25,7 @@ from proxy.supervisor.custody import Vault
 from proxy.supervisor.treasury import Treasury
 
 _LOOK = 1.0  # seconds
+_DIVIDE = 0.1
 _SOONEST = 0.005  # for those who wait for what comes in at some rate
 _PATIENCE = 10  # looks that a worker of before has to say what it holds
 
@@ -49,6 +51,8 @@ class Permits:
         self._unreported: dict[int, int] = {}  # looks that each has had
         self._time = secrets.token_hex(8)
         self._looks: asyncio.TimerHandle | None = None
+        self._divide = False
+        self._division: asyncio.TimerHandle | None = None
 
     def join_fleet(
         self, process: ProcessSettings, kill: Callable[[int], None], before: Fields | None
@@ -161,6 +165,9 @@ class Permits:
         if self._pours is not None:
             self._pours.cancel()
             self._pours = None
+        if self._division is not None:
+            self._division.cancel()
+            self._division = None
 
     def handlers(self, number: int) -> Mapping[str, Handler]:
         return {
@@ -173,12 +180,16 @@ class Permits:
     def _lease(self, number: int, fields: Fields) -> None:
         self.vault.hear(number)  # a connection is let go before its permit is somebody else's
         orders: list[Order] = []
-        for name, limit, backed, back, wants, hopes, answers, spare in fields["rows"]:
+        for name, limit, backed, back, wants, hopes, answers, spare, *more in fields["rows"]:
+            wishes, served = more or (None, False)  # not of a worker of an older version
             orders += self.ledger.lease(
                 number, name, limit=limit, backed=backed, back=back, wants=wants, hopes=hopes, answers=answers,
-                spare=spare,
+                spare=spare, wishes=None if wishes is None else [Wish(*wish) for wish in wishes], served=served,
             )  # fmt: skip
+            self._divide = self._divide or wishes is not None
         self._send(orders)
+        if self._divide and self._division is None:
+            self._division = asyncio.get_running_loop().call_later(_DIVIDE, self._tell_parts)
 
     def _reported(self, number: int, fields: Fields) -> None:
         if fields["time"] == self._time and self._unreported.pop(number, None) is not None:
@@ -238,3 +249,17 @@ class Permits:
         if decisions:
             for channel in self._channels.values():
                 channel.tell("concurrency", rows=decisions)
+        self._tell_parts()
+
+    def _tell_parts(self) -> None:
+        """How tenants' weights are divided over workers, which need not be known at once."""
+        if self._division is not None:
+            self._division.cancel()
+        self._divide, self._division = False, None
+        by_worker: dict[int, list[tuple[str, dict[str, float]]]] = {}
+        for number, name, parts in self.ledger.parts():
+            by_worker.setdefault(number, []).append((name, parts))
+        for number, rows in by_worker.items():
+            channel = self._channels.get(number)
+            if channel is not None:
+                channel.tell("parts", rows=rows)

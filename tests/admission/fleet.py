@@ -133,20 +133,8 @@ class Fleet:
         self.messages += 1
         if isinstance(said, Said):
             for told in said:
-                name, limit, backed, back, wants, hopes, answers, spare = told
-                self.give_orders(
-                    self.ledger.lease(
-                        worker.number,
-                        name,
-                        limit=limit,
-                        backed=backed,
-                        back=back,
-                        wants=wants,
-                        hopes=hopes,
-                        answers=answers,
-                        spare=spare,
-                    )
-                )
+                more = told._asdict()
+                self.give_orders(self.ledger.lease(worker.number, more.pop("name"), **more))
         elif said.time == self.time:
             self.unreported.discard(worker.number)
             self.give_orders(self.ledger.report(worker.number, said))

@@ -188,9 +188,8 @@ def test_over_workers_the_sum_is_never_above_the_maximum() -> None:
         for _ in range(10):
             for number, lease in enumerate(leases):
                 for told in lease.settle(0.0):
-                    name, *rest = told
-                    keys = ("limit", "backed", "back", "wants", "hopes", "answers", "spare")
-                    for order in ledger.lease(number, name, **dict(zip(keys, rest, strict=True))):
+                    said = told._asdict()
+                    for order in ledger.lease(number, said.pop("name"), **said):
                         leases[order.worker].obey([order], 0.0)
 
     counters = [world.accounts[0].servers for world in worlds]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from proxy.admission.accounts import Counter, give_all, take_all
+from proxy.admission.accounts import Account, Counter, give_all, take_all
 from proxy.admission.lease import Leases
 from proxy.admission.ledger import Order
 from tests.admission.calls import Call
@@ -16,6 +16,9 @@ class Pool:
         self.counter = worker.counters["servers"]
         self.idle = idle
         self.counter.reserve = self
+
+    def demand(self) -> dict[Account, int]:
+        return {}
 
     def spare(self) -> int:
         return self.idle

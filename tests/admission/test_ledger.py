@@ -7,7 +7,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from proxy.admission.ledger import Ledger
+from proxy.admission.apportion import Wish
+from proxy.admission.ledger import Ledger, Order
 from tests.admission.fleet import NAMES, Fleet, SimWorker
 from tests.examples import examples
 
@@ -343,3 +344,72 @@ def test_a_worker_that_gives_back_more_than_it_has_is_refused() -> None:
     ledger.join(1)
     with pytest.raises(AssertionError):
         ledger.lease(1, "c", limit=2, back=1)
+
+
+# --- whose wishes workers have ----------------------------------------------------------------------------
+
+
+def told(ledger: Ledger, worker: int, wishes: list[Wish] | None, **more: int) -> dict[int, Order]:
+    orders = ledger.lease(worker, "servers", limit=6, wishes=wishes, **more)
+    return {order.worker: order for order in orders}
+
+
+def test_who_has_more_than_its_tenants_are_due_owes_it_to_who_has_less() -> None:
+    ledger = Ledger()
+    for worker in (1, 2):
+        ledger.join(worker)
+    told(ledger, 1, [Wish("a", 1, 20, 0)], wants=6)
+    assert ledger.held("servers") == {1: 6}
+    found = told(ledger, 2, [Wish("b", 2, 20, 0)], wants=9)
+    assert found[1].owed == 4
+    for _ in range(4):
+        told(ledger, 1, None, back=1, wants=20)
+        told(ledger, 2, None, wants=9)
+    assert ledger.held("servers") == {1: 2, 2: 4}
+    assert told(ledger, 1, None, wants=20).keys() == set()
+
+
+def test_what_is_guaranteed_is_owed_at_once() -> None:
+    ledger = Ledger()
+    for worker in (1, 2):
+        ledger.join(worker)
+    told(ledger, 1, [Wish("a", 9, 20, 0)], wants=6)
+    found = told(ledger, 2, [Wish("vip", 1, 3, 3)], wants=3)
+    assert found[1].owed == 3
+
+
+def test_part_of_a_permit_goes_round() -> None:
+    ledger = Ledger()
+    for worker in (1, 2):
+        ledger.join(worker)
+    told(ledger, 1, [Wish("a", 3, 20, 0)], wants=4)
+    told(ledger, 2, [Wish("b", 1, 20, 0)], wants=2)
+    assert ledger.held("servers") == {1: 4, 2: 2}
+    for worker in (1, 2):
+        told(ledger, worker, None, wants=9)
+    had = 0
+    for _ in range(24):
+        for order in ledger.look():
+            for _ in range(order.owed):
+                told(ledger, order.worker, None, back=1, wants=9)
+        for worker in (1, 2):
+            told(ledger, worker, None, wants=9, served=1)
+        had += ledger.held("servers")[1]
+    assert had / 24 == pytest.approx(4.5, abs=0.1)
+
+
+def test_parts_are_told_when_they_are_new_and_when_they_are_over() -> None:
+    ledger = Ledger()
+    for worker in (1, 2):
+        ledger.join(worker)
+    told(ledger, 1, [Wish("a", 1, 9, 0), Wish("b", 1, 9, 0)], wants=4)
+    told(ledger, 2, [Wish("a", 1, 9, 0)], wants=2)
+    told(ledger, 1, None, wants=9)
+    ((worker, name, parts),) = ledger.parts()
+    assert (worker, name) == (1, "servers")
+    assert parts == {"a": pytest.approx(1 / 3, abs=0.01)}
+    assert ledger.parts() == []
+    told(ledger, 2, [], back=2)
+    assert ledger.parts() == [(1, "servers", {})]
+    ledger.died(1)
+    assert ledger.parts() == []

@@ -129,11 +129,11 @@ def test_tenants_of_four_tiers_have_shares_as_their_weights(
         for tier, seconds in zip(weights, (0.02, 0.01, 0.04, 0.01), strict=True)
     ]
     busy(proxy, *crowds)
-    before, until = _server_times(proxy), time.monotonic() + 2.5
+    before, until = server_times(proxy), time.monotonic() + 2.5
     while time.monotonic() < until:
         for crowd in crowds:
             crowd.go_on()
-    after = _server_times(proxy)
+    after = server_times(proxy)
     used = {tier: after[f"a_{tier}"] - before[f"a_{tier}"] for tier in weights}
     for tier, weight in weights.items():
         assert used[tier] / sum(used.values()) == pytest.approx(weight / 15, rel=0.2)
@@ -141,5 +141,5 @@ def test_tenants_of_four_tiers_have_shares_as_their_weights(
         crowd.leave()
 
 
-def _server_times(proxy: Proxy) -> dict[str, int]:
+def server_times(proxy: Proxy) -> dict[str, int]:
     return {str(row["name"]): int(row["server_time"] or 0) for row in proxy.console("SHOW TENANTS")}

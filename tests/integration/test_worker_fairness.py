@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
-from tests.integration.test_fairness import Crowd, asked_beside, busy
+import pytest
+
+from tests.integration.test_fairness import Crowd, asked_beside, busy, server_times
 from tests.integration.test_worker_caps import start
 from tests.integration.test_workers import Fleet
 from tests.waiting import wait_until
@@ -27,3 +30,37 @@ def test_what_is_guaranteed_is_free_at_the_worker_where_it_is_asked_for(start: S
     took = sorted(asked_beside(client, crowd, 8))
     assert took[4] < 0.1, "it waits for none of the crowd's transactions"
     crowd.leave()
+
+
+def test_shares_are_those_of_the_tenants_weights_wherever_their_clients_are(start: Start) -> None:
+    """One tenant has its clients on one worker; of the other's, most are there where it would get half of all."""
+    fleet = start(
+        2, cluster__shared={"pool_size": 8, "max_connections": 8}, tenant__std_3={"tier": "standard"}
+    )
+    crowds = [Crowd(fleet, "app@std_1", 24, 0.02), Crowd(fleet, "app@std_2", 12, 0.04)]
+    somewhere = Crowd(fleet, "app@std_3", 0, 0.01)
+    place = None
+    while len(somewhere.clients) < 12:
+        client = fleet.client("app@std_3")
+        place = place or fleet.worker_of(client)
+        if fleet.worker_of(client) == place:
+            somewhere.clients.append(client)
+            client.send(somewhere.request)
+    crowds.append(somewhere)
+    busy(fleet, *crowds)
+    _go_on(crowds, 1.5)  # until it is known who wants what
+    before = server_times(fleet)
+    _go_on(crowds, 3.0)
+    after = server_times(fleet)
+    used = {name: after[name] - before[name] for name in ("std_1", "std_2", "std_3")}
+    for name, seconds in used.items():
+        assert seconds / sum(used.values()) == pytest.approx(1 / 3, rel=0.1), (name, used)
+    for crowd in crowds:
+        crowd.leave()
+
+
+def _go_on(crowds: list[Crowd], seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        for crowd in crowds:
+            crowd.go_on()
