@@ -38,7 +38,7 @@ def run(config: Path) -> int:
     try:
         text, loaded = _load(str(config), before)
         log.configure(loaded.process.log_format, loaded.process.log_level)
-        if before is not None or loaded.process.worker_count > 1 or loaded.process.fleet_size:
+        if before is not None or loaded.process.has_supervisor:
             uvloop.run(supervise(loaded, text, before))
         else:
             tame_collector()
@@ -73,6 +73,7 @@ async def serve(config: Settings, ready: Ready | None = None) -> None:
         signal.SIGINT: partial(worker.shutdown, wait=False),
         signal.SIGQUIT: partial(worker.shutdown, wait=False),
         signal.SIGHUP: partial(_reload, worker),
+        signal.SIGUSR2: _refuse_upgrade,
     }
     for number, action in signals.items():
         loop.add_signal_handler(number, action)
@@ -90,6 +91,13 @@ async def serve(config: Settings, ready: Ready | None = None) -> None:
     finally:
         for number in signals:
             loop.remove_signal_handler(number)
+
+
+def _refuse_upgrade() -> None:
+    """Left alone, the signal would end the process and drop all clients."""
+    _log.error(
+        "upgrade refused", problems=["one process cannot be upgraded in place: set supervised to true"]
+    )
 
 
 async def supervise(config: Settings, text: str, before: Heritage | None) -> None:

@@ -161,7 +161,7 @@ class Local:
                 operations.shutdown(wait=words == ("wait",))
             case "upgrade":
                 raise InvalidParameter(
-                    "one process cannot be upgraded in place", hint="Set workers to more than 1."
+                    "one process cannot be upgraded in place", hint="Set supervised to true."
                 )
             case "pause":
                 await pause(plane, *words)

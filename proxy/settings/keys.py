@@ -83,6 +83,7 @@ PROXY: dict[str, ProxyKey] = {
     "http_tls_key_file": ProxyKey(v.TEXT, "process", False),
     "http_insecure": ProxyKey(v.BOOLEAN, "process", False),
     "workers": ProxyKey(v.COUNT, "process", False),
+    "supervised": ProxyKey(v.BOOLEAN, "process", False),
     "log_format": ProxyKey(v.choice("console", "json"), "process"),
     "log_level": ProxyKey(v.choice("debug", "info", "warning", "error"), "process"),
     "shutdown_timeout": ProxyKey(v.DURATION, "process"),

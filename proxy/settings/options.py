@@ -29,6 +29,7 @@ class ProcessSettings:
     http_tls_key_file: str = ""
     http_insecure: bool = False
     workers: int = 1
+    supervised: bool = False
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     shutdown_timeout: float = 60.0
@@ -57,6 +58,11 @@ class ProcessSettings:
     def worker_count(self) -> int:
         """`workers`, or as many as there are cores that this process may use."""
         return self.workers or len(os.sched_getaffinity(0))
+
+    @property
+    def has_supervisor(self) -> bool:
+        """One worker is a process that is alone, unless something is wanted that only a supervisor does."""
+        return self.worker_count > 1 or self.supervised or self.fleet_size > 0
 
     @property
     def http(self) -> tuple[str, int] | None:

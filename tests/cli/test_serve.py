@@ -217,6 +217,13 @@ def limited(client: psycopg.Connection) -> bool:
     return False
 
 
+def test_a_process_that_is_alone_refuses_to_be_upgraded_and_goes_on(serve: Serve) -> None:
+    with connect(serve) as client:
+        serve.signal(signal.SIGUSR2)
+        assert "supervised" in serve.event("upgrade refused")["problems"][0]
+        assert client.execute("SELECT 1").fetchone() == (1,)
+
+
 def test_the_console_can_shut_it_down(serve: Serve) -> None:
     with contextlib.suppress(psycopg.OperationalError), connect(serve, "admin", "tiergate") as console:
         console.execute(b"SHUTDOWN")

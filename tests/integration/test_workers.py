@@ -596,6 +596,27 @@ def test_an_upgrade_drops_and_refuses_nobody(fleet: Fleet) -> None:
     assert fleet.client().value("SELECT 3") == "3"
 
 
+def test_a_single_worker_with_a_supervisor_is_upgraded_and_keeps_its_caps(
+    shared: EmbeddedServer, tmp_path: Path
+) -> None:
+    config = text(shared, workers=1, supervised=True) + "[tenant.std_1.limits]\nmax_connections = 1\n"
+    with running(tmp_path / "tiergate.toml", config) as fleet:
+        pid, (old,) = fleet.serve.process.pid, fleet.workers()
+        client = fleet.client()
+        client.query("BEGIN")
+        fleet.serve.signal(signal.SIGUSR2)
+        upgraded(fleet)
+        assert fleet.serve.process.pid == pid
+        wait_until(lambda: old not in fleet.workers() and len(fleet.workers()) == 1)
+        assert fleet.client("app@std_2").value("SELECT 1") == "1"
+        other = fleet.client()
+        other.send(rawclient.query("SELECT 3"))
+        assert other.nothing_to_read(0.1), "the old worker has the only connection"
+        assert client.value("SELECT 2") == "2"
+        client.query("COMMIT")
+        assert rawclient.rows(other.read_ready()) == [["3"]]
+
+
 def test_what_was_said_before_an_upgrade_holds_after_it(fleet: Fleet) -> None:
     fleet.console("DISABLE std_2")
     fleet.console("SET query_timeout = 100ms")
