@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import subprocess
 from collections.abc import Awaitable, Mapping
 from time import monotonic
 from typing import Any
@@ -20,18 +19,16 @@ from proxy.errors import ConfigError, InvalidParameter, TiergateError
 from proxy.hosting import http_face
 from proxy.net.channel import Fields, Handler
 from proxy.settings import Settings
-from proxy.supervisor import heritage
+from proxy.supervisor import heritage, upgrading
 from proxy.supervisor.crew import Crew
 from proxy.supervisor.heritage import Heritage
 from proxy.supervisor.permits import Permits
-from proxy.supervisor.process import State, WorkerProcess, program
+from proxy.supervisor.process import WorkerProcess
 from proxy.supervisor.sockets import Sockets
 from proxy.worker import certificates
 
 _log = log.get("supervisor")
-_CHECK_TIMEOUT = 60.0
 _RELOAD_TIMEOUT = 30.0
-_PATIENCE = 2.0  # seconds that an upgrade waits for what the control plane does
 
 
 class Supervisor:
@@ -270,39 +267,23 @@ class Supervisor:
             raise InvalidParameter("an upgrade or a shutdown is under way")
         self._upgrading = True
         try:
-            await self._check_program()
+            await upgrading.try_program(self.settings.path)
         except BaseException:
             self._upgrading = False
             raise
         self._spawn(self._exec())
         return None
 
-    async def _check_program(self) -> None:
-        """A program that does not start would take everything with it, so it is tried on the configuration first."""
-        command = [*program(), "check", "--config", self.settings.path, "--heritage", str(heritage.FORMAT)]
-        try:
-            tried = await asyncio.to_thread(
-                subprocess.run, command, capture_output=True, text=True, timeout=_CHECK_TIMEOUT, check=False
-            )
-        except (OSError, subprocess.SubprocessError) as error:
-            raise ConfigError(f"the new program does not run: {error}") from None
-        if tried.returncode:
-            raise ConfigError("the new program refuses:\n" + (tried.stderr.strip() or tried.stdout.strip()))
-
     async def _exec(self) -> None:
         _log.info("upgrading", version=self.version)
         if self.http is not None:
             await self.http.rest()
-        await self._come_to_rest()
+        await upgrading.come_to_rest(self.crew, self.permits.vault)
         processes, self.crew.resting = list(self.crew.processes.values()), True
         for process in processes:
             process.channel.pause()
         try:
-            deadline = monotonic() + _PATIENCE
-            while any(process.channel.busy and not process.channel.closed for process in processes):
-                if monotonic() > deadline:
-                    raise TiergateError("a worker does not read what it is told")
-                await asyncio.sleep(0.005)
+            await upgrading.until_all_is_said(processes)
             if self.http is not None:
                 await self.http.stop()
             self._replace_program()
@@ -315,21 +296,9 @@ class Supervisor:
             await self.http.serve(self._http_sock.dup())
         self._upgrading = False
 
-    async def _come_to_rest(self) -> None:
-        """Waits for what is under way: questions to the control plane, workers that start or end."""
-        deadline = monotonic() + _PATIENCE
-        while monotonic() < deadline and (
-            self.permits.vault.busy
-            or any(
-                process.channel.busy or process.channel.closed or process.state is State.STARTING
-                for process in self.crew.processes.values()
-            )
-        ):
-            await asyncio.sleep(0.01)
-
     def _replace_program(self) -> None:
         """Does not return, unless it fails."""
-        rows, descriptors = self._workers_to_hand_on()
+        rows, descriptors = upgrading.workers(self.crew, self.permits.vault)
         descriptors += [sock.fileno() for sock in self.crew.sockets.all()]
         http = self._http_sock.fileno() if self._http_sock is not None else None
         if http is not None:
@@ -349,25 +318,6 @@ class Supervisor:
             heritage.replace_program(fd, descriptors)
         finally:
             os.close(fd)
-
-    def _workers_to_hand_on(self) -> tuple[list[dict[str, Any]], list[int]]:
-        now = monotonic()
-        descriptors: list[int] = []
-        rows: list[dict[str, Any]] = [
-            {
-                "number": process.number,
-                "slot": process.slot,
-                "pid": process.pid,
-                "fd": process.channel.fileno() if not process.channel.closed else None,
-                "handed": process.channel.hand_on(),
-                "custody": self.permits.vault.hand_on(process.number, descriptors),
-                "version": process.version,
-                "state": process.state.value,
-                "age": now - process.started_at,
-            }
-            for process in self.crew.processes.values()
-        ]
-        return rows, descriptors + [row["fd"] for row in rows if row["fd"] is not None]
 
     # --- the end ------------------------------------------------------------------------------------
 
