@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from time import monotonic
 
+from proxy.admission.accounts import Account
 from proxy.admission.lines import Line
 from proxy.admission.queue import ENTITLED
 from proxy.admission.turns import ROUNDS
@@ -31,9 +32,10 @@ def _rows(pool: Pool, now: float) -> list[tuple[Value, ...]]:
     for place, line in [*enumerate(in_turn, 1), *((None, line) for line in aside)]:
         account, standing = line.account, line.standing
         weight = account.tier.tier.weight
+        worth = weight * standing.part
         waiters = list(line)
         oldest = max(now - waiter.waiting_since for waiter in waiters)
-        owes = max(0.0, standing.due - standing.rota.now) / ROUNDS * weight
+        owes = max(0.0, standing.due - standing.rota.now) / ROUNDS * worth
         guaranteed = line.group.guarantee.amount if line.group is not None else 0
         rows.append(
             (
@@ -78,13 +80,20 @@ def due(plane: Plane) -> Shares:
     wanting = [account for account in plane.accounts if account.servers.used or account.waiting]
     for account in wanting:
         cluster = account.tenant.cluster
-        weights[cluster] = weights.get(cluster, 0.0) + account.tier.tier.weight
+        weights[cluster] = weights.get(cluster, 0.0) + _worth(plane, account)
     shares = {}
     for account in wanting:
         cluster = account.tenant.cluster
-        share = account.tier.tier.weight / weights[cluster]
+        share = _worth(plane, account) / weights[cluster]
         shares[account.tenant.name] = round(_most(plane, cluster) * share, 1)
     return shares
+
+
+def _worth(plane: Plane, account: Account) -> float:
+    """Its weight, or the part of it that it has here."""
+    rota = plane.pools.room.cluster(account.tenant.cluster).rota
+    part: float = rota.standing(account).part if rota is not None else 1.0
+    return account.tier.tier.weight * part
 
 
 def _most(plane: Plane, name: str) -> int:
