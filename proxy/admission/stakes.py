@@ -33,7 +33,8 @@ from typing import Any, NamedTuple
 
 from proxy.admission.shares import QUOTA, RATE
 
-SOFT, HARD, LAST, _END = 0.7, 0.8, 0.9, 0.95  # parts of the ttl
+SOFT, HARD, LAST = 0.7, 0.8, 0.9  # parts of the ttl
+_ALONE = 0.1  # for which workers do without their supervisor when it enforces
 _SOON = 0.01  # seconds between two requests, at least
 _AGAIN = 0.1  # while something is wanted
 _BEAT = 0.25
@@ -207,6 +208,8 @@ class Stakes:
 
     def heard(self, said: Said, now: float) -> list[str]:
         """The counters of which the share is another, or the answer is no."""
+        if now - self._sent > SOFT * self._rule.ttl:  # this process has stood still meanwhile
+            return self.lost()
         asked, self._asked = self._asked, {}
         self.answers = True
         if said["generation"] != self._generation:
@@ -332,9 +335,11 @@ class Stakes:
         return age >= LAST * self._rule.ttl, [(name, count) for name, count in found if count]
 
     def workers_until(self, now: float) -> float:
-        """How long workers may go on that hear no more of us."""
+        """How long workers may go on that hear no more of us, so that they are gone in time."""
         ttl = self._rule.ttl
-        return self._contact + _END * ttl if now - self._contact < LAST * ttl else now + LAST * ttl
+        if now - self._contact >= LAST * ttl:
+            return now + LAST * ttl
+        return max(self._contact + SOFT * ttl, now + _ALONE * ttl)
 
     # --- what is seen ---------------------------------------------------------------------------------
 

@@ -143,6 +143,7 @@ class Permits:
 
     def gone(self, number: int) -> None:
         """The process has ended. What its connections stand for may not have."""
+        self._look_at_time()
         self._channels.pop(number, None)
         self._unreported.pop(number, None)
         self._send(self.ledger.died(number))
@@ -177,7 +178,13 @@ class Permits:
             "strain": lambda fields: self.concurrency.hear(number, fields["rows"]),
         }
 
+    def _look_at_time(self) -> None:
+        """This process may have stood still: nothing is granted of a share whose time is over."""
+        if self.treasury is not None:
+            self._again(self.treasury.stakes.tick(monotonic()))
+
     def _lease(self, number: int, fields: Fields) -> None:
+        self._look_at_time()
         self.vault.hear(number)  # a connection is let go before its permit is somebody else's
         orders: list[Order] = []
         for name, limit, backed, back, wants, hopes, answers, spare, *more in fields["rows"]:
@@ -192,6 +199,7 @@ class Permits:
             self._division = asyncio.get_running_loop().call_later(_DIVIDE, self._tell_parts)
 
     def _reported(self, number: int, fields: Fields) -> None:
+        self._look_at_time()
         if fields["time"] == self._time and self._unreported.pop(number, None) is not None:
             self.shares.report(number, [Held(*row) for row in fields.get("rates", ())], monotonic())
             self._send(self.ledger.report(number, [Holding(*row) for row in fields["rows"]]))

@@ -341,6 +341,36 @@ def test_redis_lost_the_last_share_is_kept_and_then_the_own_part(store: redis.Re
     assert idle.used[NAMES[0]] == 5
 
 
+def test_an_answer_that_was_read_too_late_is_none(store: redis.Redis) -> None:
+    """A supervisor that stood still finds what was said long ago, before it looks at the time."""
+    fleet = Fleet(store, (20, 2), 50, 2)
+    host = fleet.start()
+    fleet.settled()
+    host.want(NAMES[0], 12)
+    fleet.step(1.0)
+    said = fleet.execute(json.dumps(host.stakes.request(host.now)))
+    fleet.now += 1.2 * TTL
+    host.stakes.heard(said, host.now)
+    host.stakes.tick(host.now)
+    assert (host.stakes.cut, host.share(NAMES[0])) == (True, 5)
+    assert host.stakes.workers_until(host.now) > host.now
+
+
+def test_workers_go_on_without_their_supervisor_until_others_may_have_what_they_hold(
+    store: redis.Redis,
+) -> None:
+    fleet = Fleet(store, (20, 2), 50, 2)
+    host = fleet.start()
+    fleet.settled()
+    fleet.speak(host)
+    answered = host.now
+    assert host.stakes.workers_until(host.now) == pytest.approx(answered + 0.7 * TTL)
+    assert host.stakes.workers_until(answered + 0.8 * TTL) == pytest.approx(answered + 0.9 * TTL)
+    assert host.stakes.workers_until(answered + 2 * TTL) > answered + 2.5 * TTL, (
+        "they have their own part alone"
+    )
+
+
 def test_after_a_flush_everybody_keeps_what_it_has(store: redis.Redis) -> None:
     fleet = Fleet(store, (20, 2), 0, 2)
     one, other = fleet.start(), fleet.start()

@@ -23,7 +23,7 @@ from tests.integration.test_workers import Fleet, alive, running
 from tests.rawclient import Closed, RawClient, ServerError, query, rows
 from tests.waiting import wait_until
 
-TTL = 2.0
+TTL = 3.0
 Start = Callable[..., Fleet]
 
 
