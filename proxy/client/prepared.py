@@ -10,7 +10,7 @@ or closed waits for the answers.
 
 from __future__ import annotations
 
-from proxy.client import effects, remains, sequences, sql_prepared
+from proxy.client import effects, remains, sequences, sql_prepared, unread
 from proxy.client.conversation import Conversation
 from proxy.client.refusals import frame_size, refusal, watch
 from proxy.client.told import (
@@ -36,8 +36,7 @@ from proxy.wire.frames import HEAD, HEADER_SIZE
 
 _PORTAL = ord("P")
 _SESSION_MODE = PoolMode.SESSION
-# What is sent in place of a Parse that is refused: it fails, and leaves the unnamed statement.
-_MISSING = encode.bind(b"", effects.NOWHERE, [])
+_MISSING = unread.MISSING
 _PARSE_REPLY, _BIND_REPLY = owed.PARSE, owed.BIND
 
 
@@ -72,8 +71,7 @@ def on_parse(
     verdict = session.judge.judge(text)
     refused = refusal(session, text, verdict)
     if refused is not None:
-        server.expect(Expect(owed.PARSE, error=encode.refusal(refused)))
-        return _MISSING
+        return unread.refuse(server, text, verdict, encode.refusal(refused))
     evict(session, verdict)
     if _is_the_clients(session, name):
         if sequences.refuses(session, server, owed.PARSE, verdict):

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from proxy.client import effects, remains, sequences, sql_prepared
+from proxy.client import effects, remains, sequences, sql_prepared, unread
 from proxy.client.entering import FOLLOWS, SENT, as_messages
 from proxy.client.prepared import UnnamedIs, evict, on_bind, on_close, on_describe, on_parse
 from proxy.client.preparing import SAID
@@ -29,6 +29,7 @@ from proxy.protocol.pipeline import (
     FORWARD_SYNC,
     Expect,
 )
+from proxy.protocol.statements import STRANGE
 from proxy.server.connection import ServerConnection
 from proxy.sql.calls import UNKNOWN, judge_call
 from proxy.sql.verdict import PLAIN
@@ -72,6 +73,12 @@ def on_query(
     verdict = session.judge.judge(text)
     if verdict is not PLAIN or session.strict:
         refused = refusal(session, text, verdict)
+        if refused is not None and verdict.unread and not session.unsynced:
+            session.unnamed = session.unnamed_by = None
+            server.unnamed = STRANGE  # a Query would have taken it away
+            ahead = unread.refuse(server, text, verdict, encode.refusal(refused))
+            server.expect(FORWARD_SYNC)
+            return ahead + encode.SYNC
         if refused is not None:
             server.expect(_begun(session, server, Expect(owed.QUERY, error=encode.refusal(refused))))
             return encode.query(REFUSED)
@@ -83,7 +90,11 @@ def on_query(
     if session.pins:
         remains.look(session, text)
     # Of who may choose its tenant, the ends of transactions must be heard.
-    if verdict is PLAIN and (session.chooser is None or not session.strict):
+    # An EXECUTE may hide in a literal, for a function to run it.
+    hides = (
+        bool(session.by_sql) and verdict is PLAIN and session.maps_statements and b"execute" in text.lower()
+    )
+    if verdict is PLAIN and not hides and (session.chooser is None or not session.strict):
         if session.unsynced:
             server.expect(_begun(session, server, FORWARD_PLAIN_QUERY))
         else:
@@ -98,7 +109,8 @@ def on_query(
     evict(session, verdict)
     instead = changes = None
     if (verdict.by_name or session.by_sql) and session.maps_statements:
-        ahead, error = sql_prepared.ready(session, server, verdict, query=True)
+        seen = sql_prepared.UNSEEN if hides else verdict
+        ahead, error = sql_prepared.ready(session, server, seen, query=True)
         if error:
             return _failed_ahead(session, server, error)
         if ahead:

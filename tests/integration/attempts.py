@@ -57,6 +57,7 @@ SETTLED = "25001: the tenant cannot be changed within a transaction"
 ROW_LEVEL = "42501: new row violates row-level security policy"
 DENIED = "42501: permission denied"
 OWNER = "42501: must be owner"
+NO_SQL = '42601: syntax error at or near "WITHOUT"'
 NOT_HIS = "42501: tenant context refused: the seal is not of this tenant and connection"
 TOO_LONG = "42501: a statement that is too long to inspect"
 LONG = 70_000  # not parsed
@@ -244,8 +245,13 @@ HIDDEN = {
         padded("SELECT set_config('app.' || 'tenant' || '_id', 'std_2', false)", HUGE), by=TOO_LONG
     ),
     "a Parse that is not held": user(x(padded(SET, HUGE)), by=TOO_LONG),
-    "syntax that the parser does not know": user("SELECT 1 WITHOUT DOUBT; " + SET, by=NAMED),
-    "the same in unicode": user("SET U&\"app\".U&\"\\0074enant_id\" WITHOUT DOUBT", by="42501: a statement that cannot"),
+    "syntax that the parser does not know": user("SELECT 1 WITHOUT DOUBT; " + SET, by=NO_SQL),
+    "the same in unicode": user("SET U&\"app\".U&\"\\0074enant_id\" WITHOUT DOUBT", by=NO_SQL),
+    "the same in a batch": user(x(SET + " WITHOUT DOUBT"), by=NO_SQL),
+    "the same amid requests that do not wait": user(
+        several("BEGIN", SET + " WITHOUT DOUBT; " + SET, READ, "ROLLBACK", READ), by=NO_SQL
+    ),
+    "an EXECUTE that is no SQL": user("EXECUTE nothing WITHOUT DOUBT", "EXECUTE nothing WITHOUT DOUBT", by=NO_SQL),
 }  # fmt: skip
 
 MESSAGES = {

@@ -32,7 +32,18 @@ def at_once(*texts: str) -> Step:
     return step(*(query(text) for text in texts), ready=len(texts))
 
 
+RUNS = "CREATE FUNCTION runs(said text) RETURNS SETOF int LANGUAGE plpgsql AS 'BEGIN RETURN QUERY EXECUTE said; END'"
+
 SCRIPTS = (
+    simple(
+        "an_execute_in_a_literal",
+        RUNS,
+        "PREPARE p AS SELECT 7",
+        "SELECT runs('EXECUTE p')",
+        "SELECT runs('execute nothing')",
+        "SELECT runs('execute p')",
+        "DROP FUNCTION runs",
+    ),
     simple(
         "prepare_and_execute",
         "EXECUTE p",

@@ -1,0 +1,32 @@
+"""A text that is refused because no parser of ours reads it. The server is asked to parse it, and no more: what it finds
+wrong is what the client reads, in PostgreSQL's own words. Where it finds nothing (newer syntax, or a text that was too
+long for us), something fails behind it that never can be run, and the client reads why it was refused.
+"""
+
+from __future__ import annotations
+
+from proxy.client import effects
+from proxy.protocol import pipeline as owed
+from proxy.protocol.pipeline import DROP, Expect
+from proxy.protocol.statements import PREFIX, Statement
+from proxy.server.connection import ServerConnection
+from proxy.sql.verdict import PLAIN, Verdict
+from proxy.wire import encode
+
+# What is sent in place of a Parse that is refused: it fails, and leaves the unnamed statement.
+MISSING = encode.bind(b"", effects.NOWHERE, [])
+_NAME = PREFIX + b"unread"
+_UNREAD = Statement(_NAME, b"", b"\0\0", PLAIN)
+
+
+def refuse(server: ServerConnection, text: bytes, verdict: Verdict, refused: bytes) -> bytes:
+    """What is sent in place of a Parse of the text."""
+    out = b""
+    if verdict.unread:
+        out = server.close_stale()  # the name of the last time among them
+        server.to_close.append(_NAME)
+        server.named_in = server.pipeline.asked
+        server.expect(Expect(owed.PARSE, DROP, statement=_UNREAD))
+        out += encode.parse(_NAME, text)
+    server.expect(Expect(owed.PARSE, error=refused))
+    return out + MISSING
