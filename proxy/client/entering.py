@@ -62,9 +62,13 @@ def _at_once(session: Conversation, server: ServerConnection, opener: Any) -> by
     needs, guc = session.state_needed, session.plane.options.tenant_guc.lower()
     if opener is not None:
         tenancy = opener.tenancy
-        enters = tenancy.begins and tenancy.returns and server.can_enter(needs, guc)
+        # Behind a ROLLBACK the session speaks for another tenant, and so finds out if it still has the connection.
+        leaves = tenancy.value.name != tenancy.own.name
+        enters = tenancy.begins and leaves and server.can_enter(needs, guc)
         ahead: bytes = opener.serves(server, needs) if enters else b""
         return ahead
+    if session.keeps_sequences:
+        return b""  # it may keep a connection on which the change was undone
     data, start = _at_hand(session)
     if not HEADER_SIZE < len(data) - start <= _LONGEST or session.by_sql or not session.maps_statements:
         return b""

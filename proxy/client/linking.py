@@ -302,7 +302,7 @@ class Linking(Conversation):
         elif self.mode is not _SESSION_MODE and not self.pins:
             self._unlink(server)
         elif server.query_since >= server.seal_due:
-            server.send(server.apply(server.values))
+            server.send(server.apply(self.state_needed))
         elif self.epoch != self.registry.epoch:
             self.reroute()
 

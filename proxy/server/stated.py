@@ -33,7 +33,7 @@ class Stated(Receiver):
         self.reported: State = intern(self.login_parameters)  # all that the server has reported
         self.values: State = EMPTY  # what has been set on it beyond its login
         self.sealer: Sealer | None = None
-        self.seal_due = NEVER  # when the tenant among `values` must be sealed anew
+        self.seal_due = NEVER  # when the tenant among `values` must be sealed or told anew
         self.pipeline = Pipeline()
         self.entered = ""  # the parameter that has entered the transaction which is open or under way
         self.alone = False
@@ -45,6 +45,8 @@ class Stated(Receiver):
         if self.sealer is not None:
             self.seal_due = self.sealer.renew(changes, needs, self.seal_due)
             self.sealer.add(changes)
+        else:
+            self.seal_due = NEVER
         return changes
 
     def apply(self, needs: State) -> bytes:
@@ -80,6 +82,7 @@ class Stated(Receiver):
         else:
             if undone or not self.alone:
                 self.values = with_parameter(self.values, self.entered, UNKNOWN)
+                self.seal_due = 0.0  # whoever keeps the connection tells it anew
             self.entered = ""
 
     def set_again(self, changes: Mapping[str, str], *, within: bool = False) -> bytes:

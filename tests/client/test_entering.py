@@ -6,7 +6,7 @@ import pytest
 
 from proxy.wire import encode
 from proxy.wire.startup import CancelRequest
-from tests.client.stage import BEGIN, COMMIT, Client, Stage, done, settings_taken
+from tests.client.stage import BEGIN, COMMIT, Client, Stage, done, inquired, settings_taken
 from tests.rawclient import kinds, sqlstates
 from tests.transports import Transport
 
@@ -265,4 +265,47 @@ def test_a_client_that_goes_in_its_block_leaves_no_tenant(stage: Stage, server: 
     twin = stage.client("beta")
     twin.says(ONE)
     assert server.take().startswith(says("beta"))
+    stage.leave()
+
+
+def test_who_may_keep_the_connection_for_its_sequences_waits(
+    stage: Stage, server: Transport, client: Client
+) -> None:
+    client.session.keeps_sequences = True
+    client.says(INSERT + encode.SYNC)
+    assert INSERT not in server.take(), "after an error it would keep a connection that speaks for acme"
+    stage.leave()
+
+
+def test_who_keeps_a_connection_that_was_taken_back_tells_it_anew(stage: Stage, server: Transport) -> None:
+    client = stage.chooser("acme")
+    client.says(
+        BEGIN, encode.query(b"SET app.tenant_id = 'beta'"), encode.query(b"SELECT pg_advisory_lock(1)")
+    )
+    assert says("beta") in server.take()
+    server.say(encode.PARSE_COMPLETE + encode.BIND_COMPLETE + encode.command_complete("BEGIN"), SET)
+    server.say(done(status=b"T"))
+    client.says(encode.query(b"ROLLBACK"))
+    server.take()
+    server.say(done("ROLLBACK"))
+    server.take()
+    server.say(inquired(left="t"))
+    client.says(ONE)
+    asked = server.take()
+    assert asked
+    assert ONE not in asked, "first it is told of acme"
+    stage.leave()
+
+
+def test_a_tenant_that_stays_with_a_rollback_does_not_enter_the_block(
+    stage: Stage, server: Transport
+) -> None:
+    client = stage.chooser("acme")
+    client.says(
+        encode.query(b"SET app.tenant_id = 'beta'"), BEGIN, encode.query(b"SET app.tenant_id = 'acme'")
+    )
+    client.says(encode.query(b"SET LOCAL app.tenant_id = 'beta'"), ONE)
+    asked = server.take()
+    assert b"pg_catalog.set_config" in asked
+    assert ONE not in asked
     stage.leave()

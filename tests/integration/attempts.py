@@ -608,6 +608,13 @@ SLIPS = {
     "back to a savepoint that stood ahead of the choice": after(
         SERVICE, "BEGIN", "SAVEPOINT a", FREE, several("SELECT 1/0", "ROLLBACK TO a", READ), by="22012"
     ),
+    "a lock that outlives the block": after(
+        SERVICE, "SET app.tenant_id = 'std_1'", "BEGIN", "SET app.tenant_id = 'free_1'", "SET LOCAL app.tenant_id = 'std_1'",
+        several("SELECT pg_advisory_lock(1)", "ROLLBACK", READ),
+    ),
+    "a lock that outlives another's block": after(
+        SERVICE, "SET app.tenant_id = 'std_1'", "BEGIN", FREE, several("SELECT pg_advisory_lock(1)", "ROLLBACK", READ),
+    ),
     "the choice beside another parameter, rolled back": after(
         SERVICE, "SELECT set_config('app.tenant_id', 'std_1', false), set_config('a.b', 'x', false)",
         several("BEGIN", "SELECT 1", "ROLLBACK", READ),
