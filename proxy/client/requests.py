@@ -73,7 +73,7 @@ def on_query(
     verdict = session.judge.judge(text)
     if verdict is not PLAIN or session.strict:
         refused = refusal(session, text, verdict)
-        if refused is not None and verdict.unread and not session.unsynced:
+        if refused is not None and not session.unsynced and unread.is_strange(text, verdict):
             session.unnamed = session.unnamed_by = None
             server.unnamed = STRANGE  # a Query would have taken it away
             ahead = unread.refuse(server, text, verdict, encode.refusal(refused))
