@@ -5,6 +5,7 @@ from proxy.admission.guarantees cimport Guarantee
 from proxy.admission.queue cimport may_wait
 from proxy.protocol.state cimport State
 from proxy.server.connection cimport ServerConnection
+from proxy.server.deadlines cimport Deadlines
 from proxy.server.lending cimport Lending
 from proxy.server.link cimport Link
 
@@ -12,6 +13,7 @@ cdef class Pool(Lending):
     cdef object __weakref__
     cdef bint _serving
     cdef object _cluster, _options
+    cdef Deadlines _deadlines
     cdef double _check_delay, _lifetime
     cdef public object accepted, claim, failed_with, introductions, key, login, mode, pools, schema
     cdef Counter _of_cluster

@@ -36,9 +36,9 @@ from proxy.stats import PoolStats
 
 class Pool(Lending):
     __slots__ = (
-        "_check_delay", "_cluster", "_lifetime", "_of_cluster", "_options", "_serving", "accepted", "claim", "client_key",
-        "failed_with", "generation", "introductions", "key", "last_used", "login", "mode", "paused", "pools", "schema",
-        "sessions",
+        "_check_delay", "_cluster", "_deadlines", "_lifetime", "_of_cluster", "_options", "_serving", "accepted", "claim",
+        "client_key", "failed_with", "generation", "introductions", "key", "last_used", "login", "mode", "paused", "pools",
+        "schema", "sessions",
     )  # fmt: skip
 
     def __init__(
@@ -54,6 +54,7 @@ class Pool(Lending):
         super().__init__(caps, FairQueue(self.serve, self._of_cluster.rota), PoolStats(self.last_used))
         self.claim = self.queue.claim = Claim(self)
         self.pools = pools
+        self._deadlines = pools.deadlines
         self.key = key
         self.mode = mode
         self.cluster = cluster
@@ -128,13 +129,13 @@ class Pool(Lending):
         self._refuse_at_once(account, user, now)
         waiter.waiting_since = now
         self.queue.push(account, user, waiter)
-        self.pools.deadlines.begin(waiter, self)
+        self._deadlines.begin(waiter, self)
         account.stats.waits += 1
         self.serve_at(now)
         return None
 
     def leave(self, waiter: Link) -> None:
-        self.pools.deadlines.end(waiter)
+        self._deadlines.end(waiter)
         self.queue.remove(waiter.account, waiter.user_account, waiter)
 
     def _refuse_at_once(self, account: Account, user: UserAccount, now: float) -> None:
@@ -184,7 +185,7 @@ class Pool(Lending):
                 waited = now - waiter.waiting_since
                 account.stats.wait_seconds += waited
                 self.stats.wait_seconds += waited
-                self.pools.deadlines.end(waiter)
+                self._deadlines.end(waiter)
                 waiter.granted(server)
         finally:
             self._serving = False
