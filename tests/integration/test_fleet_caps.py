@@ -261,3 +261,20 @@ def test_who_does_not_leave_in_time_is_ended(start: Start, valkey: ValkeyServer)
         wait_until(lambda: not refused(first, "app@std_2"))
         assert "only the fixed part of each cap" in second.get("/readyz")[1]
         assert second.get("/readyz")[0] == 200
+
+
+def test_an_upgrade_in_place_keeps_the_share(start: Start) -> None:
+    limits = {"tenant__std_1": {"limits": {"max_connections": 4}}}
+    fleet = start(2, **limits)
+    joined(fleet)
+    clients = [fleet.client() for _ in range(3)]
+    for client in clients:
+        client.query("BEGIN")
+    old = set(fleet.workers())
+    fleet.serve.signal(signal.SIGUSR2)
+    wait_until(lambda: len(fleet.workers().keys() - old) == 2, 30)
+    joined(fleet)
+    (share,) = fleet.console("SHOW SHARES")
+    assert (share["limit"], share["share"], share["used"]) == ("4", "3", "3")
+    for client in clients:
+        assert client.value("SELECT 1") == "1"
