@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-_STOP_TIMEOUT = 20.0
+_STOP_TIMEOUT = 120.0
 
 
 @contextmanager

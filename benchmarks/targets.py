@@ -143,7 +143,7 @@ class Bench:
         command = [*self.under, sys.executable, "-m", "proxy", "serve", "--config", str(config)]
         tree = self.builds[build]
         with processes.started(command, cwd=tree, cpus=setup.cpus) as process:
-            _listening(port, f"Tiergate ({build})")
+            _listening(port, f"Tiergate ({build})", self.under)
             yield Target(
                 f"Tiergate {build}", "tiergate", port, setup.tenant.database, setup.tenant.name,
                 process.pid, build, tls=setup.tls,
@@ -163,7 +163,7 @@ class Bench:
         user = pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else None  # it refuses to run as root
         command = [*self.under, self.pgbouncer, "-q", str(directory / "pgbouncer.ini")]
         with processes.started(command, user=user, cpus=setup.cpus) as process:
-            _listening(port, "PgBouncer")
+            _listening(port, "PgBouncer", self.under)
             name = "PgBouncer, session pooling" if session else "PgBouncer"
             tenant = setup.tenant
             yield Target(name, "pgbouncer", port, tenant.database, tenant.name, process.pid, tls=setup.tls)
@@ -259,9 +259,10 @@ unix_socket_dir =
 {tls}"""
 
 
-def _listening(port: int, what: str) -> None:
+def _listening(port: int, what: str, under: tuple[str, ...]) -> None:
     def answers() -> bool:
         with socket.socket() as sock:
             return sock.connect_ex(("127.0.0.1", port)) == 0
 
-    processes.wait_until(answers, f"{what} on port {port}")
+    # Under a program that counts all it does it starts fifty times as slowly.
+    processes.wait_until(answers, f"{what} on port {port}", 600.0 if under else 60.0)
