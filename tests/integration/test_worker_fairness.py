@@ -55,8 +55,13 @@ def test_shares_are_those_of_the_tenants_weights_wherever_their_clients_are(star
     used = {name: after[name] - before[name] for name in ("std_1", "std_2", "std_3")}
     for name, seconds in used.items():
         assert seconds / sum(used.values()) == pytest.approx(1 / 3, rel=0.1), (name, used)
-    due = {row["name"]: float(row["share_due"] or 0) for row in fleet.console("SHOW TENANTS")}
-    assert [due[name] for name in used] == pytest.approx([8 / 3] * 3, rel=0.2)
+
+    def each_is_due_a_third() -> bool:
+        _go_on(crowds, 0.1)
+        due = {row["name"]: float(row["share_due"] or 0) for row in fleet.console("SHOW TENANTS")}
+        return [due[name] for name in used] == pytest.approx([8 / 3] * 3, rel=0.2)
+
+    wait_until(each_is_due_a_third)
     for crowd in crowds:
         crowd.leave()
 
