@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -20,6 +21,15 @@ if TYPE_CHECKING:
     from tests.integration.servers import Certificates, DebianServer
 
 StartProxy = Callable[..., "Proxy"]
+
+
+def pytest_collection_finish() -> None:
+    """Sets the collected tests aside from the garbage collector.
+
+    Each proxy that ends collects garbage to find what it left behind, and would walk through all of them.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
