@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from proxy import __version__
+from proxy.cli import completing
 from proxy.cli.options import Access, Config, Json, SomeConfig, by_api
 from proxy.cli.tenant_commands import tenants
 
@@ -118,11 +119,12 @@ def install_sql(
     user: ServerUser = "",
     database: Database = "",
     registry: Registry = False,
+    json: Json = False,
 ) -> None:
     """Bring the kit and the configured keys to a database; the password is PGPASSWORD's. Safe to repeat."""
     from proxy.cli.sql import Where, run_install
 
-    raise typer.Exit(run_install(Where(config, cluster, dsn, user, database, registry)))
+    raise typer.Exit(run_install(Where(config, cluster, dsn, user, database, registry, json)))
 
 
 @sql.command("upgrade")
@@ -133,11 +135,12 @@ def upgrade_sql(
     user: ServerUser = "",
     database: Database = "",
     registry: Registry = False,
+    json: Json = False,
 ) -> None:
     """The same where a kit is there already."""
     from proxy.cli.sql import Where, run_upgrade
 
-    raise typer.Exit(run_upgrade(Where(config, cluster, dsn, user, database, registry)))
+    raise typer.Exit(run_upgrade(Where(config, cluster, dsn, user, database, registry, json)))
 
 
 @sql.command("status")
@@ -148,11 +151,12 @@ def sql_status(
     user: ServerUser = "",
     database: Database = "",
     registry: Registry = False,
+    json: Json = False,
 ) -> None:
     """Which version is there, with which keys, and which policies use it or should."""
     from proxy.cli.sql import Where, run_status
 
-    raise typer.Exit(run_status(Where(config, cluster, dsn, user, database, registry)))
+    raise typer.Exit(run_status(Where(config, cluster, dsn, user, database, registry, json)))
 
 
 @sql.command("rotate-key")
@@ -178,7 +182,10 @@ def rotate_key(
 def new_token(
     name: Annotated[str, typer.Argument(metavar="NAME", help="What the log calls its bearer.")] = "NAME",
     role: Annotated[
-        str, typer.Option(metavar="ROLE", help="viewer, operator, admin or tenant-admin.")
+        str,
+        typer.Option(
+            metavar="ROLE", help="viewer, operator, admin or tenant-admin.", autocompletion=completing.roles
+        ),
     ] = "viewer",
     tenant: Annotated[str, typer.Option(metavar="TENANT", help="Whose administrator: a name or an id.")] = "",
 ) -> None:

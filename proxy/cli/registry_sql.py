@@ -6,6 +6,9 @@ from proxy.errors import ConfigError
 from proxy.net.stream import LoginStream
 from proxy.server.asking import ask, run
 
+_INSTALLING = (
+    0x7469657267737163  # the advisory lock of those who make the tables, until their connection ends
+)
 _COUNTS = """
 SELECT pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE t.active AND (t.expires_at IS NULL
     OR t.expires_at > pg_catalog.now())) FROM public.tenant_registry AS t
@@ -34,7 +37,12 @@ async def _by_hand(stream: LoginStream) -> bool:
 
 
 async def install(stream: LoginStream, scripts: dict[int, str]) -> list[str]:
+    await ask(stream, "SELECT pg_catalog.pg_advisory_lock($1::pg_catalog.int8)", str(_INSTALLING))
     before = await version(stream)
+    if before > (newest := max(scripts)):
+        raise ConfigError(
+            f"registry {before} is newer than this program, which knows {newest}: nothing is changed"
+        )
     by_hand = not before and await _by_hand(stream)
     for script in scripts.values():  # those of before too: they are harmless, and repair what was changed
         await run(stream, script)
@@ -57,7 +65,8 @@ async def status(stream: LoginStream, scripts: dict[int, str]) -> list[str]:
             raise ConfigError("there is no registry; tiergate sql install --registry")
         return ["registry made by hand, which tells of no changes: tiergate sql upgrade --registry"]
     newest = max(scripts)
-    old = f", of which {newest} is the newest: tiergate sql upgrade --registry" if number < newest else ""
+    old = ", which is newer than this program" if number > newest else ""
+    old = f", of which {newest} is the newest: tiergate sql upgrade --registry" if number < newest else old
     ((all_of_them, served),) = await ask(stream, _COUNTS)
     said = [f"registry {number}{old}", f"tenants: {all_of_them}, of which {served} are served"]
     ((triggers,),) = await ask(stream, _TRIGGERS)

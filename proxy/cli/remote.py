@@ -39,6 +39,7 @@ class Api:
     url: str
     token: str = field(repr=False)
     ca_file: str = ""
+    timeout: float = _TIMEOUT
 
     def get(self, path: str, **query: object) -> Any:
         return self.call("GET", path, query=query).body
@@ -69,7 +70,9 @@ class Api:
                 text = response.read()
             finally:
                 connection.close()
-        except (OSError, http.client.HTTPException, ValueError) as error:
+        except http.client.HTTPException:
+            raise Unreachable(f"{self.url}: answers, but not in HTTP") from None
+        except (OSError, ValueError) as error:
             raise Unreachable(f"{self.url}: {error}") from None
         try:
             found = json.loads(text) if text else None
@@ -84,7 +87,7 @@ class Api:
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("is not a URL of http or https")
         if parts.scheme == "http":
-            return http.client.HTTPConnection(parts.hostname, parts.port, timeout=_TIMEOUT)
+            return http.client.HTTPConnection(parts.hostname, parts.port, timeout=self.timeout)
         context = ssl.create_default_context(cafile=self.ca_file or None)
         return http.client.HTTPSConnection(parts.hostname, parts.port, timeout=_TIMEOUT, context=context)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import re
 import secrets
@@ -67,6 +68,7 @@ class Where:
     user: str = ""
     database: str = ""
     registry: bool = False  # the tenant registry, not the kit
+    json: bool = False
 
 
 @dataclass(frozen=True)
@@ -178,18 +180,27 @@ def _everywhere(where: Where, work: Work, *, named: bool = False) -> int:
         if named and not target.database:
             what = "the registry's" if where.registry else "the kit is installed in each database of its own"
             raise ConfigError(f"say --database: {what}")
-        return _on_all(target, work)
+        return _on_all(target, work, as_json=where.json)
     except ConfigError as error:
         complain(error)
         return 1
 
 
-def _on_all(target: Target, work: Work) -> int:
-    return asyncio.run(_each(target, work))
+def _on_all(target: Target, work: Work, *, as_json: bool = False) -> int:
+    """As JSON what each database says, and what went wrong, stand in one list."""
+    found = asyncio.run(_each(target, work))
+    for one in found if not as_json else ():
+        for line in one["said"]:
+            typer.echo(f"{one['at']}: {line}")
+        if one["error"] is not None:
+            typer.echo(f"tiergate: {one['at']}: {one['error']}", err=True)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+    return int(any(one["error"] is not None for one in found))
 
 
-async def _each(target: Target, work: Work) -> int:
-    failed = 0
+async def _each(target: Target, work: Work) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
     for endpoint in target.endpoints:
         at = f"{endpoint}"
         try:
@@ -197,13 +208,11 @@ async def _each(target: Target, work: Work) -> int:
                 at = f"{endpoint}/{database}"
                 async with _connected(endpoint, target, database) as stream:
                     said = await work(stream, target)
-                for line in said:
-                    typer.echo(f"{at}: {line}")
+                found.append({"at": at, "said": said, "error": None})
         except (TiergateError, OSError) as error:
             reason = error.message if isinstance(error, TiergateError) else str(error)
-            typer.echo(f"tiergate: {at}: {reason}", err=True)
-            failed = 1
-    return failed
+            found.append({"at": at, "said": [], "error": reason})
+    return found
 
 
 async def _databases(endpoint: Endpoint, target: Target) -> list[str]:
@@ -297,14 +306,16 @@ async def _version(stream: LoginStream) -> int:
 
 async def _install(stream: LoginStream, target: Target) -> list[str]:
     before = await _version(stream)
+    if before > (newest := max(scripts())):
+        raise ConfigError(
+            f"kit {before} is newer than this program, which knows {newest}: nothing is changed"
+        )
     for script in scripts().values():  # those of before too: they are harmless, and repair what was changed
         await run(stream, script)
     await ask(stream, "SELECT tiergate.set_tenant_guc($1)", target.tenant_guc)
     for key in target.keys:
         await ask(stream, "SELECT tiergate.store_key($1, $2)", key.id, key.secret)
-    said = [
-        f"kit {await _version(stream)} installed" if not before else f"kit {before} is now {max(scripts())}"
-    ]
+    said = [f"kit {await _version(stream)} installed" if not before else f"kit {before} is now {newest}"]
     said += await _on_workers(stream)
     return said + await _warnings(stream, target)
 

@@ -22,10 +22,14 @@ def say(value: object, rows: list[Row], *, as_json: bool) -> None:
 
 
 def show(rows: list[Row]) -> None:
+    paper().print(made(rows))
+
+
+def paper() -> Console:
     console = Console(markup=False, highlight=False)
     if not console.is_terminal:
         console.width = 1000  # a file or a pipe has no edge to fold at
-    console.print(made(rows))
+    return console
 
 
 def made(rows: list[Row]) -> Table:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from proxy.cli import completing
 from proxy.cli.options import (
     Access,
     Cluster,
@@ -22,10 +23,18 @@ tenants = typer.Typer(
     help="Tenants: those of a file (--config), or of a running proxy by its API.", no_args_is_help=True
 )
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="A tenant's name or id.")]
-Tier = Annotated[str, typer.Argument(metavar="TIER", help="enterprise, vip, standard or free.")]
+Name = Annotated[
+    str, typer.Argument(metavar="NAME", help="A tenant's name or id.", autocompletion=completing.tenants)
+]
+Tier = Annotated[
+    str,
+    typer.Argument(
+        metavar="TIER", help="enterprise, vip, standard or free.", autocompletion=completing.tiers
+    ),
+]
 _LIMITS = typer.Argument(
     metavar="KEY=VALUE...",
+    autocompletion=completing.quotas,
     help="max_connections, min_connections, max_qps, max_storage_gb, query_timeout_ms, cpu_quota_percentage, "
     "memory_quota_gb; none: as the tier says.",
 )
@@ -36,10 +45,13 @@ _LIMITS = typer.Argument(
 def list_tenants(
     access: Access,
     config: SomeConfig = None,
-    tier: Annotated[str, typer.Option(metavar="TIER")] = "",
+    tier: Annotated[str, typer.Option(metavar="TIER", autocompletion=completing.tiers)] = "",
     shard: Annotated[int | None, typer.Option(metavar="N")] = None,
     cluster: Annotated[str, typer.Option(metavar="NAME", help="By cluster_name.")] = "",
-    state: Annotated[str, typer.Option(metavar="STATE", help="active, suspended or expired.")] = "",
+    state: Annotated[
+        str,
+        typer.Option(metavar="STATE", help="active, suspended or expired.", autocompletion=completing.states),
+    ] = "",
     limit: Annotated[int, typer.Option(min=0, metavar="N", help="At most; 0: all.")] = 0,
     json: Json = False,
 ) -> None:

@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from typing import Any
 
 import typer
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
@@ -35,8 +35,9 @@ def run_top(api: Api, interval: float, rows: int, rounds: int, *, as_json: bool)
     """`rounds` of 0: until it is interrupted."""
 
     def work() -> None:
-        last, console = _seen(api), Console(highlight=False)
-        with nullcontext() if as_json else Live(console=console, auto_refresh=False) as live:
+        last, console = _seen(api), tables.paper()
+        alive = console.is_terminal and not as_json
+        with Live(console=console, auto_refresh=False) if alive else nullcontext() as live:
             done = 0
             while not rounds or done < rounds:
                 time.sleep(interval)
@@ -47,6 +48,8 @@ def run_top(api: Api, interval: float, rows: int, rounds: int, *, as_json: bool)
                     typer.echo(json.dumps(told, ensure_ascii=False))
                 elif live is not None:
                     live.update(_page(told), refresh=True)
+                else:
+                    console.print(_page(told))
                 done += 1
 
     try:

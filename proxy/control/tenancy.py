@@ -20,6 +20,7 @@ from proxy.routing.placement import Population
 
 TARGET = ("cluster_name", "shard_id", "primary_endpoint", "replica_endpoints", "coordinator_endpoints")
 _NOWHERE: dict[str, Any] = dict.fromkeys(TARGET)
+_UNSAID = {"max_connections": 10, "min_connections": 1}  # the table's defaults
 _TYPES = {kind: name for name, kind in rows.KINDS.items()}
 
 
@@ -124,7 +125,7 @@ class Tenancy:
         """And whether it was there already, by the idempotency key."""
 
         def change(said: Columns, living: Living) -> Columns:
-            _check_quotas(said, said)
+            _check_quotas({**_UNSAID, **said}, said)
             tier = self._tier(said["tier"])
             population = self._population(tier, living)
             placement.check_tier(tier, population)

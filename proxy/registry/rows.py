@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from proxy.errors import NoHealthyEndpoint
 from proxy.model import Cluster, ClusterKind, Directory, Endpoint, Limits, Role, ServerOptions, Tenant
 from proxy.routing import addresses
+from proxy.routing.route import STORED
 
 TABLE = "public.tenant_registry"
 CHANNEL = "tiergate_registry"
@@ -131,7 +132,7 @@ def home(row: Row, directory: Directory, options: ServerOptions) -> Home:
             ),
             shard_id=row.shard_id,
             active=row.active,
-            placement=f"registry: {placement}",
+            placement=f"{STORED}{placement}",
         ),
         own,
     )

@@ -49,6 +49,14 @@ class Conflict(InvalidParameter):
 class Changed(InvalidParameter):
     """The row is no longer the one that the request is about."""
 
+    field = "If-Match"
+
+
+class NoSuchTenant(NoSuchName):
+    """The registry has no such row."""
+
+    field = "tenant"
+
 
 class KeyReused(InvalidParameter):
     """An idempotency key came with another request than before."""
@@ -109,7 +117,7 @@ async def page(connection: Connection, wanted: Wanted, after: str, limit: int) -
 
 
 async def locked(connection: Connection, name_or_id: str, version: int | None) -> Columns:
-    """The row, which nobody else changes until the transaction's end. Raises NoSuchName, Changed."""
+    """The row, which nobody else changes until the transaction's end. Raises NoSuchTenant, Changed."""
     found = await find(connection, name_or_id)
     if found is not None:
         record = await connection.fetchrow(
@@ -118,9 +126,10 @@ async def locked(connection: Connection, name_or_id: str, version: int | None) -
         )
         found = dict(record) if record is not None else None
     if found is None:
-        raise NoSuchName(f'the registry has no tenant "{name_or_id}"')
-    if version is not None and found["version"] != version:
-        raise Changed(f"the tenant has been changed: it is at version {found['version']}, not {version}")
+        raise NoSuchTenant(f'the registry has no tenant "{name_or_id}"')
+    now = found.get("version")  # tables that were made by hand have none
+    if version is not None and now != version:
+        raise Changed(f"the tenant has been changed: it is at version {now}, not {version}")
     return found
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from proxy.model import Cluster, Endpoint, PoolKey, PoolMode, Role, ServerOptions, Tenant, Tier, User
 
 Step = tuple[str, str, str]
+STORED = "registry: "  # how the placement of a tenant that is stored there begins
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +42,10 @@ def explain(
     """(step, value, reason) in the order in which a login takes them; without a user, as any user."""
     mode, mode_from = _pool_mode(user, tenant, cluster, tier, server_options)
     replicas = cluster.with_role(Role.REPLICA)
+    stored = tenant.placement.startswith(STORED)
     steps = [
         ("tenant", tenant.name, "active" if tenant.active else "not active: logins are refused"),
-        ("tier", tier.name, f"[tenant.{tenant.name}] tier"),
+        ("tier", tier.name, f"{STORED}tier" if stored else f"[tenant.{tenant.name}] tier"),
         ("cluster", cluster.name, tenant.placement),
         *(
             (

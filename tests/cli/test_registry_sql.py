@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from typer.testing import CliRunner
 
 from proxy.cli import main
 from proxy.cli.embedded import EmbeddedServer
-from proxy.cli.sql import scripts
+from proxy.cli.sql import Where, run_install, scripts
+from tests.control.api.calling import BY_HAND
 from tests.integration.servers import connect
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,22 +23,6 @@ ACME, ID = "acme", "0b0e7a34-3c55-4b60-9c3c-3b9f7d1e2a01"
 INSERT = f"""
 INSERT INTO tenant_registry (tenant_id, tenant_code, tenant_name, tier, cluster_endpoint_type)
 VALUES ('{ID}', '{ACME}', 'Acme', 'standard', 'shared_pool')
-"""
-# The architecture document's, as a hand would type it; its indexes have these names.
-BY_HAND = """
-CREATE TABLE tenant_registry (
-    tenant_id UUID PRIMARY KEY, tenant_code VARCHAR(50) UNIQUE NOT NULL, tenant_name VARCHAR(200) NOT NULL,
-    tier VARCHAR(20) NOT NULL CHECK (tier IN ('enterprise', 'vip', 'standard', 'free')),
-    cluster_endpoint_type VARCHAR(20) NOT NULL, primary_endpoint VARCHAR(255), replica_endpoints TEXT[],
-    shard_id INTEGER, coordinator_endpoints TEXT[], max_connections INTEGER DEFAULT 10,
-    min_connections INTEGER DEFAULT 1, cpu_quota_percentage FLOAT, memory_quota_gb FLOAT, max_qps INTEGER,
-    max_storage_gb INTEGER, query_timeout_ms INTEGER DEFAULT 30000, active BOOLEAN DEFAULT true,
-    created_at TIMESTAMPTZ DEFAULT NOW(), updated_at TIMESTAMPTZ DEFAULT NOW(), expires_at TIMESTAMPTZ,
-    created_by VARCHAR(100), updated_by VARCHAR(100)
-);
-CREATE INDEX idx_tenant_registry_active ON tenant_registry(active);
-CREATE INDEX idx_tenant_registry_tier ON tenant_registry(tier);
-CREATE INDEX idx_tenant_registry_shard ON tenant_registry(shard_id) WHERE shard_id IS NOT NULL;
 """
 
 
@@ -125,3 +111,32 @@ def test_a_configuration_says_where_the_registry_is(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["sql", "status", "--registry", "--config", str(config)])
     assert result.exit_code == 1
     assert "there is no registry_dsn; say --dsn" in result.output
+
+
+def test_what_is_newer_than_the_program_stays_as_it_is(database: str) -> None:
+    run("install", database)
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute(
+            "CREATE OR REPLACE FUNCTION tiergate_registry.version() RETURNS int LANGUAGE sql AS 'SELECT 99'"
+        )
+        for verb in ("install", "upgrade"):
+            code, said = run(verb, database)
+            assert (code, "registry 99 is newer than this program, which knows 3" in said) == (1, True)
+        assert "registry 99, which is newer than this program" in run("status", database)[1]
+        assert connection.execute("SELECT tiergate_registry.version()").fetchone() == (99,)
+
+
+def test_several_may_install_at_once(database: str) -> None:
+    with ThreadPoolExecutor(4) as threads:
+        codes = list(threads.map(lambda _: run_install(Where(dsn=database, registry=True)), range(4)))
+    assert codes == [0] * 4
+
+
+def test_as_json(database: str) -> None:
+    code, said = run("install", database, "--json")
+    (one,) = json.loads(said)
+    assert (code, one["said"], one["error"]) == (0, ["registry 3 installed"], None)
+    assert one["at"].endswith("/registries")
+    code, said = run("status", database.replace("registries", "postgres"), "--json")
+    (one,) = json.loads(said)
+    assert (code, one["said"], one["error"].startswith("there is no registry")) == (1, [], True)

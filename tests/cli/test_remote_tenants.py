@@ -133,6 +133,24 @@ def test_who_may_not(api: Managed) -> None:
     assert "wrong" not in nobody.stderr
 
 
+def test_the_shell_completes_names_and_words(api: Managed, monkeypatch: pytest.MonkeyPatch) -> None:
+    def completed(words: str, role: str = "viewer") -> list[str]:
+        environment = {
+            "_TIERGATE_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" ")),
+            "TIERGATE_API_URL": f"http://127.0.0.1:{api.http_port}", "TIERGATE_API_TOKEN": TOKENS.get(role, role),
+        }  # fmt: skip
+        return CliRunner().invoke(main, prog_name="tiergate", env=environment).stdout.split()
+
+    for code in ("complete-1", "complete-2", "other"):
+        run(api, "tenants", "create", code, "free")
+    assert completed("tiergate tenants show compl") == ["complete-1", "complete-2"]
+    assert completed("tiergate tenants show compl", role="wrong") == []
+    assert completed("tiergate tenants create x st") == ["standard"]
+    assert completed("tiergate tenants create x free max_s") == ["max_storage_gb="]
+    assert completed("tiergate tenants list --state s") == ["suspended"]
+    assert completed("tiergate token new --role ten") == ["tenant-admin"]
+
+
 def test_no_answer() -> None:
     for url in (f"http://127.0.0.1:{free_port()}", "ftp://x", "nothing"):
         result = CliRunner().invoke(main, ["pools", "--url", url, "--token", "x"])
@@ -153,6 +171,10 @@ def test_top(api: Managed) -> None:
     client = api.proxy.raw()
     client.query("SELECT 1")
     result = run(api, "top", "--rounds", "2", "--interval", "0.05", "--json", role="viewer")
+    for_people = run(api, "top", "--rounds", "1", "--interval", "0.05").stdout
+    assert [line.split()[:3] for line in for_people.splitlines() if " std_1 " in line] == [
+        ["std_1", "standard", "shared"]
+    ]
     told = [json.loads(line) for line in result.stdout.splitlines()]
     assert len(told) == 2
     (row,) = [row for row in told[0]["tenants"] if row["tenant"] == "std_1"]

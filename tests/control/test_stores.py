@@ -46,3 +46,14 @@ def test_stores_stand_in_the_order_in_which_they_are_asked(monkeypatch: pytest.M
     assert (found[0]["tenants"], found[1]["reason"], found[2]["asked"]) == (1, "refused", 3)
     (warning,) = warnings(registry(stage.plane))
     assert warning.startswith("redis of the registry has not been reached for ")
+
+
+class Mute(Finder):
+    def stores(self) -> list[StoreState]:
+        return [StoreState("postgresql", State(True, 0.0, "it tells of no changes"), 0, 0)]
+
+
+def test_what_is_up_may_have_its_faults(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage(monkeypatch)
+    stage.registry.rows, stage.registry.finder = Cache(10, 300.0, 5.0), Mute()
+    assert warnings(registry(stage.plane)) == ["postgresql of the registry: it tells of no changes"]

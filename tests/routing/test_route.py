@@ -87,6 +87,12 @@ def test_explained_step_by_step() -> None:
     assert reasons["user"] == "server_user of app"
     assert reasons["pool_mode"] == "said by the user"
     assert reasons["cluster"] == "the only shared cluster"
+    assert reasons["tier"] == "[tenant.acme] tier"
+
+
+def test_who_is_stored_has_its_tier_from_there() -> None:
+    steps = explain(replace(TENANT, placement="registry: shard_id = 1"), TIER, DEDICATED, None, "", OPTIONS)
+    assert ("tier", "standard", "registry: tier") in steps
 
 
 def test_explained_without_a_user() -> None:

@@ -95,11 +95,18 @@ def _admit(request: Request, extra: dict[str, Any] | None) -> None:
 
 
 class Guarded(APIRoute):
+    """Besides, a query that the route does not know is refused: a filter that is misspelt must not mean all."""
+
     def get_route_handler(self) -> Handle:
         handle = super().get_route_handler()
+        known = {parameter.alias for parameter in self.dependant.query_params}
+        strict = (self.openapi_extra or {}).get(_RIGHT) != Right.OPEN.value
 
         async def guarded(request: Request) -> Response:
             _admit(request, self.openapi_extra)
+            unknown = next((name for name in request.query_params if name not in known), None)
+            if strict and unknown is not None:
+                raise Problem(422, f'no parameter is called "{unknown}"', field=unknown)
             response = await handle(request)
             response.headers["Cache-Control"] = "no-store"
             return response

@@ -118,9 +118,16 @@ def _key(problem: str) -> str:
     return parts[1] if len(parts) > 2 else ""
 
 
+def _place(found: Mapping[str, Any]) -> str:
+    where = found["loc"]
+    if found["type"] == "json_invalid":
+        return str(where[0])  # what follows is an offset
+    return ".".join(str(part) for part in where[1:]) or str(where[0])
+
+
 def _of_validation(error: RequestValidationError) -> Problem:
     wrong = [
-        WrongField(field=".".join(str(part) for part in found["loc"][1:]) or str(found["loc"][0]), detail=found["msg"])
+        WrongField(field=_place(found), detail=found["msg"])
         for found in error.errors()
     ]  # fmt: skip
     return Problem(422, f"{wrong[0].field}: {wrong[0].detail}", field=wrong[0].field, errors=wrong)

@@ -27,6 +27,8 @@ def warnings(view: View) -> list[str]:
     for row in view.rows:
         said = dict(zip(view.columns, row, strict=True))
         if said["up"]:
+            if said["reason"]:
+                found.append(f"{said['store']} of the registry: {said['reason']}")
             continue
         what = (
             "tenants that are known are served as they were"

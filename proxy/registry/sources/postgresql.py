@@ -38,7 +38,17 @@ JOIN public.tenant_users AS u
 WHERE NOT u.locked
     AND (u.valid_until IS NULL OR u.valid_until OPERATOR(pg_catalog.>) pg_catalog.now())
 """
-_HAS_USERS = "SELECT pg_catalog.has_table_privilege(pg_catalog.to_regclass('public.tenant_users'), 'SELECT')"
+_NO_USERS = (
+    "SELECT '', '', '' WHERE pg_catalog.array_length($1::pg_catalog.text[] || $2::pg_catalog.text[], 1) < 0"
+)
+# Whether it has users that we may read, and whether it tells of changes: tables that were made by hand have no triggers.
+_WHAT_IT_HAS = """
+SELECT pg_catalog.has_table_privilege(pg_catalog.to_regclass('public.tenant_users'), 'SELECT'), EXISTS (
+    SELECT FROM pg_catalog.pg_trigger AS t
+    WHERE t.tgrelid = pg_catalog.to_regclass('public.tenant_registry') AND t.tgname = 'tiergate_tell'
+        AND t.tgenabled IN ('O', 'A'))
+"""
+_MUTE = "its tables tell of no changes; tiergate sql upgrade --registry mends that"
 _CONNECT = 5.0  # seconds
 _ANSWER = 2.0
 _PING_EVERY = 5.0
@@ -57,6 +67,7 @@ class PostgreSQL:
         self._lost = asyncio.Event()
         self._failed = False
         self._has_users = False
+        self._mute = ""  # why no changes are heard although it is up
         self._silent = False  # it has not answered in time
         self._served = False  # the connection of now has been up
         self._task: asyncio.Task[None] | None = None
@@ -115,10 +126,10 @@ class PostgreSQL:
         try:
             connection.add_termination_listener(lambda _: lost.set())
             await connection.add_listener(CHANNEL, self._heard)
-            self._has_users = bool(await connection.fetchval(_HAS_USERS))
+            await self._look(connection)
             self._connection = connection
             self._served = True
-            self.state = State(True, monotonic())
+            self.state = State(True, monotonic(), self._mute)
             if self._failed:
                 _log.info("registry can be reached")
             self._failed = self._silent = False
@@ -129,11 +140,23 @@ class PostgreSQL:
                     await asyncio.wait_for(lost.wait(), _PING_EVERY)
                 except TimeoutError:
                     async with self._busy:
-                        await connection.execute("SELECT 1")
+                        await self._look(connection)
         finally:
             self._connection = None
             connection.terminate()
         return _FIRST_PAUSE
+
+    async def _look(self, connection: asyncpg.Connection[Any]) -> None:
+        """Also from time to time: the tables may be brought up to date at any moment."""
+        has_users, tells = await connection.fetchrow(_WHAT_IT_HAS) or (False, False)
+        self._has_users, mute = bool(has_users), "" if tells else _MUTE
+        if mute and not self._mute:
+            _log.warning("registry tells of no changes", hint="tiergate sql upgrade --registry")
+        elif self._mute and not mute:
+            self._ear.heard_all()  # it may have begun to tell before
+        if mute != self._mute and self.state.up:
+            self.state = State(True, self.state.since, mute)
+        self._mute = mute
 
     def _heard(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
         try:
@@ -157,7 +180,12 @@ class PostgreSQL:
         if self.state.up and not self._has_users:
             return []
         records = await self._in_time(
-            lambda some: (_USERS, [t for t, _ in some], [u for _, u in some]), names
+            lambda some: (
+                _USERS if self._has_users else _NO_USERS,
+                [t for t, _ in some],
+                [u for _, u in some],
+            ),
+            names,
         )
         return [Stored(*record) for record in records]
 
@@ -182,7 +210,7 @@ class PostgreSQL:
                     found: list[Any] = await connection.fetch(*query(about))
                 self._silent = False
                 if not self.state.up:
-                    self.state = State(True, monotonic())
+                    self.state = State(True, monotonic(), self._mute)
                 return found
             except asyncpg.DataError:
                 if len(about) == 1:

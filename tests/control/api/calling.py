@@ -21,6 +21,22 @@ from tests.conftest import StartProxy
 from tests.integration.running import Proxy
 from tests.integration.servers import APP_PASSWORD, Server, connect
 
+# The architecture document's, as a hand would type it; its indexes have these names.
+BY_HAND = """
+CREATE TABLE tenant_registry (
+    tenant_id UUID PRIMARY KEY, tenant_code VARCHAR(50) UNIQUE NOT NULL, tenant_name VARCHAR(200) NOT NULL,
+    tier VARCHAR(20) NOT NULL CHECK (tier IN ('enterprise', 'vip', 'standard', 'free')),
+    cluster_endpoint_type VARCHAR(20) NOT NULL, primary_endpoint VARCHAR(255), replica_endpoints TEXT[],
+    shard_id INTEGER, coordinator_endpoints TEXT[], max_connections INTEGER DEFAULT 10,
+    min_connections INTEGER DEFAULT 1, cpu_quota_percentage FLOAT, memory_quota_gb FLOAT, max_qps INTEGER,
+    max_storage_gb INTEGER, query_timeout_ms INTEGER DEFAULT 30000, active BOOLEAN DEFAULT true,
+    created_at TIMESTAMPTZ DEFAULT NOW(), updated_at TIMESTAMPTZ DEFAULT NOW(), expires_at TIMESTAMPTZ,
+    created_by VARCHAR(100), updated_by VARCHAR(100)
+);
+CREATE INDEX idx_tenant_registry_active ON tenant_registry(active);
+CREATE INDEX idx_tenant_registry_tier ON tenant_registry(tier);
+CREATE INDEX idx_tenant_registry_shard ON tenant_registry(shard_id) WHERE shard_id IS NOT NULL;
+"""
 TOKENS = {role: token.new() for role in ("viewer", "operator", "admin", "tenant-admin")}
 ID = "0b0e7a34-3c55-4b60-9c3c-3b9f7d1e2a01"
 Tables = dict[str, dict[str, Any]]
@@ -68,18 +84,24 @@ def call(
 
 
 @contextmanager
+def database(server: Server, name: str = "by_hand") -> Iterator[str]:
+    """An empty one, by its URL."""
+    with connect(server, "postgres") as admin:
+        admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)".encode())
+        admin.execute(f"CREATE DATABASE {name}".encode())
+    yield f"postgresql://postgres@{server.host}:{server.port}/{name}"
+    with connect(server, "postgres") as admin:
+        admin.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+@contextmanager
 def registry(server: Server) -> Iterator[str]:
     """A database with the registry's tables, by its URL."""
-    with connect(server, "postgres") as admin:
-        admin.execute("DROP DATABASE IF EXISTS managed WITH (FORCE)")
-        admin.execute("CREATE DATABASE managed")
-    dsn = f"postgresql://postgres@{server.host}:{server.port}/managed"
-    with psycopg.connect(dsn) as connection:
-        for script in scripts("registry_kit").values():
-            connection.execute(script.encode())
-    yield dsn
-    with connect(server, "postgres") as admin:
-        admin.execute("DROP DATABASE managed WITH (FORCE)")
+    with database(server, "managed") as dsn:
+        with psycopg.connect(dsn) as connection:
+            for script in scripts("registry_kit").values():
+                connection.execute(script.encode())
+        yield dsn
 
 
 class Managed:

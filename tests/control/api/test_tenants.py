@@ -124,6 +124,7 @@ def test_who_is_there_already(api: Managed) -> None:
         ({"primary_endpoint": "a", "coordinator_endpoints": ["b"]}, "primary_endpoint"),
         ({"replica_endpoints": ["a"]}, "replica_endpoints"),
         ({"min_connections": 5, "max_connections": 4}, "min_connections"),
+        ({"min_connections": 11}, "min_connections"),  # the table's default is 10
         ({"expires_at": "2030-01-01T00:00:00"}, "expires_at"),
         ({"tenant_name": "a\0b"}, "tenant_name"),
     ],
@@ -144,6 +145,16 @@ def test_list_by_pages(api: Managed) -> None:
         cursor, pages = page["next"], pages + 1
     assert (found, pages) == (sorted(codes), 3)
     assert wrong(call(api, "GET", "/v1/tenants?cursor=%00")) == (422, "cursor")
+
+
+def test_a_filter_that_is_misspelt_does_not_mean_all(api: Managed) -> None:
+    assert wrong(call(api, "GET", "/v1/tenants?shard=1")) == (422, "shard")
+    assert call(api, "GET", "/readyz?of=a-probe").status_code == 200
+
+
+def test_what_is_no_json_is_the_bodys_fault(api: Managed) -> None:
+    answer = call(api, "POST", "/v1/tenants", content="{bad", headers={"Content-Type": "application/json"})
+    assert wrong(answer) == (422, "body")
 
 
 def test_list_by_what_they_are(api: Managed) -> None:
@@ -188,13 +199,13 @@ def test_changes_are_of_what_was_seen(api: Managed) -> None:
         changed.json().items() >= {"max_qps": 7, "tenant_name": "Acme Inc", "query_timeout_ms": None}.items()
     )
     assert changed.headers["etag"] == '"2"'
-    assert wrong(change(api, "acme", match='"1"', max_qps=8)) == (412, None)
-    assert wrong(change(api, "acme", "DELETE", match='"1"')) == (412, None)
+    assert wrong(change(api, "acme", match='"1"', max_qps=8)) == (412, "If-Match")
+    assert wrong(change(api, "acme", "DELETE", match='"1"')) == (412, "If-Match")
     assert wrong(change(api, "acme", match="2", max_qps=8)) == (422, "If-Match")
     assert wrong(change(api, "acme", tenant_name=None)) == (422, "tenant_name")
     assert wrong(change(api, "acme", min_connections=11)) == (422, "min_connections")
     assert change(api, "acme", max_qps=7).headers["etag"] == '"2"'  # nothing has changed
-    assert wrong(change(api, "nobody", max_qps=7)) == (404, None)
+    assert wrong(change(api, "nobody", max_qps=7)) == (404, "tenant")
 
 
 def test_of_several_changes_of_one_version_one_is_done(api: Managed) -> None:
@@ -224,7 +235,7 @@ def test_delete(api: Managed) -> None:
     )
     assert wrong(change(api, "acme", "DELETE")) == (409, "with_usage")
     assert change(api, "acme?with_usage=true", "DELETE").status_code == 204
-    assert wrong(change(api, "acme", "DELETE")) == (404, None)
+    assert wrong(change(api, "acme", "DELETE")) == (404, "tenant")
     assert api.sql("SELECT count(*) FROM tenant_metrics_daily") == [(0,)]
     newest = call(api, "GET", "/v1/audit?tenant=acme").json()["items"][0]
     assert (newest["action"], newest["before"]["tenant_name"], newest["after"]) == ("delete", "Acme", None)
@@ -387,6 +398,29 @@ def test_a_registry_that_does_not_answer(proxy: Proxy) -> None:
         assert wrong(call(api, "GET", "/v1/tenants/std_1", "tenant-admin")) == (503, None)
     finally:
         api.close()
+
+
+def test_tables_that_were_made_by_hand(proxy: Proxy, shared: EmbeddedServer) -> None:
+    with calling.database(shared) as dsn:
+        api = Managed(proxy, dsn)
+        try:
+            api.sql(calling.BY_HAND)
+            api.sql(
+                "INSERT INTO tenant_registry (tenant_id, tenant_code, tenant_name, tier, cluster_endpoint_type)"
+                " VALUES (gen_random_uuid(), 'old', 'Old', 'standard', 'shared_pool')"
+            )
+            shown = call(api, "GET", "/v1/tenants/old")
+            assert (shown.status_code, "etag" in shown.headers, shown.json()["cluster"]) == (
+                200,
+                False,
+                "shared",
+            )
+            assert wrong(change(api, "old", match='"1"', max_qps=1)) == (412, "If-Match")
+            answer = change(api, "old", max_qps=1)
+            assert wrong(answer) == (503, None)
+            assert answer.json()["hint"] == "tiergate sql install --registry"
+        finally:
+            api.close()
 
 
 def test_a_database_without_the_tables(proxy: Proxy, shared: EmbeddedServer) -> None:

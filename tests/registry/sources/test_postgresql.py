@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from proxy.registry.sources import SourceDown
+from proxy.cli.sql import scripts
+from proxy.registry.sources import SourceDown, postgresql
 from proxy.registry.sources.postgresql import PostgreSQL
 from tests.integration.registry import Book, tenant_id
 
@@ -85,6 +86,30 @@ def test_a_table_made_by_hand_has_rows_too(registry: Book) -> None:
     finally:
         registry.run("ALTER TABLE tenant_registry RENAME COLUMN version_ TO version")
         registry.run("ALTER TABLE tenant_registry RENAME COLUMN cluster_name_ TO cluster_name")
+
+
+def test_tables_that_tell_of_no_changes_are_seen_until_they_do(
+    registry: Book, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgresql, "_PING_EVERY", 0.01)
+    registry.add("mute")
+    registry.add_user("late", "mute", "secret")
+    registry.run("DROP TRIGGER tiergate_tell ON tenant_registry")
+    registry.run("ALTER TABLE tenant_users RENAME TO users_of_later")
+
+    async def scene() -> None:
+        async with joined(registry.dsn) as (source, ear):
+            assert await source.users([("mute", "late")]) == []
+            assert (source.state.up, "tell of no changes" in source.state.reason) == (True, True)
+            await asyncio.to_thread(registry.run, "ALTER TABLE users_of_later RENAME TO tenant_users")
+            for script in scripts("registry_kit").values():
+                await asyncio.to_thread(registry.run, script)
+            await until(lambda: not source.state.reason)
+            assert ear.all >= 2  # what has changed meanwhile nobody has told
+            await until(lambda: source._has_users)
+            assert [found.user for found in await source.users([("mute", "late")])] == ["late"]
+
+    asyncio.run(scene())
 
 
 def test_a_look_up_outlives_a_connection_that_is_cut(registry: Book) -> None:
