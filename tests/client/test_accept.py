@@ -384,7 +384,7 @@ def test_packets_cut_at_every_byte(plain: Gate) -> None:
 # --- floods and silence -------------------------------------------------------------------------------
 
 
-HASTE = replace(OPTIONS, client_login_timeout=0.1)
+HASTE = replace(OPTIONS, client_login_timeout=0.3)
 
 
 @pytest.mark.parametrize("sent", [b"", TRUSTED[:5], TRUSTED[:20], startup({"user": "app"}), GSSENC_REQUEST])

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tests.conftest import StartProxy
 
 WHERE = "SELECT name FROM where_am_i"
+SOON = 4.0  # also on a busy machine; without being told it would ask again after five seconds, or minutes
 Tables = dict[str, dict[str, Any]]
 
 
@@ -66,24 +67,24 @@ def login(proxy: Proxy | Serve, user: str) -> str:
 def test_the_life_of_a_tenant_as_its_clients_see_it(proxy: Proxy) -> None:
     assert login(proxy, "app@acme") == "3D000"
     create(proxy, "acme")
-    wait_until(lambda: login(proxy, "app@acme") == "shared", 1.0)
+    wait_until(lambda: login(proxy, "app@acme") == "shared", SOON)
     client = proxy.raw("app@acme")
     change(proxy, "acme/tier", tier="vip")
-    wait_until(lambda: client.value(WHERE) == "vip", 1.0)
+    wait_until(lambda: client.value(WHERE) == "vip", SOON)
     change(proxy, "acme", "PATCH", query_timeout_ms=50)
-    wait_until(lambda: "57014" in sleep(client), 1.0)
+    wait_until(lambda: "57014" in sleep(client), SOON)
     change(proxy, "acme/suspend")
     told = error_fields(next(frame.body for frame in client.read_to_eof() if frame.kind == "E"))
     assert (told["C"], "suspended" in told["M"]) == ("57P01", True)
     assert login(proxy, "app@acme") == "28000"
     change(proxy, "acme/resume")
-    wait_until(lambda: login(proxy, "app@acme") == "vip", 1.0)
+    wait_until(lambda: login(proxy, "app@acme") == "vip", SOON)
     change(proxy, "acme", "DELETE")
-    wait_until(lambda: login(proxy, "app@acme") == "3D000", 1.0)
+    wait_until(lambda: login(proxy, "app@acme") == "3D000", SOON)
 
 
 def sleep(client: RawClient) -> str:
-    return str(client.query("SELECT pg_sleep(0.1)"))
+    return str(client.query("SELECT pg_sleep(1)"))
 
 
 def test_of_tenants_that_nobody_has_asked_for_yet(proxy: Proxy) -> None:
@@ -109,7 +110,7 @@ def test_with_several_workers(tables: Tables, dsn: str, tmp_path: Path) -> None:
     )
     with serving(config) as proxy:
         create(proxy, "many")
-        wait_until(lambda: login(proxy, "app@many") == "shared", 2.0)
+        wait_until(lambda: login(proxy, "app@many") == "shared", SOON)
         assert len(call(proxy, "GET", "/v1/workers").json()["items"]) == 2
         steps = call(proxy, "GET", "/v1/tenants/many/route", "viewer").json()["items"]
         assert {step["step"]: step["value"] for step in steps}["cluster"] == "shared"

@@ -188,7 +188,7 @@ def test_missing_database_and_bad_parameters(start_proxy: StartProxy, all_tiers:
     ):
         fields = refused(proxy, parameters=parameters)
         assert (fields["S"], fields["C"]) == ("FATAL", sqlstate)
-    assert time.monotonic() - began < 5, "at once, no retry"
+    assert time.monotonic() - began < 12, "at once, no retry"
     assert proxy.raw().value("SELECT 1") == "1"
 
 
@@ -196,7 +196,7 @@ def test_missing_database_and_bad_parameters(start_proxy: StartProxy, all_tiers:
 
 
 def test_server_down_and_up_again(start_proxy: StartProxy, victim: EmbeddedServer) -> None:
-    proxy = start_proxy(own(victim), server_login_retry="600ms")
+    proxy = start_proxy(own(victim), server_login_retry="1.2s")
     client = proxy.raw()
     client.value("SELECT 1")
     victim.kill()
@@ -206,7 +206,7 @@ def test_server_down_and_up_again(start_proxy: StartProxy, victim: EmbeddedServe
         assert sqlstates(client.query("SELECT 1")) == ["57P03"]
         assert client.status == "I"
     assert sqlstates(client.ask(ask("SELECT 1") + SYNC)) == ["57P03"]
-    assert time.monotonic() - began < 3, "fails at once"
+    assert time.monotonic() - began < 6, "fails at once"
     assert refused(proxy, parameters={"application_name": "new"})["C"] == "57P03"
     victim.start()
     wait_until(lambda: sqlstates(client.query("SELECT 1")) == [], what="the same session to work again")

@@ -165,10 +165,10 @@ def test_a_days_quota(proxy: Proxy) -> None:
 
 def test_a_big_result_comes_at_once_and_what_follows_waits(proxy: Proxy) -> None:
     client = proxy.raw("app@bulky")
-    assert len(client.value("SELECT repeat('x', 130000)") or "") == 130_000
-    result = time.monotonic()
+    began = time.monotonic()
+    assert len(client.value("SELECT repeat('x', 160000)") or "") == 160_000
     frames = client.query("SELECT 1")
-    assert time.monotonic() - result >= 0.2
+    assert time.monotonic() - began >= 0.5
     assert kinds(frames) == "NTDCZ", "and its client is told so"
     assert b"The tenant is over its rate, query being queued" in frames[0].body
     assert not len(proxy.worker.pools.deadlines), "it waits no more"

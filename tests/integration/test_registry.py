@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from threading import Event
-from time import monotonic
 from typing import Any
 
 import psycopg
@@ -25,6 +24,7 @@ from tests.rawclient import RawClient, ServerError, error_fields, errors
 from tests.waiting import wait_until
 
 WHERE = "SELECT name FROM where_am_i"
+SOON = 8.0  # also on a busy machine; without being told it would read a row again after five minutes
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def test_rows_win_over_the_file_and_who_is_in_neither_is_unknown(proxy: Proxy, r
 def test_a_tenant_that_was_not_there_is_there_when_it_has_been_added(proxy: Proxy, registry: Book) -> None:
     assert refused(proxy, "app@late")[0] == "3D000"
     registry.add("late")
-    wait_until(lambda: not login_error(proxy, "app@late"), timeout=1.0)
+    wait_until(lambda: not login_error(proxy, "app@late"), timeout=SOON)
 
 
 def login_error(proxy: Proxy, user: str) -> str:
@@ -122,7 +122,7 @@ def test_a_row_that_cannot_be_served_is_refused_and_not_unknown(proxy: Proxy, re
     registry.add("broken", cluster_name="nowhere")
     assert refused(proxy, "app@broken") == ("57P03", 'tenant "broken" cannot be served now')
     registry.change("broken", cluster_name="shared")
-    wait_until(lambda: not login_error(proxy, "app@broken"), timeout=1.0)
+    wait_until(lambda: not login_error(proxy, "app@broken"), timeout=SOON)
 
 
 def test_a_row_describes_its_own_cluster(proxy: Proxy, registry: Book, vip: EmbeddedServer) -> None:
@@ -160,7 +160,7 @@ def test_redis_has_what_another_proxy_has_looked_up(
     assert (asked(other), asked(other, "redis")) == (0, 1)
     registry.change("twice", cluster_name="other")
     for one in (proxy, other):
-        wait_until(lambda one=one: one.raw("app@twice").value(WHERE) == "vip", timeout=1.0)  # type: ignore[misc]
+        wait_until(lambda one=one: one.raw("app@twice").value(WHERE) == "vip", timeout=SOON)  # type: ignore[misc]
 
 
 # --- sessions that choose in SQL --------------------------------------------------------------------
@@ -203,10 +203,8 @@ def test_a_change_is_live_at_the_next_transaction(proxy: Proxy, registry: Book) 
     assert moves.value(WHERE) == service.value(WHERE) == "shared"
     moves.query("BEGIN")
     assert moves.value(WHERE) == "shared"
-    began = monotonic()
     registry.change("moves", tier="vip", cluster_endpoint_type="vip_pool", max_connections=3, max_qps=70)
-    wait_until(lambda: service.value(WHERE) == "vip", timeout=1.0)
-    assert monotonic() - began < 1.0
+    wait_until(lambda: service.value(WHERE) == "vip", timeout=SOON)
     assert moves.value(WHERE) == "shared"  # its transaction goes on where it is
     moves.query("COMMIT")
     assert moves.value(WHERE) == "vip"
@@ -220,7 +218,7 @@ def test_a_limit_holds_when_it_has_been_changed(proxy: Proxy, registry: Book) ->
     client = proxy.raw("app@slow")
     assert client.value("SELECT 1") == "1"
     registry.change("slow", query_timeout_ms=100)
-    wait_until(lambda: proxy.console("SHOW TENANTS") and limit(proxy, "slow") == "0.1", timeout=1.0)
+    wait_until(lambda: proxy.console("SHOW TENANTS") and limit(proxy, "slow") == "0.1", timeout=SOON)
     assert errors(client.query("SELECT pg_sleep(5)"))
     assert client.value("SELECT 1") == "1"
 
@@ -263,7 +261,7 @@ def test_the_sessions_of_a_tenant_that_is_served_no_more_end(proxy: Proxy, regis
     assert refused(proxy, f"app@{how}")[0] == ("3D000" if how == "deleted" else "28000")
     if how != "deleted":
         registry.change(how, active=True, expires_at=None)
-        wait_until(lambda: not login_error(proxy, f"app@{how}"), timeout=1.0)
+        wait_until(lambda: not login_error(proxy, f"app@{how}"), timeout=SOON)
 
 
 def errors_of(client: RawClient, text: str) -> list[tuple[str, str]]:
@@ -357,7 +355,7 @@ def test_a_feed_that_is_cut_comes_back_and_misses_nothing(proxy: Proxy, registry
     client = proxy.raw("app@cut_off")
     for cluster, name in (("other", "vip"), ("shared", "shared")):
         registry.cut(f"UPDATE tenant_registry SET cluster_name = '{cluster}' WHERE tenant_code = 'cut_off'")
-        wait_until(lambda name=name: client.value(WHERE) == name, timeout=2.0)  # type: ignore[misc]
+        wait_until(lambda name=name: client.value(WHERE) == name, timeout=SOON)  # type: ignore[misc]
 
 
 def test_without_its_registry_it_serves_whom_it_knows(proxy: Proxy, registry: Book) -> None:
@@ -393,7 +391,7 @@ def test_without_redis_nobody_notices(proxy: Proxy, registry: Book, valkey: Valk
     try:
         assert proxy.raw("app@no_redis_2").value(WHERE) == "shared"
         registry.change("no_redis_1", cluster_name="other")
-        wait_until(lambda: client.value(WHERE) == "vip", timeout=1.0)
+        wait_until(lambda: client.value(WHERE) == "vip", timeout=SOON)
         wait_until(lambda: store(proxy, "redis")["up"] == "0")
         assert "redis" in readyz(proxy)["warnings"][0]
     finally:
@@ -460,7 +458,7 @@ def test_no_wrong_route_and_no_lost_transaction_whatever_goes_away(
             for cluster, where in (("other", "vip"), ("shared", "shared")):
                 registry.change("moved", cluster_name=cluster)
                 for client in moved:
-                    wait_until(lambda client=client, where=where: client.value(WHERE) == where, timeout=1.0)  # type: ignore[misc]
+                    wait_until(lambda client=client, where=where: client.value(WHERE) == where, timeout=SOON)  # type: ignore[misc]
             for n in range(3):
                 registry.cut(
                     f"UPDATE tenant_registry SET max_qps = {1000 + n} WHERE tenant_code LIKE 'load%'"
@@ -499,7 +497,7 @@ def test_every_worker_follows(
         assert found == {"1", "2"}
         registry.change("spread", cluster_name="other")
         for client in clients:
-            wait_until(lambda client=client: client.value(WHERE) == "vip", timeout=1.0)  # type: ignore[misc]
+            wait_until(lambda client=client: client.value(WHERE) == "vip", timeout=SOON)  # type: ignore[misc]
         stores = {row["store"]: row for row in table(console.query("SHOW REGISTRY"))}
         assert (stores["postgresql"]["up"], stores["redis"]["up"]) == ("1", "1")
         registry.change("spread", active=False)

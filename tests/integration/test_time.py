@@ -52,12 +52,12 @@ def goes_on(client: RawClient, pid: str | None) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_query_timeout_keeps_both_connections(start_proxy: StartProxy, all_tiers: Tables, mode: str) -> None:
-    proxy = start_proxy(limited(all_tiers, mode, query_timeout="300ms"))
+    proxy = start_proxy(limited(all_tiers, mode, query_timeout="500ms"))
     client = proxy.raw()
     pid = client.value(PID)
     began = time.monotonic()
     answer = client.query(SLEEP)
-    assert 0.25 < time.monotonic() - began < 5
+    assert 0.45 < time.monotonic() - began < 10
     assert sqlstates(answer) == ["57014"]
     assert errors(answer)[0]["S"] == "ERROR"
     assert kinds(answer)[-2:] == "EZ"
@@ -72,7 +72,7 @@ def test_query_timeout_keeps_both_connections(start_proxy: StartProxy, all_tiers
 def test_a_client_cannot_switch_it_off(
     start_proxy: StartProxy, all_tiers: Tables, mode: str, escape: str
 ) -> None:
-    proxy = start_proxy(limited(all_tiers, mode, query_timeout="300ms"))
+    proxy = start_proxy(limited(all_tiers, mode, query_timeout="500ms"))
     client = proxy.raw()
     assert sqlstates(client.query(escape)) == []
     assert sqlstates(client.query(SLEEP)) == ["57014"]
@@ -86,7 +86,7 @@ def test_a_client_cannot_switch_it_off(
 
 
 def test_in_extended_and_pipelined(start_proxy: StartProxy, all_tiers: Tables) -> None:
-    proxy = start_proxy(limited(all_tiers, query_timeout="300ms"))
+    proxy = start_proxy(limited(all_tiers, query_timeout="500ms"))
     client = proxy.raw()
     pid = client.prepared(PID)[0][0]
     assert sqlstates(client.ask(ask(SLEEP) + SYNC)) == ["57014"]
@@ -101,7 +101,7 @@ def test_in_extended_and_pipelined(start_proxy: StartProxy, all_tiers: Tables) -
 
 
 def test_each_query_of_a_pipeline_has_its_own_time(start_proxy: StartProxy, all_tiers: Tables) -> None:
-    proxy = start_proxy(limited(all_tiers, query_timeout="900ms"))
+    proxy = start_proxy(limited(all_tiers, query_timeout="1.2s"))
     client = proxy.raw()
     answer = client.ask((ask("SELECT 1 FROM pg_sleep(0.3)") + SYNC) * 5, ready=5)
     assert sqlstates(answer) == []
@@ -109,7 +109,7 @@ def test_each_query_of_a_pipeline_has_its_own_time(start_proxy: StartProxy, all_
 
 
 def test_in_a_transaction(start_proxy: StartProxy, all_tiers: Tables) -> None:
-    proxy = start_proxy(limited(all_tiers, query_timeout="300ms"))
+    proxy = start_proxy(limited(all_tiers, query_timeout="500ms"))
     client = proxy.raw()
     client.query("BEGIN")
     pid = client.value(PID)
@@ -130,17 +130,17 @@ def test_in_a_transaction(start_proxy: StartProxy, all_tiers: Tables) -> None:
 def test_the_time_in_a_transaction_between_queries_is_not_a_querys(
     start_proxy: StartProxy, all_tiers: Tables
 ) -> None:
-    proxy = start_proxy(limited(all_tiers, query_timeout="400ms"))
+    proxy = start_proxy(limited(all_tiers, query_timeout="800ms"))
     client = proxy.raw()
     client.query("BEGIN")
-    for _ in range(3):
-        assert client.nothing_to_read(0.3)
+    for _ in range(2):
+        assert client.nothing_to_read(0.5)
         assert client.value("SELECT 1") == "1"
     client.query("COMMIT")
 
 
 def test_the_server_is_the_tenants_neighbours_again(start_proxy: StartProxy, all_tiers: Tables) -> None:
-    proxy = start_proxy(limited(all_tiers, query_timeout="300ms"))
+    proxy = start_proxy(limited(all_tiers, query_timeout="800ms"))
     slow, neighbour = proxy.raw(), proxy.raw("app@std_2")
     pid = neighbour.value(PID)
     slow.send(query(SLEEP))
@@ -148,7 +148,7 @@ def test_the_server_is_the_tenants_neighbours_again(start_proxy: StartProxy, all
     assert neighbour.value(PID) == pid
     assert sqlstates(slow.read_ready()) == ["57014"]
     # A neighbour without the limit runs as long as it likes.
-    assert neighbour.value("SELECT 1 FROM pg_sleep(0.6)") == "1"
+    assert neighbour.value("SELECT 1 FROM pg_sleep(1)") == "1"
 
 
 def _active(proxy: Proxy) -> bool:
@@ -157,7 +157,7 @@ def _active(proxy: Proxy) -> bool:
 
 @pytest.mark.parametrize("place", ["proxy", "tier", "tenant", "user"])
 def test_where_the_limit_may_stand(start_proxy: StartProxy, all_tiers: Tables, place: str) -> None:
-    limits = {"query_timeout": "300ms"}
+    limits = {"query_timeout": "500ms"}
     tables = dict(all_tiers)
     more: dict[str, Any] = {}
     if place == "proxy":
@@ -199,11 +199,11 @@ def test_transaction_timeout_while_a_query_runs(
 
 
 def test_short_transactions_do_not_meet_it(start_proxy: StartProxy, all_tiers: Tables) -> None:
-    proxy = start_proxy(limited(all_tiers, transaction_timeout="700ms"))
+    proxy = start_proxy(limited(all_tiers, transaction_timeout="1s"))
     client = proxy.raw()
     for _ in range(4):
         client.query("BEGIN")
-        assert client.value("SELECT 1 FROM pg_sleep(0.25)") == "1"
+        assert client.value("SELECT 1 FROM pg_sleep(0.3)") == "1"
         client.query("COMMIT")
 
 
@@ -211,7 +211,7 @@ def test_short_transactions_do_not_meet_it(start_proxy: StartProxy, all_tiers: T
 def test_idle_transaction_timeout(
     start_proxy: StartProxy, all_tiers: Tables, shared: EmbeddedServer, mode: str
 ) -> None:
-    proxy = start_proxy(limited(all_tiers, mode, idle_transaction_timeout="400ms"))
+    proxy = start_proxy(limited(all_tiers, mode, idle_transaction_timeout="600ms"))
     client = proxy.raw()
     # Work is not idleness.
     client.query("BEGIN")
@@ -228,7 +228,7 @@ def test_idle_transaction_timeout(
 
 
 def test_idle_transaction_timeout_in_a_failed_transaction(start_proxy: StartProxy, all_tiers: Tables) -> None:
-    proxy = start_proxy(limited(all_tiers, idle_transaction_timeout="300ms"))
+    proxy = start_proxy(limited(all_tiers, idle_transaction_timeout="600ms"))
     client = proxy.raw()
     client.query("BEGIN")
     assert sqlstates(client.query("SELECT 1/0")) == ["22012"]
@@ -239,11 +239,13 @@ def test_idle_transaction_timeout_in_a_failed_transaction(start_proxy: StartProx
 def test_idle_transaction_timeout_in_a_block_that_no_server_has(
     start_proxy: StartProxy, all_tiers: Tables
 ) -> None:
-    limits = {"idle_transaction_timeout": "300ms", "client_idle_timeout": "100ms"}
+    limits = {"idle_transaction_timeout": "800ms", "client_idle_timeout": "400ms"}
     proxy = start_proxy(all_tiers, default_tenant="std_1", limits=limits)
+    opened = []
     for opening in (query("BEGIN"), ask("BEGIN") + SYNC, query("BEGIN") + query("RELEASE nothing")):
-        client = proxy.raw("app")
-        client.send(opening)
+        opened.append(proxy.raw("app"))
+        opened[-1].send(opening)
+    for client in opened:
         frames = client.read_to_eof()
         assert sqlstates(frames)[-1] == "25P03"
     client = proxy.raw("app")
@@ -254,15 +256,15 @@ def test_idle_transaction_timeout_in_a_block_that_no_server_has(
 
 @pytest.mark.parametrize("mode", MODES)
 def test_client_idle_timeout(start_proxy: StartProxy, all_tiers: Tables, mode: str) -> None:
-    proxy = start_proxy(limited(all_tiers, mode, client_idle_timeout="300ms"))
+    proxy = start_proxy(limited(all_tiers, mode, client_idle_timeout="600ms"))
     client, quiet = proxy.raw(), proxy.raw("app@std_2")
     for _ in range(3):
-        assert client.nothing_to_read(0.15)
+        assert client.nothing_to_read(0.25)
         assert client.value("SELECT 1") == "1"
     # Neither a running query nor an open transaction is an idle client.
-    assert client.value("SELECT 1 FROM pg_sleep(0.5)") == "1"
+    assert client.value("SELECT 1 FROM pg_sleep(0.7)") == "1"
     client.query("BEGIN")
-    assert client.nothing_to_read(0.5)
+    assert client.nothing_to_read(0.7)
     client.query("COMMIT")
     frames = client.read_to_eof()
     assert sqlstates(frames) == ["57P05"]
@@ -284,7 +286,7 @@ def test_new_limits_reach_running_sessions(start_proxy: StartProxy, all_tiers: T
 
     proxy = start_proxy(all_tiers)
     client = proxy.raw()
-    assert client.value("SELECT 1 FROM pg_sleep(0.5)") == "1"
-    proxy.reload(configuration(limited(all_tiers, query_timeout="200ms"), listen_port=proxy.port))
+    assert client.value("SELECT 1 FROM pg_sleep(0.6)") == "1"
+    proxy.reload(configuration(limited(all_tiers, query_timeout="500ms"), listen_port=proxy.port))
     assert sqlstates(client.query(SLEEP)) == ["57014"]
     assert client.value("SELECT 1") == "1"

@@ -49,19 +49,25 @@ def let_in(clients: list[RawClient], seconds: float) -> tuple[int, float]:
     return sum(counts), time.monotonic() - began
 
 
+def all_is_used(clients: list[RawClient]) -> None:
+    """Never more than the rate, and nearly all of it where the machine lets the clients ask so fast."""
+
+    def nearly() -> bool:
+        count, took = let_in(clients, SECONDS)
+        assert count <= BURST + QPS * took + 1
+        return count >= 0.8 * QPS * took
+
+    wait_until(nearly, 20)
+
+
 def test_a_rate_over_workers_one_of_which_dies(fleet: Fleet) -> None:
     by_worker = fleet.spread()
-    clients = [of_one[0] for of_one in by_worker.values()]
-    time_before = time.monotonic()
-    count, took = let_in(clients, SECONDS)
-    assert count <= BURST + QPS * (time.monotonic() - time_before) + 1
-    assert count >= 0.6 * QPS * took
+    all_is_used([of_one[0] for of_one in by_worker.values()])
     victim, *others = by_worker
     pid = fleet.workers()[victim]
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: pid not in fleet.workers().values(), what="its end")
-    count, took = let_in([by_worker[worker][0] for worker in others], SECONDS)
-    assert 0.6 * QPS * took <= count <= BURST + QPS * took + 1
+    all_is_used([by_worker[worker][0] for worker in others])
     assert fleet.metric("tiergate_refused_queries_total") > 0
     tenant = next(row for row in fleet.console("SHOW TENANTS") if row["name"] == "std_1")
     assert int(tenant["refused_rate"] or 0) > 0

@@ -136,7 +136,7 @@ def test_who_asks_while_it_is_down_is_told_at_once(registry: Book) -> None:
             began = asyncio.get_running_loop().time()
             with pytest.raises(SourceDown):
                 await source.rows(["x"])
-            assert asyncio.get_running_loop().time() - began < 0.1
+            assert asyncio.get_running_loop().time() - began < 1.0
         async with joined(registry.dsn + "_that_is_not_there") as (source, _):
             with pytest.raises(SourceDown, match="does not exist"):
                 await source.rows(["x"])
