@@ -10,7 +10,7 @@ from uuid import UUID
 
 from proxy.model import ClientOptions, Directory, Limits, ServerOptions, Tenant, Tier, User
 from proxy.protocol import seal
-from proxy.settings import passwords
+from proxy.settings import contradictions, passwords
 from proxy.settings.clusters import Clusters
 from proxy.settings.keys import STORES, TABLES
 from proxy.settings.policies import read_policy
@@ -46,6 +46,7 @@ def build(
     tiers = _tiers(reader, said["tier"], clusters, client.tenant_guc)
     tenants = _tenants(reader, said["tenant"], tiers, clusters, client.tenant_guc)
     _check_tenants(reader, said["tier"], tiers, tenants)
+    contradictions.check(reader, client.limits, tiers, tenants, clusters.by_name)
     _check_guc(reader, client.tenant_guc, {"tier": tiers, "tenant": tenants})
     users = _users(reader, said["user"], tenants, client.auth_type, registry=registry)
     if client.default_tenant and not registry and not _known(client.default_tenant, tenants):
