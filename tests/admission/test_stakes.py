@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -263,6 +263,23 @@ def test_whatever_happens_no_cap_is_exceeded_and_nothing_is_lost(store: redis.Re
 
 # --- what is told and what is not -----------------------------------------------------------------------
 
+Begin = Callable[..., Any]
+
+
+@pytest.fixture
+def begin(store: redis.Redis) -> Begin:
+    """A fleet of two, of which `hosts` are there and know it, and these."""
+
+    def made(
+        limit: int = 20, reserve: int = 50, hosts: int = 1, size: int = 2
+    ) -> tuple[Fleet, *tuple[Host, ...]]:
+        fleet = Fleet(store, (limit, 2), reserve, size)
+        started = [fleet.start() for _ in range(hosts)]
+        fleet.settled()
+        return (fleet, *started)
+
+    return made
+
 
 def test_one_proxy_alone_has_its_part_at_once_and_the_rest_after_a_ttl(store: redis.Redis) -> None:
     fleet = Fleet(store, (20, 2), 50, 2)
@@ -273,10 +290,8 @@ def test_one_proxy_alone_has_its_part_at_once_and_the_rest_after_a_ttl(store: re
     assert host.used[NAMES[0]] == 15, "all but the part of the other one"
 
 
-def test_two_that_want_all_have_the_same(store: redis.Redis) -> None:
-    fleet = Fleet(store, (21, 2), 0, 2)
-    one, other = fleet.start(), fleet.start()
-    fleet.settled()
+def test_two_that_want_all_have_the_same(begin: Begin) -> None:
+    fleet, one, other = begin(limit=21, reserve=0, hosts=2)
     one.want(NAMES[0], 400)
     fleet.step(1.0)
     assert one.used[NAMES[0]] == 21
@@ -288,10 +303,8 @@ def test_two_that_want_all_have_the_same(store: redis.Redis) -> None:
     assert sorted((one.used[NAMES[0]], other.used[NAMES[0]])) == [10, 11]
 
 
-def test_what_is_scarcer_than_proxies_goes_round(store: redis.Redis) -> None:
-    fleet = Fleet(store, (1, 1), 50, 3)
-    hosts = [fleet.start() for _ in range(3)]
-    fleet.settled()
+def test_what_is_scarcer_than_proxies_goes_round(begin: Begin) -> None:
+    fleet, *hosts = begin(limit=1, hosts=3, size=3)
     served = [0, 0, 0]
     for host in hosts:
         host.want(NAMES[0], 50)
@@ -304,10 +317,8 @@ def test_what_is_scarcer_than_proxies_goes_round(store: redis.Redis) -> None:
     assert min(served) > 10, served
 
 
-def test_what_is_idle_goes_to_who_wants_it(store: redis.Redis) -> None:
-    fleet = Fleet(store, (10, 2), 0, 2)
-    one, other = fleet.start(), fleet.start()
-    fleet.settled()
+def test_what_is_idle_goes_to_who_wants_it(begin: Begin) -> None:
+    fleet, one, other = begin(limit=10, reserve=0, hosts=2)
     one.want(NAMES[0], 10)
     fleet.step(0.5)
     one.used[NAMES[0]] = 2
@@ -316,10 +327,8 @@ def test_what_is_idle_goes_to_who_wants_it(store: redis.Redis) -> None:
     assert other.used[NAMES[0]] == 8
 
 
-def test_redis_lost_the_last_share_is_kept_and_then_the_own_part(store: redis.Redis) -> None:
-    fleet = Fleet(store, (20, 2), 50, 2)
-    host, idle = fleet.start(), fleet.start()
-    fleet.settled()
+def test_redis_lost_the_last_share_is_kept_and_then_the_own_part(begin: Begin) -> None:
+    fleet, host, idle = begin(hosts=2)
     host.want(NAMES[0], 12)
     fleet.step(1.0)
     assert (host.used[NAMES[0]], host.share(NAMES[0]) >= 12) == (12, True)
@@ -334,11 +343,9 @@ def test_redis_lost_the_last_share_is_kept_and_then_the_own_part(store: redis.Re
     assert idle.used[NAMES[0]] == 5
 
 
-def test_an_answer_that_was_read_too_late_is_none(store: redis.Redis) -> None:
+def test_an_answer_that_was_read_too_late_is_none(begin: Begin) -> None:
     """A supervisor that stood still finds what was said long ago, before it looks at the time."""
-    fleet = Fleet(store, (20, 2), 50, 2)
-    host = fleet.start()
-    fleet.settled()
+    fleet, host = begin()
     host.want(NAMES[0], 12)
     fleet.step(1.0)
     said = fleet.execute(json.dumps(host.stakes.request(host.now)))
@@ -350,11 +357,9 @@ def test_an_answer_that_was_read_too_late_is_none(store: redis.Redis) -> None:
 
 
 def test_workers_go_on_without_their_supervisor_until_others_may_have_what_they_hold(
-    store: redis.Redis,
+    begin: Begin,
 ) -> None:
-    fleet = Fleet(store, (20, 2), 50, 2)
-    host = fleet.start()
-    fleet.settled()
+    fleet, host = begin()
     fleet.speak(host)
     answered = host.now
     assert host.stakes.workers_until(host.now) == pytest.approx(answered + 0.7 * TTL)
@@ -364,13 +369,11 @@ def test_workers_go_on_without_their_supervisor_until_others_may_have_what_they_
     )
 
 
-def test_after_a_flush_everybody_keeps_what_it_has(store: redis.Redis) -> None:
-    fleet = Fleet(store, (20, 2), 0, 2)
-    one, other = fleet.start(), fleet.start()
-    fleet.settled()
+def test_after_a_flush_everybody_keeps_what_it_has(begin: Begin) -> None:
+    fleet, one, other = begin(reserve=0, hosts=2)
     one.want(NAMES[0], 12)
     fleet.step(1.0)
-    store.flushall()
+    fleet.store.flushall()
     other.want(NAMES[0], 12)
     fleet.step(1.0)
     assert (one.used[NAMES[0]], other.used[NAMES[0]]) == (12, 0), "nothing is granted before a ttl has passed"
@@ -378,10 +381,8 @@ def test_after_a_flush_everybody_keeps_what_it_has(store: redis.Redis) -> None:
     assert (one.used[NAMES[0]], other.used[NAMES[0]]) == (12, 8)
 
 
-def test_who_shares_by_another_rule_gets_no_leases(store: redis.Redis) -> None:
-    fleet = Fleet(store, (20, 2), 50, 2)
-    one = fleet.start()
-    fleet.settled()
+def test_who_shares_by_another_rule_gets_no_leases(begin: Begin) -> None:
+    fleet, one = begin()
     fleet.rule = Rule(4, 50, TTL)
     other = fleet.start()
     other.want(NAMES[0], 20)
@@ -393,11 +394,9 @@ def test_who_shares_by_another_rule_gets_no_leases(store: redis.Redis) -> None:
     assert (other.stakes.differs, other.used[NAMES[0]]) == (False, 14)
 
 
-def test_a_program_that_takes_over_has_what_the_one_before_had(store: redis.Redis) -> None:
+def test_a_program_that_takes_over_has_what_the_one_before_had(begin: Begin) -> None:
     """Also while the workers have not said yet what they hold."""
-    fleet = Fleet(store, (20, 2), 0, 2)
-    host = fleet.start()
-    fleet.settled()
+    fleet, host = begin(reserve=0)
     host.want(NAMES[0], 12)
     fleet.step(1.0)
     fresh = fleet.start()

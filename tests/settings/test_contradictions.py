@@ -1,5 +1,7 @@
 """Limits that are right one by one and cannot be kept together are told by the key that says the last of them."""
 
+# ruff: noqa: E501  a case of a table stays on one line
+
 from __future__ import annotations
 
 import pytest
