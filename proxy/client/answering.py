@@ -166,10 +166,11 @@ class Chooser(Choice):
     def _query(self, text: bytes) -> int:
         session, tenancy = self._session, self.tenancy
         opening = session.plane.openings.of(text)
-        if opening is None or not self.can(opening.steps[0]) or any(step.types for step in opening.steps):
+        if opening is None or opening.typed or not self.can(opening.steps[0]):
             return self._pass(text)
-        if any(self.must_seek(step, step.value) for step in opening.steps):
-            return SEEK
+        for step in opening.steps:
+            if self.must_seek(step, step.value):
+                return SEEK
         several = opening.statements > 1
         if several:
             tenancy.begin()

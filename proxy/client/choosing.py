@@ -50,32 +50,20 @@ class Choice(Settled):
         "_cancelled",
         "_error_before",
         "_portals",
-        "_served",
         "_stale",
-        "batch",
         "begin",
-        "begun",
-        "calm",
-        "prompt",
         "quiet",
         "sought",
     )
 
     def __init__(self, session: Linking, home: Tenant) -> None:
         super().__init__(session, home)
-        self.calm = False
         self.sought = ""  # the tenant that is looked up for the step at hand
-        self.batch = False  # part of the batch at hand has been answered here
         self.quiet = 0  # how many blocks one after the other have named no tenant
-        # The frame with a BEGIN that a server gets at once next time too, what it is, and that of a block that has been
-        # begun so and has done no work yet.
-        self.prompt = b""
-        self.begin: Step | None = None
-        self.begun: Step | None = None
+        self.begin: Step | None = None  # what `prompt` is
         self._portals: dict[bytes, Portal] = {}
         self._error_before = b""
         self._stale = False  # the registry has changed
-        self._served = False  # a server has what was asked since the last transaction
         self._cancelled = False  # what waited for the block that is being begun
 
     @property
@@ -237,7 +225,6 @@ class Choice(Settled):
         self.settle()
 
     def settle(self) -> None:
-        """`calm`: the session has its tenant, in no transaction of ours, and nothing but an opening changes that."""
         tenancy = self.tenancy
         self.calm = (
             not (tenancy.open or self._stale or self.batch)
@@ -250,14 +237,10 @@ class Choice(Settled):
     def block_ended(self, committed: bool) -> None:
         self.tenancy.committed = committed
 
-    def ended(self, server: ServerConnection) -> None:
-        """The server is in no transaction, and nothing is owed."""
-        self.begun = None
-        if not self._served:
-            return
+    def _end(self, server: ServerConnection) -> None:
         tenancy = self.tenancy
         self._served = self._reset = False
-        self._ends.clear()
+        self.ends.clear()
         # A block that is held back by now is not what has ended: the end of a COPY that failed came before it.
         if tenancy.open and tenancy.block not in (Block.HELD, Block.FAILED):
             committed = tenancy.committed

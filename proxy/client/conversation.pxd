@@ -1,4 +1,5 @@
 from proxy.client.plane cimport Plane
+from proxy.client.settled cimport Settled
 from proxy.net.transport cimport deliver
 from proxy.protocol.state cimport State
 from proxy.protocol.lifecycle cimport session_step
@@ -13,7 +14,7 @@ from proxy.wire.frames cimport Scanner
 cdef class Conversation(Link):
     cdef object __weakref__
     cdef public object _counted_by, _permits
-    cdef public object cancel_wanted, checked, chooser, doubts, evicting, inquiry, host, key, login, mode, owing, rules
+    cdef public object cancel_wanted, checked, doubts, evicting, inquiry, host, key, login, mode, owing, rules
     cdef public object pins, state, tenant, throttled, transport, unnamed_by, user, watch
     cdef public bint _wanted, acquiring, answers_first, discarded, draws_alone, entering, evicted, gone, held_back, holding, keeps_sequences, leaving, maps_statements, opening, paid, skipping, strict, temp_first, unsynced, write_paused
     cdef public bytes amiss, answer
@@ -31,6 +32,7 @@ cdef class Conversation(Link):
     cdef public ServerConnection drawn_on, server
     cdef public State startup, told
     cdef public dict by_sql, described, lasting, statements
+    cdef public Settled chooser
     cdef public Statement unnamed
 
     cpdef object step(self, str event)

@@ -3,7 +3,7 @@ from proxy.sql.verdict cimport Judge
 
 cdef class Plane:
     cdef public dict _keys
-    cdef public object _openings, _way, _way_of, accounts, answers, clients, later, logging_in, options, pools, process
+    cdef public object _openings, _openings_of, _way, _way_of, accounts, answers, clients, later, logging_in, options, pools, process
     cdef public bint draining
     cdef public Judge judge
     cdef public int number

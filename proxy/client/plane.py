@@ -41,7 +41,7 @@ class Member(Protocol):
 
 class Plane:
     __slots__ = (
-        "_keys", "_openings", "_way", "_way_of", "accounts", "answers", "clients", "draining", "judge",
+        "_keys", "_openings", "_openings_of", "_way", "_way_of", "accounts", "answers", "clients", "draining", "judge",
         "keeping_sequences", "later", "logging_in", "number", "options", "pools", "process", "registry", "relays",
         "sessions",
     )  # fmt: skip
@@ -77,12 +77,15 @@ class Plane:
         self._way_of: ClientOptions | None = None  # whose way is kept
         self._way = Way(0, 0)
         self._openings = Openings(options.tenant_guc)
+        self._openings_of = options
 
     @property
     def openings(self) -> Openings:
         """What texts open transactions or name the tenant."""
-        if self._openings.guc != guc(self.options.tenant_guc):
-            self._openings = Openings(self.options.tenant_guc)
+        if self._openings_of is not self.options:
+            self._openings_of = self.options
+            if self._openings.guc != guc(self.options.tenant_guc):
+                self._openings = Openings(self.options.tenant_guc)
         return self._openings
 
     @property

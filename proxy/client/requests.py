@@ -164,7 +164,7 @@ def on_execute(
     session: Conversation, server: ServerConnection, data: bytes, start: int, stop: int, told: int
 ) -> bytes | None:
     session.unsynced = True
-    if session.chooser is not None:
+    if session.chooser is not None and session.chooser.ends:
         session.chooser.executing(data[start + 5 : data.find(b"\0", start + 5)])
     if not session.lasting:
         server.expect(FORWARD_EXECUTE)

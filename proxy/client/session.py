@@ -11,10 +11,10 @@ from time import monotonic
 
 from proxy import log
 from proxy.client import effects, throttling
-from proxy.client.answering import AGAIN, DONE, PASS, SEEK
+from proxy.client.answering import AGAIN, DONE, SEEK
 from proxy.client.conversation import NOTHING_PARKED
 from proxy.client.entering import SENT
-from proxy.client.linking import Linking
+from proxy.client.hearing import COPY_ENDS, SERVERLESS, Hearing
 from proxy.client.parking import evict, hold_for
 from proxy.client.refusals import TooLong, look
 from proxy.client.requests import MALFORMED, handle
@@ -24,19 +24,16 @@ from proxy.errors import ProtocolViolation, QueryCanceled, TiergateError
 from proxy.protocol.lifecycle import SessionState
 from proxy.protocol.pipeline import DROP_SYNC
 from proxy.server.connection import IDLE, ServerConnection
-from proxy.sql.opening import may_open
 from proxy.sql.watch import DROPPED
 from proxy.wire import encode
-from proxy.wire.frames import HEAD, HEADER_SIZE, MORE, Scanner
+from proxy.wire.frames import HEAD, MORE
 
 _log = log.get("session")
-_QUERY, _FUNCTION, _SYNC, _TERMINATE, _FLUSH, _BIND, _PARSE = b"QFSXHBP"
-_COPY_ENDS = b"cf"
+_TERMINATE, _BIND = b"XB"
 _WAITING, _CLOSED = SessionState.WAITING, SessionState.CLOSED
-_SERVERLESS = b"SHcf"  # needs no server while none is linked
 
 
-class Session(Linking):
+class Session(Hearing):
     __slots__ = ()
 
     # --- the client's socket ------------------------------------------------------------------------
@@ -98,11 +95,7 @@ class Session(Linking):
             chooser = self.chooser
             if chooser is not None and chooser.begun is not None and self._begins_again(kind, told):
                 sent, server = start, None
-            if (
-                chooser is not None
-                and (server is None or self.rests)
-                and not (chooser.calm and (self._is_work(scanner, kind) or self._at_once()))
-            ):
+            if chooser is not None and self._is_heard(server, kind):
                 heard = self._hear(server, kind, told)
                 if server is not None and sent < start:
                     out.append(scanner.data[sent:start])
@@ -135,7 +128,7 @@ class Session(Linking):
                         sent = start
             if server is None:
                 sent = scanner.stop
-                if (kind in _SERVERLESS or self.skipping or self.answer) and self._answered(kind):
+                if (kind in SERVERLESS or self.skipping or self.answer) and self._answered(kind):
                     continue
                 server = self._link(out)
                 if server is None:
@@ -219,7 +212,7 @@ class Session(Linking):
 
     def _must_wait(self, server: ServerConnection, kind: int) -> bool:
         """Whether a request waits for the answers; the data of a COPY are part of what is to be answered."""
-        return server.pipeline.head() is not None and not server.copy_in and kind not in _COPY_ENDS
+        return server.pipeline.head() is not None and not server.copy_in and kind not in COPY_ENDS
 
     def _flush(self, server: ServerConnection | None, out: list[bytes], rest: bytes) -> None:
         if server is None:
@@ -231,72 +224,6 @@ class Session(Linking):
             self.pool.stats.bytes_received += len(rest)
             server.carried += len(rest)
             server.send(rest)
-
-    def _answered(self, kind: int) -> bool:
-        """Without a server: whether the frame needs none."""
-        if self.answer:
-            error, self.answer = self.answer, b""
-            self.write(error)
-            self.skipping = kind not in (_QUERY, _FUNCTION)
-            if not self.skipping:
-                self.write(encode.ready_for_query(self._status))
-                return True
-        bare = self.scanner.stop - self.scanner.start == HEADER_SIZE
-        if self.skipping:
-            if kind != _SYNC:
-                return True
-            self.skipping = False
-        if kind == _SYNC and bare:
-            self.write(encode.ready_for_query(b"I" if self.chooser is None else self.chooser.synced()))
-            return True
-        return (kind == _FLUSH and bare) or kind in _COPY_ENDS
-
-    def _is_work(self, scanner: Scanner, kind: int) -> bool:
-        """The frame is for a server, as one can see at once."""
-        at = scanner.start + HEADER_SIZE
-        if kind == _PARSE:
-            at = scanner.data.find(b"\0", at) + 1
-        elif kind != _QUERY:
-            return False
-        return may_open(scanner.data, at) is None
-
-    @property
-    def _status(self) -> bytes:
-        """Of a transaction that no server has."""
-        return b"I" if self.chooser is None else self.chooser.tenancy.status
-
-    def _hear(self, server: ServerConnection | None, kind: int, told: int) -> int:
-        """What of a session that may choose its tenant needs no server."""
-        chooser = self.chooser
-        if chooser is None:
-            return PASS
-        ours = server is None or chooser.answers or self.skipping
-        if ours and (kind in _SERVERLESS or self.skipping or self.answer) and self._answered(kind):
-            return DONE
-        scanner = self.scanner
-        heard = chooser.hear(kind, scanner.data[scanner.start : scanner.stop], told != HEAD)
-        return DONE if heard == PASS and self.answer and self._answered(kind) else heard
-
-    def _at_once(self) -> bool:
-        """The BEGIN that a server gets at once, and nothing else has come."""
-        same = self.scanner.data == self.chooser.prompt and self.server is None and self.account.gate is None
-        if same:
-            self.chooser.begun = self.chooser.begin
-        return same
-
-    def _begins_again(self, kind: int, told: int) -> bool:
-        scanner = self.scanner
-        if told == HEAD or self._is_work(scanner, kind):
-            self.chooser.begun = None
-            return False
-        return bool(self.chooser.begins_again(kind, scanner.data[scanner.start : scanner.stop]))
-
-    def _opens(self, server: ServerConnection, kind: int, told: int) -> bool:
-        """It is to be heard behind the end of a batch that has done no work."""
-        scanner = self.scanner
-        if told == HEAD:
-            return False
-        return bool(self.chooser.opens(server, kind, scanner.data[scanner.start : scanner.stop]))
 
     # --- the tenant's rate --------------------------------------------------------------------------
 

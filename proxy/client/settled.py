@@ -20,11 +20,13 @@ from proxy.sql.opening import (
     resets_early,
 )
 from proxy.sql.steps import Step, Verb
+from proxy.sql.verdict import PLAIN
 from proxy.wire import decode
 from proxy.wire.decode import bind_names
 
 if TYPE_CHECKING:
     from proxy.client.linking import Linking
+    from proxy.server.connection import ServerConnection
 
 # Of the value's parameter, where it is said: other types may take a text for another.
 _TEXT_OIDS = frozenset(oid.to_bytes(4, "big") for oid in (0, 25, 1043)) | {b""}
@@ -43,14 +45,24 @@ class Portal:
 class Settled:
     """`tenancy` says for whom the session speaks."""
 
-    __slots__ = ("_ends", "_reset", "_session", "over", "tenancy", "working")
+    __slots__ = (
+        "_reset", "_served", "_session", "batch", "begun", "calm", "ends", "over", "prompt", "tenancy", "working",
+    )  # fmt: skip
 
     def __init__(self, session: Linking, home: Tenant) -> None:
         self._session = session
         self.tenancy = Tenancy(home)
         self.working = False  # what a server has of the transaction is more than statements prepared
-        self._ends: set[bytes] = set()  # portals on the server that end the transaction
+        self.ends: set[bytes] = set()  # portals on the server that end the transaction
         self.over = False  # one of them has been executed in this batch
+        # The session has its tenant, in no transaction of ours, and nothing but an opening changes that.
+        self.calm = False
+        self.batch = False  # part of the batch at hand has been answered here
+        # The frame with a BEGIN that a server gets at once next time too, and that of a block that has been begun so and
+        # has done no work yet.
+        self.prompt = b""
+        self.begun: Step | None = None
+        self._served = False  # a server has what was asked since the last transaction
         self._reset = False  # a RESET ALL has gone to the server, to whom the tenant is still another
 
     def none_chosen(self) -> TiergateError:
@@ -128,14 +140,16 @@ class Settled:
         session = self._session
         portal, _, at = bind_names(frame[5:])
         self.working = True
-        self._ends.discard(portal)
+        self.ends.discard(portal)
         if session.strict:
             refused = self.refusal(statement.text)
             if refused is not None:
                 return refused
             if self.tenancy.returns and ends_block(statement.text):
-                self._ends.add(portal)
-        if not statement.verdict.touches_tenant(session.plane.options.tenant_guc):
+                self.ends.add(portal)
+        if statement.verdict is PLAIN or not statement.verdict.touches_tenant(
+            session.plane.options.tenant_guc
+        ):
             return None
         step = self.step(statement.text)
         if step is None or step.cast or not whole:
@@ -149,7 +163,16 @@ class Settled:
         return self._naming(found.value, found.local)
 
     def executing(self, portal: bytes) -> None:
-        self.over = self.over or portal in self._ends
+        self.over = self.over or portal in self.ends
+
+    def ended(self, server: ServerConnection) -> None:
+        """The server is in no transaction, and nothing is owed."""
+        self.begun = None
+        if self._served:
+            self._end(server)
+
+    def _end(self, server: ServerConnection) -> None:
+        raise NotImplementedError
 
     def resetting(self, text: bytes) -> TiergateError | None:
         """Of a text with a RESET ALL, behind which the session speaks for another tenant."""

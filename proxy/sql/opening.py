@@ -28,6 +28,11 @@ class Opening(NamedTuple):
     statements: int
 
     @property
+    def typed(self) -> bool:
+        """One of the steps has parameters of its own."""
+        return any(step.types for step in self.steps)
+
+    @property
     def sole(self) -> Step | None:
         """The one step that is all."""
         return self.steps[0] if self.statements == 1 and len(self.steps) == 1 else None
@@ -39,8 +44,28 @@ _WORD = (
     rb"|select\s+(?:pg_catalog\s*\.\s*)?(?:set_config|current_setting)\b|/\*|--|select\s*/\*|select\s*--|\("
 )
 may_open = re.compile(rb"[\s;]*(?:%s)" % _WORD, re.IGNORECASE).match
+_SPACE = b" \t\n\r\f\v"
+_FIRST = b"bsrace/-(;"  # what `may_open` begins with, in small letters
+_SELECTED = b"psc/-"  # and what stands behind a SELECT there
+_S, _E, _L = b"sel"
 _ENDS = re.compile(rb"\b(?:commit|end|rollback|abort|prepare)\b", re.IGNORECASE).search
 _ENDERS = frozenset({"TRANS_STMT_COMMIT", "TRANS_STMT_ROLLBACK", "TRANS_STMT_PREPARE"})
+
+
+def works(data: bytes, at: int) -> bool:
+    """The text that begins there is no opening. A few bytes say so of most, ahead of the pattern."""
+    size = len(data)
+    if at + 3 <= size:
+        first = data[at] | 0x20
+        if first not in _FIRST and data[at] not in _SPACE:
+            return True
+        if first == _S and data[at + 1] | 0x20 == _E and data[at + 2] | 0x20 == _L:
+            at_list = at + 6
+            while at_list < size and data[at_list] in _SPACE:
+                at_list += 1
+            if at_list < size and data[at_list] | 0x20 not in _SELECTED:
+                return True
+    return may_open(data, at) is None
 
 
 def opening(text: bytes, guc: str) -> Opening | None:

@@ -13,6 +13,7 @@ from proxy.sql.opening import (
     goes_back_to,
     opening,
     resets_early,
+    works,
 )
 from proxy.sql.steps import Step, Verb
 from tests.examples import examples
@@ -185,6 +186,33 @@ def test_no_step_is_overlooked(space: str, word: str) -> None:
             assert opening(text, GUC) is None
         finally:
             module.may_open = every
+
+
+_HEADS = st.sampled_from(
+    [b"SELECT", b"Select ", b"sel", b"se", b"s", b"\0", b"insert", b"B", b"C", b"\x0d", b"\x0f", b"-", b"/"]
+)
+
+
+@settings(max_examples=examples(200))
+@given(
+    st.binary(max_size=6),
+    st.lists(
+        st.one_of(_SPACES.map(str.encode), _WORDS.map(str.encode), _HEADS, st.binary(max_size=3)), max_size=6
+    ),
+)
+@example(b"", [b"SELECT", b"\n", b"Set_Config(", b"'a'"])
+@example(b"Q\0\0\0\0", [b"select--"])
+def test_what_is_work_at_first_sight_is_no_opening(ahead: bytes, parts: list[bytes]) -> None:
+    data = ahead + b"".join(parts)
+    at = len(ahead)
+    assert works(data, at) == (module.may_open(data, at) is None)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "s", "SELECT", "SELECT ", "SELECT 1", "UPDATE t SET a = 1", "WITH a AS (SELECT 1) SELECT 2"]
+)
+def test_most_texts_are_work(text: str) -> None:
+    assert works(text.encode(), 0)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,113 @@
+"""Which requests of a session that may choose its tenant its chooser hears: none that is for a server at first sight."""
+
+from __future__ import annotations
+
+import pytest
+
+from proxy.wire import encode
+from tests.client.stage import COMMIT, Client, Stage, done, settings_taken
+from tests.transports import Transport
+
+ONE = encode.query(b"SELECT 1")
+NAMED = encode.bind(b"", b"s", []) + encode.execute() + encode.SYNC
+ANSWERED = encode.BIND_COMPLETE + done()
+
+
+@pytest.fixture
+def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
+    return Stage(monkeypatch)
+
+
+def settled(stage: Stage) -> tuple[Client, Transport]:
+    """Its tenant's state has been taken by a server, which has prepared a statement for it."""
+    client = stage.chooser("acme")
+    client.says(encode.parse(b"s", b"SELECT 1") + NAMED)
+    stage.pools.step()
+    server = stage.server()
+    server.say(settings_taken())
+    server.say(encode.PARSE_COMPLETE + ANSWERED)
+    server.take()
+    assert client.kinds() == "12CZ"
+    return client, server
+
+
+def heard(client: Client) -> bool:
+    """What is under way was: so its chooser knows that a server has it."""
+    chooser = client.session.chooser
+    assert chooser is not None
+    return bool(chooser._served)
+
+
+def test_the_first_request_is_heard(stage: Stage) -> None:
+    client = stage.chooser("acme")
+    client.says(ONE)
+    stage.pools.step()
+    assert heard(client)
+    stage.server().say(settings_taken())
+    stage.server().say(done())
+    assert client.kinds() == "CZ"
+    assert not heard(client)
+    stage.leave()
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        pytest.param(ONE, id="a Query"),
+        pytest.param(encode.query(b"select settings from accounts"), id="of a column like set_config"),
+        pytest.param(encode.parse(b"", b"INSERT INTO t VALUES (1)"), id="a Parse"),
+        pytest.param(NAMED, id="a Bind of what has been prepared"),
+    ],
+)
+def test_what_is_for_a_server_at_first_sight_is_not(stage: Stage, asked: bytes) -> None:
+    client, server = settled(stage)
+    client.says(asked)
+    assert server.take()
+    assert client.session.server is not None
+    assert not heard(client)
+    stage.leave()
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        pytest.param(encode.query(b"SELECT set_config('a.b', 'x', false)"), id="what may name a tenant"),
+        pytest.param(encode.query(b"/* x */ SELECT 1"), id="what a comment stands before"),
+        pytest.param(encode.bind(b"", b"t", []) + encode.SYNC, id="a Bind of what nobody has prepared"),
+    ],
+)
+def test_what_may_be_an_opening_is(stage: Stage, asked: bytes) -> None:
+    client, server = settled(stage)
+    client.says(asked)
+    assert server.take()
+    assert heard(client)
+    stage.leave()
+
+
+def test_a_bind_of_what_names_the_tenant_is_answered_without_a_server(stage: Stage) -> None:
+    client, server = settled(stage)
+    client.says(encode.parse(b"n", b"SET app.tenant_id = 'beta'") + encode.SYNC)
+    client.reads()
+    client.says(encode.bind(b"", b"n", []) + encode.execute() + encode.SYNC)
+    assert client.kinds() == "2CZ"
+    assert not server.take()
+    assert client.session.speaks_for.name == "beta"
+    stage.leave()
+
+
+def test_a_bind_that_is_malformed_is_for_the_server_to_refuse(stage: Stage) -> None:
+    client, server = settled(stage)
+    malformed = encode.frame(b"B", b"\0s")
+    client.says(malformed)
+    assert malformed in server.take()
+    stage.leave()
+
+
+def test_within_a_transaction_nothing_is(stage: Stage) -> None:
+    client, server = settled(stage)
+    client.says(encode.query(b"INSERT INTO t VALUES (1)"))
+    server.say(done(status=b"T"))
+    server.take()
+    client.says(COMMIT)
+    assert server.take() == COMMIT
+    stage.leave()
