@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -30,6 +31,21 @@ def pytest_collection_finish() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _bytecode() -> Iterator[None]:
+    """Each `tiergate` that a test starts is a new interpreter: one compiles the program, also where none may beside it."""
+    if not os.environ.get("PYTHONDONTWRITEBYTECODE"):
+        yield
+        return
+    with (
+        tempfile.TemporaryDirectory(prefix="tiergate-bytecode-") as directory,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.delenv("PYTHONDONTWRITEBYTECODE")
+        patch.setenv("PYTHONPYCACHEPREFIX", directory)
+        yield
 
 
 @pytest.fixture(scope="session")
