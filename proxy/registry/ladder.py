@@ -197,17 +197,16 @@ class Ladder:
             self._doubt(names)
             self._refresh(names)
 
-    def heard_all(self) -> None:
-        """Also when the feed begins, for the first time or again."""
+    def heard_all(self, *, begins: bool = False) -> None:
         self._doubted.update(self._flying)
         self._rows.doubt_all()
         self._renewing += 1
-        self._spawn(self._renew())
+        self._spawn(self._renew(begins=begins))
 
-    async def _renew(self) -> None:
+    async def _renew(self, *, begins: bool) -> None:
         try:
             if self.near is not None:
-                await self.near.renew()
+                await self.near.renew(begins=begins)
             self._begun = True
         finally:
             self._renewing -= 1
@@ -224,6 +223,11 @@ class Ladder:
                 self._refresh(names)
         finally:
             self._voiding, self._telling = None, set()
+
+    async def made_void(self) -> None:
+        """Waits until the copies of all that has been heard are void, or can not be made so."""
+        while self._voiding is not None:
+            await asyncio.wait({self._voiding})
 
     def _doubt(self, names: Collection[str]) -> None:
         self._doubted.update(canonical(name) for name in names)

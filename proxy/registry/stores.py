@@ -43,7 +43,7 @@ class Stores:
     def join(self, registry_dsn: str, redis_url: str) -> None:
         ladder = self._ladder
         self._postgresql = ladder.source = PostgreSQL(registry_dsn, ladder)
-        hears = partial(_hears, self._postgresql)
+        hears = partial(_hears, self._postgresql, ladder)
         self._redis = Redis(redis_url, registry_dsn, ladder.heard_from_others, hears) if redis_url else None
         ladder.near = self._redis
         self._registry.finder = ladder
@@ -67,5 +67,8 @@ class Stores:
             await self._redis.close()
 
 
-def _hears(registry: PostgreSQL) -> bool:
-    return registry.state.up
+async def _hears(registry: PostgreSQL, ladder: Ladder) -> bool:
+    if not await registry.hears():
+        return False
+    await ladder.made_void()
+    return True

@@ -42,8 +42,16 @@ def proxy(
         registry_negative_ttl="50ms",
         http_addr=f"127.0.0.1:{free_port()}",
     )
-    wait_until(lambda: store(found)["up"] == "1" and store(found, "redis")["up"] == "1")
+    wait_until(lambda: uses_redis(found))
     return found
+
+
+def uses_redis(proxy: Proxy) -> bool:
+    """Both feeds are there, and what was missed before is void."""
+    stores = proxy.worker.stores
+    assert stores is not None
+    up = store(proxy)["up"] == store(proxy, "redis")["up"] == "1"
+    return up and stores._ladder._begun and not stores._ladder._renewing
 
 
 def store(proxy: Proxy, name: str = "postgresql") -> dict[str, str | None]:
@@ -147,7 +155,7 @@ def test_redis_has_what_another_proxy_has_looked_up(
     other = start_proxy(
         tables(shared, vip), registry_dsn=registry.dsn, redis_url=f"redis://127.0.0.1:{valkey.port}/0"
     )  # fmt: skip
-    wait_until(lambda: store(other, "redis")["up"] == "1" and store(other)["up"] == "1")
+    wait_until(lambda: uses_redis(other))
     registry.add("twice")
     redis = valkey.client()
     wait_until(

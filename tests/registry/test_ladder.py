@@ -70,7 +70,7 @@ class Copies:
         for name in names:
             self.kept.pop(name, None)
 
-    async def renew(self) -> None:
+    async def renew(self, *, begins: bool) -> None:
         self.renewed += 1
         self.kept.clear()
 

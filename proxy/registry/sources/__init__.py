@@ -35,8 +35,8 @@ class Ear(Protocol):
     def heard(self, names: Collection[str]) -> None:
         """Rows of these codes and ids have changed."""
 
-    def heard_all(self) -> None:
-        """Any row may have changed."""
+    def heard_all(self, *, begins: bool = False) -> None:
+        """Any row may have changed: nobody said which, or `begins`, nobody has listened until now."""
 
 
 class Source(Protocol):
@@ -80,5 +80,5 @@ class Near(Protocol):
     async def get(self, names: Sequence[str]) -> tuple[dict[str, Row], Ticket]: ...
     async def put(self, rows: Mapping[str, Row], ticket: Ticket) -> None: ...
     async def invalidate(self, names: Collection[str]) -> None: ...
-    async def renew(self) -> None:
-        """Changes are heard from now on: copies are void unless others have heard those of before."""
+    async def renew(self, *, begins: bool) -> None:
+        """Copies are void; if the feed `begins`, unless others have heard the changes of before."""

@@ -133,7 +133,7 @@ class PostgreSQL:
             if self._failed:
                 _log.info("registry can be reached")
             self._failed = self._silent = False
-            self._ear.heard_all()
+            self._ear.heard_all(begins=True)
             self._told.set()
             while not lost.is_set():
                 try:
@@ -153,7 +153,7 @@ class PostgreSQL:
         if mute and not self._mute:
             _log.warning("registry tells of no changes", hint="tiergate sql upgrade --registry")
         elif self._mute and not mute:
-            self._ear.heard_all()  # it may have begun to tell before
+            self._ear.heard_all(begins=True)
         if mute != self._mute and self.state.up:
             self.state = State(True, self.state.since, mute)
         self._mute = mute
@@ -168,6 +168,18 @@ class PostgreSQL:
             self._ear.heard_all()
         else:
             self._ear.heard(names)
+
+    async def hears(self) -> bool:
+        """All changes until now have been heard: they come on the same connection, before an answer does."""
+        connection = self._connection
+        if connection is None:
+            return False
+        try:
+            async with asyncio.timeout(_ANSWER), self._busy:
+                await connection.execute("SELECT 1")
+        except (*_FAILURES, TimeoutError):
+            return False
+        return self._connection is connection and not self._mute
 
     # --- look-ups -------------------------------------------------------------------------------------
 

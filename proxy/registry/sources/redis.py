@@ -4,13 +4,13 @@ A copy is good as long as it carries the generation of all copies and the stamp 
 before anybody reads the row anew; a lost feed raises the generation. So a copy that was made of an old row, however
 late, is void as soon as it is there, and nothing needs to be deleted. Stamps outlive every copy that could carry them.
 
-UP while the channel of changes is subscribed; only then copies are read and made. While it also hears the registry's own
-changes a process is on watch. Whoever was and has lost either may have missed to make copies void, so its return raises
-the generation. Whoever begins has missed nothing if another has been on watch since before: that one has seen to it. So
-a proxy that is restarted among others, and all workers of a host but one, leave the copies as they are. That another
-is on watch is told by its name in a list, with the time when it last said so, and by its subscription to a channel of
-its own, which ends with its process. Nothing of all this is an error to anybody: without Redis the registry's database is
-asked.
+UP while the channel of changes is subscribed; only then copies are read and made. A process is on watch while it also
+hears the registry's own changes and no change has escaped it: then all copies that are there are good, or are being
+made void by it. Whoever begins, and whoever has lost a feed and has it back, asks for somebody on watch. If one vouches,
+with an answer of the registry behind which no change can stand, nothing was missed, and it is on watch as well. If
+nobody does, all copies become void, unless somebody has seen to that since it asked. So a fleet that starts, or loses
+its registry, makes them void once, a proxy that is restarted among others not at all, and one that lost power without
+anybody noticing cannot vouch. Nothing of all this is an error to anybody: without Redis the registry's database is asked.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ import contextlib
 import hashlib
 import json
 import random
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from time import monotonic
 from typing import Any
 
 from redis.asyncio import Redis as Client
+from redis.asyncio.client import PubSub
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -39,46 +41,48 @@ _COPY_TTL = 3600  # seconds
 _STAMP_TTL = 2 * _COPY_TTL
 _ANSWER = 0.5
 _PING_EVERY = 5.0
-_SILENCE = 15  # seconds after which nobody is on watch who has not said so again
+_PATIENCE = 0.4  # seconds in which somebody must vouch
+_SPREAD = 0.1  # seconds over which those who can take turns, so that one does
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 _FAILURES = (RedisError, OSError, TimeoutError, ValueError)
 
 
-# Keys: the generation, who is on watch. Arguments: who comes, whether it has missed nothing if others are there, how long
-# names are good, and who is in the list but gone.
-_TAKE_WATCH = """
-local now = tonumber(redis.call('TIME')[1])
-redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now - ARGV[3])
-redis.call('ZREM', KEYS[2], unpack(ARGV, 4))
-redis.call('ZREM', KEYS[2], ARGV[1])
-if ARGV[2] == '0' or redis.call('ZCARD', KEYS[2]) == 0 then
-    redis.call('INCR', KEYS[1])
-end
-redis.call('ZADD', KEYS[2], now, ARGV[1])
+# Key: the generation. Argument: what it was when whoever raises it already heard all changes.
+_RAISE = """
+if (redis.call('GET', KEYS[1]) or '0') == ARGV[1] then redis.call('INCR', KEYS[1]) end
 """
 
 
+async def _always() -> bool:
+    return True
+
+
 class Redis:
-    """`registry` says whose copies they are: several registries may use one Redis. `hears` says whether the registry's own
-    changes are heard at this moment."""
+    """`registry` says whose copies they are: several registries may use one Redis. `hears` asks the registry whether all its
+    changes until now have been heard, and waits until the copies that they concern are void."""
 
     def __init__(
         self,
         url: str,
         registry: str,
         heard: Callable[[list[str]], None],
-        hears: Callable[[], bool] = lambda: True,
+        hears: Callable[[], Awaitable[bool]] = _always,
     ) -> None:
         self.state = State(False, monotonic())
         digest = hashlib.sha256(registry.encode()).hexdigest()[:12]
         self._prefix = f"tiergate:registry:{_LAYOUT}:{digest}:"
         self._channel = self._prefix + "changes"
         self._generation = self._prefix + "generation"
-        self._watchers = self._prefix + "watchers"
+        self._watch = self._prefix + "watch"
         self._heard = heard
         self._hears = hears
         self._has_heard = False  # the registry's feed has begun, once at least
-        self._was_on_watch = False
+        self._there = False  # the channel is subscribed, and nothing has failed since
+        self._on_watch = False
+        self._losses = 0  # of either feed: a watch that was begun before one is none
+        self._asking: dict[str, asyncio.Future[None]] = {}
+        self._vouched: deque[str] = deque(maxlen=256)  # questions that somebody has answered
+        self._tasks: set[asyncio.Task[None]] = set()
         self._client: Client = Client.from_url(
             url,
             socket_timeout=_ANSWER,
@@ -98,9 +102,6 @@ class Redis:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        if self.state.up:
-            with contextlib.suppress(*_FAILURES):
-                await self._client.zrem(self._watchers, self._me)
         await self._client.aclose()
 
     # --- the feed -------------------------------------------------------------------------------------
@@ -115,6 +116,8 @@ class Redis:
             except _FAILURES as error:
                 reason = str(error) or type(error).__name__
             was_up, self._served = self._served, False
+            self._there = False
+            self._lose_watch()
             if was_up:
                 pause, failed = _FIRST_PAUSE, False
             if not failed:
@@ -128,28 +131,49 @@ class Redis:
         """Until the feed is lost, or an answer fails."""
         self._lost.clear()
         async with self._client.pubsub() as feed:
-            await feed.subscribe(self._channel, self._own_channel(self._me))
+            await feed.subscribe(self._channel, self._watch)
             for _ in range(2):
                 said = await feed.get_message(timeout=_ANSWER)
                 if said is None or said["type"] != "subscribe":
                     raise TimeoutError
-            if self._has_heard:
-                await self._take_watch()
-            self._served = True
-            self.state = State(True, monotonic())
-            heard = pinged = monotonic()
-            while not self._lost.is_set():
-                said = await feed.get_message(timeout=_ANSWER)
-                now = monotonic()
-                if said is not None:
-                    heard = now
-                    self._take(said)
-                elif now - heard > 2 * _PING_EVERY:
-                    raise TimeoutError
-                if now - pinged > _PING_EVERY:
-                    pinged = now
-                    await feed.ping()
-                    await self._stay_on_watch()
+            self._lose_watch()
+            self._there = True
+            try:
+                if self._has_heard:
+                    self._spawn(self._rise_on_watch())
+                else:
+                    self._rise()
+                await self._follow(feed)
+            finally:
+                for task in self._tasks:
+                    task.cancel()
+                await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _rise(self) -> None:
+        self._served = True
+        self.state = State(True, monotonic())
+
+    async def _rise_on_watch(self) -> None:
+        try:
+            await self._take_watch()
+        except _FAILURES as error:
+            self._fails(error)
+        else:
+            self._rise()
+
+    async def _follow(self, feed: PubSub) -> None:
+        heard = pinged = monotonic()
+        while not self._lost.is_set():
+            said = await feed.get_message(timeout=_ANSWER)
+            now = monotonic()
+            if said is not None:
+                heard = now
+                self._take(said)
+            elif now - heard > 2 * _PING_EVERY:
+                raise TimeoutError
+            if now - pinged > _PING_EVERY:
+                pinged = now
+                await feed.ping()
 
     def _take(self, said: Mapping[str, Any]) -> None:
         if said["type"] == "subscribe":
@@ -157,16 +181,37 @@ class Redis:
         if said["type"] != "message":
             return
         try:
-            sender, names = json.loads(said["data"])
+            sender, *words = json.loads(said["data"])
+            if sender == self._me:
+                return
+            if said["channel"] == self._watch:
+                self._take_word(*words)
+            else:
+                (names,) = words
+                self._heard([str(name) for name in names])
         except (ValueError, TypeError):
             return
-        if sender != self._me:
-            self._heard([str(name) for name in names])
+
+    def _take_word(self, word: str, question: str) -> None:
+        if word == "who" and self._on_watch:
+            self._spawn(self._vouch(question))
+        elif word == "I":
+            self._vouched.append(question)
+            asking = self._asking.get(question)
+            if asking is not None and not asking.done():
+                asking.set_result(None)
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _fails(self, error: BaseException) -> None:
         """What it should have done it may not have done: it starts anew."""
         if self.state.up:
             self.state = State(False, monotonic(), str(error) or type(error).__name__)
+        self._there = False
+        self._lose_watch()
         self._lost.set()
 
     # --- copies ---------------------------------------------------------------------------------------
@@ -204,8 +249,8 @@ class Redis:
             self._fails(error)
 
     async def invalidate(self, names: Collection[str]) -> None:
-        if not self.state.up:
-            return
+        if not self._there:
+            return  # before it is on watch again, all it has missed is made void
         pipeline = self._client.pipeline(transaction=False)
         for name in names:
             pipeline.incr(self._stamp(name))
@@ -216,42 +261,54 @@ class Redis:
         except _FAILURES as error:
             self._fails(error)
 
-    async def renew(self) -> None:
+    async def renew(self, *, begins: bool) -> None:
         self._has_heard = True
+        self._lose_watch()
         if not self.state.up:
             return  # when it is, it is done
         try:
-            await self._take_watch()
+            await self._take_watch(ask=begins)
         except _FAILURES as error:
             self._fails(error)
 
     # --- who is on watch ------------------------------------------------------------------------------
 
-    async def _take_watch(self) -> None:
-        """All copies are void, unless this process begins and another has been on watch."""
-        client: Any = self._client
-        begins, gone = not self._was_on_watch, [""]
-        if begins:
-            names = list(await client.zrange(self._watchers, 0, -1))
-            present = await client.pubsub_numsub(*map(self._own_channel, names)) if names else []
-            gone += [name for name, (_, count) in zip(names, present, strict=True) if not int(count)]
-        await client.eval(
-            _TAKE_WATCH, 2, self._generation, self._watchers, self._me, int(begins), _SILENCE, *gone
-        )
-        self._was_on_watch = True
+    def _lose_watch(self) -> None:
+        self._on_watch = False
+        self._losses += 1
 
-    async def _stay_on_watch(self) -> None:
-        if not self._was_on_watch:
+    async def _take_watch(self, *, ask: bool = True) -> None:
+        """Both feeds are there. What has been missed before is void afterwards; without `ask`, everything."""
+        losses = -1
+        while losses != self._losses:
+            losses = self._losses
+            seen = await self._client.get(self._generation) or "0"
+            if not (ask and await self._somebody_vouches()):
+                client: Any = self._client
+                await client.eval(_RAISE, 1, self._generation, seen)
+        self._on_watch = True
+
+    async def _somebody_vouches(self) -> bool:
+        question = f"{random.getrandbits(64):x}"
+        asking = self._asking[question] = asyncio.get_running_loop().create_future()
+        try:
+            await self._client.publish(self._watch, json.dumps([self._me, "who", question]))
+            async with asyncio.timeout(_PATIENCE):
+                await asking
+        except TimeoutError:
+            return False
+        finally:
+            del self._asking[question]
+        return True
+
+    async def _vouch(self, question: str) -> None:
+        losses = self._losses
+        await asyncio.sleep(random.uniform(0, _SPREAD))  # noqa: S311
+        if question in self._vouched or not await self._hears():
             return
-        client: Any = self._client
-        if self._hears():
-            seconds, _ = await client.time()
-            await client.zadd(self._watchers, {self._me: seconds})
-        else:
-            await client.zrem(self._watchers, self._me)
-
-    def _own_channel(self, name: str) -> str:
-        return f"{self._prefix}watch:{name}"
+        if self._on_watch and losses == self._losses:
+            with contextlib.suppress(*_FAILURES):  # then somebody else does, or nobody
+                await self._client.publish(self._watch, json.dumps([self._me, "I", question]))
 
     def _stamp(self, name: str) -> str:
         return f"{self._prefix}stamp:{name}"

@@ -22,7 +22,7 @@ class Ear:
     def heard(self, names: Collection[str]) -> None:
         self.names |= set(names)
 
-    def heard_all(self) -> None:
+    def heard_all(self, *, begins: bool = False) -> None:
         self.all += 1
 
 
@@ -67,6 +67,23 @@ def test_changes_are_heard(registry: Book) -> None:
             for payload in ("no JSON", "{}", '{"all": true}', '{"names": 3}', "7"):
                 await asyncio.to_thread(registry.run, "SELECT pg_notify('tiergate_registry', %s)", payload)
             await until(lambda: ear.all == 6)
+
+    asyncio.run(scene())
+
+
+def test_it_says_whether_it_has_heard_everything(registry: Book) -> None:
+    async def scene() -> None:
+        async with joined(registry.dsn) as (source, ear):
+            assert not await source.hears()
+            await source.rows([])
+            for number in range(20):
+                await asyncio.to_thread(registry.add, f"vouched_{number}")
+                assert await source.hears()
+                assert f"vouched_{number}" in ear.names
+            connection = source._connection
+            assert connection is not None
+            connection.terminate()
+            assert not await source.hears()
 
     asyncio.run(scene())
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -25,10 +25,14 @@ async def until(so: Callable[[], object]) -> None:
 
 @asynccontextmanager
 async def joined(
-    valkey: ValkeyServer, registry: str, heard: list[list[str]] | None = None
+    valkey: ValkeyServer,
+    registry: str,
+    heard: list[list[str]] | None = None,
+    hears: Callable[[], Awaitable[bool]] | None = None,
 ) -> AsyncIterator[Redis]:
     said = heard if heard is not None else []
-    redis = Redis(f"redis://127.0.0.1:{valkey.port}/0", registry, said.append)
+    more = (hears,) if hears is not None else ()
+    redis = Redis(f"redis://127.0.0.1:{valkey.port}/0", registry, said.append, *more)
     redis.start()
     try:
         await until(lambda: redis.state.up)
@@ -72,7 +76,7 @@ def test_after_a_lost_feed_no_copy_of_before_is_believed(valkey: ValkeyServer) -
         async with joined(valkey, "feed") as one, joined(valkey, "feed") as two:
             _, early = await one.get(["acme"])
             await one.put({"acme": ACME}, early)
-            await two.renew()
+            await two.renew(begins=True)
             await one.put({"acme": ACME}, early)
             assert (await one.get(["acme"]))[0] == {}
 
@@ -122,7 +126,7 @@ def test_without_it_there_is_nothing_and_no_error_and_afterwards_nothing_of_befo
                 assert one.state.reason
                 await one.put({"acme": ACME}, ticket)
                 await one.invalidate(["acme"])
-                await one.renew()
+                await one.renew(begins=True)
             finally:
                 valkey.start()
             await until(lambda: one.state.up)
@@ -147,11 +151,11 @@ async def kept(redis: Redis) -> bool:
 def test_who_begins_among_others_leaves_the_copies_as_they_are(valkey: ValkeyServer) -> None:
     async def scene() -> None:
         async with joined(valkey, "watch") as one:
-            await one.renew()
+            await one.renew(begins=True)
             assert not await kept(one)
             for _ in range(3):  # restarted, one after the other
                 async with joined(valkey, "watch") as next_one:
-                    await next_one.renew()
+                    await next_one.renew(begins=True)
                     assert await kept(next_one)
             assert await kept(one)
 
@@ -166,7 +170,7 @@ def test_of_several_that_begin_at_once_one_makes_them_void(valkey: ValkeyServer)
             joined(valkey, "many") as three,
         ):
             before = int(await one._client.get(one._generation) or 0)
-            await asyncio.gather(one.renew(), two.renew(), three.renew())
+            await asyncio.gather(one.renew(begins=True), two.renew(begins=True), three.renew(begins=True))
             assert int(await one._client.get(one._generation)) == before + 1
 
     play(scene())
@@ -176,51 +180,120 @@ def test_while_nobody_was_on_watch_anything_may_have_changed(valkey: ValkeyServe
     async def scene() -> None:
         for _ in range(2):
             async with joined(valkey, "alone") as one:
-                await one.renew()
+                await one.renew(begins=True)
                 assert not await kept(one)
 
     play(scene())
 
 
-def test_who_was_killed_is_not_on_watch_although_its_name_is_there(valkey: ValkeyServer) -> None:
+def test_who_was_lost_without_anybody_noticing_does_not_vouch(valkey: ValkeyServer) -> None:
     async def scene() -> None:
-        async with joined(valkey, "killed") as one:
-            await one.renew()
+        async with joined(valkey, "lost power") as one:
+            await one.renew(begins=True)
             await kept(one)
             assert one._task is not None
-            one._task.cancel()  # its connections are lost, and nothing is said
-            await asyncio.gather(one._task, return_exceptions=True)
-            async with joined(valkey, "killed") as two:
-                await two.renew()
+            one._take = lambda _: None  # type: ignore[method-assign]  # its connection stays and nobody reads it
+            async with joined(valkey, "lost power") as two:
+                await two.renew(begins=True)
                 assert not await kept(two)
 
     play(scene())
 
 
-def test_who_has_lost_a_feed_makes_the_copies_void_whoever_is_there(valkey: ValkeyServer) -> None:
+def test_who_has_lost_its_feed_has_missed_nothing_if_another_vouches(valkey: ValkeyServer) -> None:
     async def scene() -> None:
         async with joined(valkey, "lost") as one, joined(valkey, "lost") as two:
-            await one.renew()
-            await two.renew()
+            await one.renew(begins=True)
+            await two.renew(begins=True)
             await kept(one)
-            await one.renew()  # the registry's feed is back
+            await one.renew(begins=True)  # the registry's feed is back
+            assert await kept(one)
+            two._lose_watch()
+            await one.renew(begins=True)
             assert not await kept(two)
 
     play(scene())
 
 
-def test_who_does_not_hear_is_not_on_watch(valkey: ValkeyServer) -> None:
+def test_all_that_have_lost_their_feeds_make_the_copies_void_once(valkey: ValkeyServer) -> None:
     async def scene() -> None:
-        async with joined(valkey, "deaf") as one:
-            await one.renew()
+        async with joined(valkey, "all") as one, joined(valkey, "all") as two, joined(valkey, "all") as three:
+            for each in (one, two, three):
+                await each.renew(begins=True)
+            before = int(await one._client.get(one._generation))
+            for each in (one, two, three):
+                each._lose_watch()
+            await one.renew(begins=True)
             await kept(one)
-            one._hears = lambda: False
-            await one._stay_on_watch()
-            async with joined(valkey, "deaf") as two:
-                await two.renew()
+            await two.renew(begins=True)
+            await three.renew(begins=True)
+            assert int(await one._client.get(one._generation)) == before + 1
+            assert await kept(three)
+
+    play(scene())
+
+
+def test_who_does_not_hear_the_registry_does_not_vouch(valkey: ValkeyServer) -> None:
+    hears = [True]
+
+    async def asks() -> bool:
+        return hears[0]
+
+    async def scene() -> None:
+        async with joined(valkey, "deaf", hears=asks) as one:
+            await one.renew(begins=True)
+            await kept(one)
+            for hears[0] in (True, False):
+                async with joined(valkey, "deaf") as two:
+                    await two.renew(begins=True)
+                    assert await kept(two) is hears[0]
+
+    play(scene())
+
+
+def test_who_loses_its_feed_while_it_asks_does_not_vouch(valkey: ValkeyServer) -> None:
+    async def scene() -> None:
+        async with joined(valkey, "meanwhile", hears=lambda: lose()) as one:
+
+            async def lose() -> bool:
+                one._lose_watch()
+                one._on_watch = True  # and has it back: what it missed is for others to say
+                return True
+
+            await one.renew(begins=True)
+            await kept(one)
+            async with joined(valkey, "meanwhile") as two:
+                await two.renew(begins=True)
                 assert not await kept(two)
-                one._hears = lambda: True
-                await one._stay_on_watch()
-                assert await two._client.zcard(two._watchers) == 2
+
+    play(scene())
+
+
+def test_a_change_of_nobody_knows_what_is_vouched_for_by_nobody(valkey: ValkeyServer) -> None:
+    async def scene() -> None:
+        async with joined(valkey, "truncated") as one, joined(valkey, "truncated") as two:
+            await one.renew(begins=True)
+            await two.renew(begins=True)
+            await kept(one)
+            await one.renew(begins=False)
+            assert not await kept(two)
+
+    play(scene())
+
+
+def test_who_has_lost_redis_asks_when_it_is_back(valkey: ValkeyServer) -> None:
+    async def scene() -> None:
+        async with joined(valkey, "back") as one, joined(valkey, "back") as two:
+            await one.renew(begins=True)
+            await two.renew(begins=True)
+            await kept(one)
+            for vouched in (True, False):
+                if not vouched:
+                    two._lose_watch()
+                one._fails(OSError("cut"))
+                assert not one._on_watch
+                await until(lambda: one.state.up)
+                assert one._on_watch
+                assert await kept(one) is vouched
 
     play(scene())
