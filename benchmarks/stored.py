@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import http.client
+import json
 import statistics
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import psycopg
 
@@ -14,7 +17,7 @@ from benchmarks import logins, processes
 from benchmarks.options import Options
 from benchmarks.raw import RawClient
 from benchmarks.table import Column, Sample, Table, Targets, against, side_by_side
-from benchmarks.targets import Bench, Setup, Target
+from benchmarks.targets import API_TOKEN, Bench, Setup, Target
 from proxy.cli.sql import scripts
 from proxy.wire import encode
 
@@ -33,6 +36,11 @@ _COLD = (
     Column("until the first client, ms", "start", 0),
     Column("suspended until told, ms", "told"),
     Column("the slowest of 50, ms", "slowest"),
+)
+_PAGES = (
+    Column("pages", "pages", 0),
+    Column("median ms", "median"),
+    Column("slowest ms", "slowest"),
 )
 _FEW = 1_000  # of the stored tenants, that log in
 _SUSPENDED = 50
@@ -58,12 +66,17 @@ def stored(bench: Bench, options: Options, aims: Targets) -> None:
                 value = _RATIO.value(runs[registry.name], against("file", targets, runs))
                 aims.note("logins with a warm registry : with the file", "at least 0.95", build, value)
         cold = Table(_COLD)
+        listed = []
         for build in bench.builds:
             began = time.monotonic()
             with bench.running_tiergate(from_registry, build) as target:
                 cold.rows(
                     "stored", [target], {target.name: [_cold(target, dsn, began, options.stored_tenants)]}
                 )
+                listed.append((target, _listed(target)))
+        pages = Table(_PAGES)
+        for target, sample in listed:
+            pages.rows("GET /v1/tenants by 1,000", [target], {target.name: [sample]})
 
 
 @contextmanager
@@ -71,8 +84,7 @@ def _registry(bench: Bench, tenants: int) -> Iterator[str]:
     dsn = f"postgresql://postgres@127.0.0.1:{bench.server.port}/{_DATABASE}"
     bench.server.sql(f"CREATE DATABASE {_DATABASE}")
     with psycopg.connect(dsn, autocommit=True) as connection:
-        for script in scripts("registry_kit").values():
-            connection.execute(script.encode())
+        install(connection)
         connection.execute("ALTER TABLE tenant_registry DISABLE TRIGGER USER")
         connection.execute(
             "INSERT INTO tenant_registry (tenant_id, tenant_code, tenant_name, tier, cluster_endpoint_type, cluster_name,"
@@ -86,6 +98,11 @@ def _registry(bench: Bench, tenants: int) -> Iterator[str]:
         yield dsn
     finally:
         bench.server.sql(f"DROP DATABASE {_DATABASE} WITH (FORCE)")
+
+
+def install(connection: psycopg.Connection[Any]) -> None:
+    for script in scripts("registry_kit").values():
+        connection.execute(script.encode())
 
 
 def _cold(target: Target, dsn: str, began: float, tenants: int) -> Sample:
@@ -104,6 +121,21 @@ def _cold(target: Target, dsn: str, began: float, tenants: int) -> Sample:
         "told": 1000 * statistics.median(told),
         "slowest": 1000 * max(told),
     }
+
+
+def _listed(target: Target) -> Sample:
+    """All of them, page by page."""
+    took, cursor = [], ""
+    connection = http.client.HTTPConnection("127.0.0.1", target.http_port)
+    while cursor is not None:
+        began = time.monotonic()
+        connection.request(
+            "GET", f"/v1/tenants?limit=1000&cursor={cursor}", headers={"Authorization": f"Bearer {API_TOKEN}"}
+        )
+        cursor = json.loads(connection.getresponse().read())["next"]
+        took.append(1000 * (time.monotonic() - began))
+    connection.close()
+    return {"pages": len(took), "median": statistics.median(took), "slowest": max(took)}
 
 
 def _log_in(target: Target, names: Sequence[str]) -> list[float]:

@@ -14,10 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks import processes
+from proxy.auth import token
 from proxy.cli.embedded import EmbeddedServer, free_port
 
 _FOLLOWS_STATEMENTS = (1, 21)
 PASSWORD = "app-secret"
+API_TOKEN = token.new()
 POOL_SIZE = 8
 MOST_CLIENTS = 15_000
 MOST_SERVERS = 1_200  # what the server takes: 500 clients directly, and as many of a pooler in session mode
@@ -57,6 +59,7 @@ class Target:
     build: str = ""  # of Tiergate: interpreted | compiled
     names_tenant: bool = True  # clients say at their login for whom they speak
     tls: Certificate | None = None
+    http_port: int = 0  # of Tiergate
 
     @property
     def pgoptions(self) -> str:
@@ -136,17 +139,17 @@ class Bench:
 
     @contextmanager
     def running_tiergate(self, setup: Setup, build: str) -> Iterator[Target]:
-        port = free_port()
+        port, http_port = free_port(), free_port()
         directory = Path(tempfile.mkdtemp(prefix="tiergate-", dir=self.directory))
         config = directory / "tiergate.toml"
-        config.write_text(_tiergate_toml(setup, port))
+        config.write_text(_tiergate_toml(setup, port, http_port))
         command = [*self.under, sys.executable, "-m", "proxy", "serve", "--config", str(config)]
         tree = self.builds[build]
         with processes.started(command, cwd=tree, cpus=setup.cpus) as process:
-            _listening(port, f"Tiergate ({build})", self.under)
+            listening(port, f"Tiergate ({build})", self.under)
             yield Target(
                 f"Tiergate {build}", "tiergate", port, setup.tenant.database, setup.tenant.name,
-                process.pid, build, tls=setup.tls,
+                process.pid, build, tls=setup.tls, http_port=http_port,
             )  # fmt: skip
 
     @contextmanager
@@ -163,13 +166,13 @@ class Bench:
         user = pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else None  # it refuses to run as root
         command = [*self.under, self.pgbouncer, "-q", str(directory / "pgbouncer.ini")]
         with processes.started(command, user=user, cpus=setup.cpus) as process:
-            _listening(port, "PgBouncer", self.under)
+            listening(port, "PgBouncer", self.under)
             name = "PgBouncer, session pooling" if session else "PgBouncer"
             tenant = setup.tenant
             yield Target(name, "pgbouncer", port, tenant.database, tenant.name, process.pid, tls=setup.tls)
 
 
-def _tiergate_toml(setup: Setup, port: int) -> str:
+def _tiergate_toml(setup: Setup, port: int, http_port: int) -> str:
     tenant = setup.tenant
     tls = ""
     if setup.tls:
@@ -188,7 +191,7 @@ client_tls_cert_file = "{setup.tls.chain}"
     return f"""
 [proxy]
 listen_port = {port}
-http_addr = "127.0.0.1:{free_port()}"
+http_addr = "127.0.0.1:{http_port}"
 workers = {setup.workers}
 default_pool_size = {setup.pool_size}
 max_client_conn = {MOST_CLIENTS}
@@ -201,6 +204,9 @@ default_tenant = "{tenant.name}"
 registry_dsn = "{setup.registry_dsn}"
 {elasticity.keys if elasticity else ""}
 {tls}
+[api_token.bench]
+hash = "{token.hashed(API_TOKEN)}"
+role = "viewer"
 [user.app]
 password = "{setup.verifier or PASSWORD}"
 tenants = "*"
@@ -259,7 +265,7 @@ unix_socket_dir =
 {tls}"""
 
 
-def _listening(port: int, what: str, under: tuple[str, ...]) -> None:
+def listening(port: int, what: str, under: tuple[str, ...] = ()) -> None:
     def answers() -> bool:
         with socket.socket() as sock:
             return sock.connect_ex(("127.0.0.1", port)) == 0
