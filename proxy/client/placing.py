@@ -112,8 +112,7 @@ def become(session: Conversation, tenant: Tenant, let_go: Callable[[ServerConnec
         session.plane.options.tenant_guc,
     )
     session.tenant, session.account = tenant, account
-    session.limits = session.plane.registry.limits(tenant, session.user)
-    session.wait_limit = session.limits.query_wait_timeout or 0.0
+    session.limit_by(session.plane.registry.limits(tenant, session.user))
     take(session, found)
     _keep_own(session, {name: value for name, value in own.items() if name != guc.lower()}, old)
 
@@ -181,8 +180,7 @@ def follow_registry(session: Conversation) -> None:
     session.tenant, session.user = tenant, user
     session.account = plane.accounts.account(tenant)
     session.user_account = plane.accounts.user(user)
-    session.limits = registry.limits(tenant, user)
-    session.wait_limit = session.limits.query_wait_timeout or 0.0
+    session.limit_by(registry.limits(tenant, user))
     session.use_rules(registry.rules(tenant))
     if session.server is None:
         own = session.state_needed.parameters

@@ -5,10 +5,10 @@ from proxy.protocol.state cimport State
 cdef class Link(Receiver):
     cdef public Account account
     cdef public UserAccount user_account
-    cdef public object limits
+    cdef public Link ahead, behind
+    cdef public object awaited, limits, line
     cdef public State state_needed
-    cdef public tuple lines
-    cdef public double wait_limit, waiting_since
+    cdef public double wait_limit, wait_notice, waiting_since
 
     cpdef object granted(self, object server)
     cpdef object replies(self, bytes data)

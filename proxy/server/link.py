@@ -27,11 +27,15 @@ class Link(Receiver):
 
     __slots__ = (
         "account",
+        "ahead",
+        "awaited",
+        "behind",
         "limits",
-        "lines",
+        "line",
         "state_needed",
         "user_account",
         "wait_limit",
+        "wait_notice",
         "waiting_since",
     )
 
@@ -40,11 +44,19 @@ class Link(Receiver):
     ) -> None:
         self.account = account
         self.user_account = user_account
-        self.limits = limits
         self.state_needed = state_needed
-        self.wait_limit = limits.query_wait_timeout or 0.0
         self.waiting_since = 0.0
-        self.lines: tuple[dict[Any, Any], ...] = ()  # of deadlines, in which it stands while it waits
+        # Its place among those with the same deadlines while it waits (see deadlines.py), and for which pool that is.
+        self.line: object | None = None
+        self.ahead: Link | None = None
+        self.behind: Link | None = None
+        self.awaited: Any = None
+        self.limit_by(limits)
+
+    def limit_by(self, limits: Limits) -> None:
+        self.limits = limits
+        self.wait_limit = limits.query_wait_timeout or 0.0
+        self.wait_notice = limits.query_wait_notify or 0.0
 
     def granted(self, server: Any) -> None:
         """The wait is over."""

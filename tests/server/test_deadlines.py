@@ -7,7 +7,6 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.model import UNLIMITED, Limits
 from proxy.server.deadlines import Deadlines
 from tests.server.recording import Waiter, account
 
@@ -22,7 +21,7 @@ ACCOUNT, POOL = account("a"), Pool()
 
 def waiter(limit: float, notify: float, since: float) -> Waiter:
     made = Waiter(ACCOUNT, wait_limit=limit)
-    made.limits = Limits(query_wait_notify=notify).over(UNLIMITED)
+    made.wait_notice = notify
     made.waiting_since = since
     return made
 
@@ -50,8 +49,8 @@ def test_those_are_found_who_are_due(script: list[tuple[str, float, float]]) -> 
             deadlines.end(waiting.pop(int(one) % len(waiting)))
         elif what == "pass":
             now += one
-            due = [w for w in waiting if w.limits.query_wait_notify and w not in told]
-            due = [w for w in due if now - w.waiting_since > (w.limits.query_wait_notify or 0)]
+            due = [w for w in waiting if w.wait_notice and w not in told]
+            due = [w for w in due if now - w.waiting_since > w.wait_notice]
             found = list(deadlines.to_tell(now))
             assert sorted(map(id, found)) == sorted(map(id, due))
             told += found
@@ -80,6 +79,36 @@ def test_a_limit_that_has_changed_holds_when_the_old_one_would_have() -> None:
     assert len(deadlines) == 1
 
 
+@given(
+    st.lists(st.tuples(st.integers(0, 8), st.booleans(), st.booleans()), max_size=12),
+    st.sampled_from([0.0, 2.0, 6.0, 12.0]),
+)
+def test_whoever_has_changed_to_another_line_is_told_once_and_in_time(
+    script: list[tuple[int, bool, bool]], notice: float
+) -> None:
+    """Those with five seconds may get ten meanwhile, and then stand among those who have had ten before."""
+    deadlines, now = Deadlines(), 100.0
+    waiting: list[Waiter] = []
+    told: list[Waiter] = []
+    expired: list[Waiter] = []
+    for pauses, short, changed in [*script, (40, False, False)]:
+        for _ in range(pauses):
+            now += 0.5
+            told += deadlines.to_tell(now)
+            expired += [each for each, _ in deadlines.expired(now)]
+            for each in waiting:
+                since = now - each.waiting_since
+                assert (each in expired) is (since > each.wait_limit)
+                assert (each in told) is (bool(notice) and since > notice and notice < each.wait_limit)
+        waiting.append(waiter(5.0 if short else 10.0, notice, now))
+        deadlines.begin(waiting[-1], POOL)
+        if changed:
+            waiting[-1].wait_limit = 10.0
+    assert len(set(told)) == len(told)
+    assert len(set(expired)) == len(expired)
+    assert len(deadlines) == 1  # the last
+
+
 def test_a_wait_that_is_for_no_pool_is_only_told_of() -> None:
     deadlines = Deadlines()
     throttled = waiter(1.0, 1.0, 0.0)
@@ -101,7 +130,7 @@ def test_whoever_is_not_due_is_not_looked_at() -> None:
     deadlines = Deadlines()
     for _ in range(1000):
         made = Counting(ACCOUNT, wait_limit=120.0)
-        made.limits = Limits(query_wait_notify=5.0).over(UNLIMITED)
+        made.wait_notice = 5.0
         made.waiting_since = 0.0
         deadlines.begin(made, POOL)
     Counting.looks = 0

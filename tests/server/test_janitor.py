@@ -100,7 +100,7 @@ def test_who_waits_long_is_told_once_a_wait(world: World) -> None:
 
     world.pools.pause()
     who, other = Told(account("a")), Told(account("b"))
-    who.limits = replace(who.limits, query_wait_notify=5.0)
+    who.limit_by(replace(who.limits, query_wait_notify=5.0))
     for each in (who, other):
         world.pool.acquire(each, world.now)
     world.sweep(5.0)
