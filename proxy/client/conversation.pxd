@@ -2,7 +2,7 @@ from proxy.client.plane cimport Plane
 from proxy.client.settled cimport Settled
 from proxy.net.transport cimport deliver
 from proxy.protocol.state cimport State
-from proxy.protocol.lifecycle cimport session_step
+from proxy.protocol.lifecycle cimport Stage, step
 from proxy.protocol.statements cimport Statement
 from proxy.registry.memory cimport Registry
 from proxy.server.connection cimport ServerConnection
@@ -15,7 +15,8 @@ cdef class Conversation(Link):
     cdef object __weakref__
     cdef public object _counted_by, _permits
     cdef public object cancel_wanted, checked, doubts, evicting, inquiry, host, key, login, mode, owing, rules
-    cdef public object pins, state, tenant, throttled, transport, unnamed_by, user, watch
+    cdef public Stage state
+    cdef public object pins, tenant, throttled, transport, unnamed_by, user, watch
     cdef public bint _wanted, acquiring, answers_first, discarded, draws_alone, entering, evicted, gone, held_back, holding, keeps_sequences, leaving, maps_statements, opening, paid, skipping, strict, temp_first, unsynced, write_paused
     cdef public bytes amiss, answer
     cdef public double connected_at, idle_since

@@ -14,7 +14,7 @@ from proxy.errors import ServerRefused, TiergateError
 from proxy.model import Limits, PinReason, PoolMode, Tenant, User
 from proxy.net.transport import Transport, deliver
 from proxy.protocol.inquiry import Inquiry
-from proxy.protocol.lifecycle import SessionState, session_step
+from proxy.protocol.lifecycle import SessionState, Stage, step
 from proxy.protocol.state import EMPTY, State, status
 from proxy.protocol.statements import Description, Preparation, SqlStatement, Statement
 from proxy.server.connection import IDLE, ServerConnection
@@ -35,7 +35,6 @@ _TRANSACTION_MODE, _SESSION_MODE, _STATEMENT_MODE = (
     PoolMode.SESSION,
     PoolMode.STATEMENT,
 )
-_LOGIN = SessionState.LOGIN
 # An idle client has no list and no dict of its own. Nothing is ever put into these.
 NOTHING_PARKED: list[bytes] = []
 NO_STATEMENTS: dict[bytes, Statement] = {}
@@ -87,7 +86,7 @@ class Conversation(Link):
         self.maps_statements = True
         self.transport: Transport
         self.scanner = Scanner(FROM_CLIENT)
-        self.state = _LOGIN
+        self.state: Stage = SessionState.LOGIN
         self.server: ServerConnection | None = None
         self.rules: Rules | None = None  # what SQL it may send
         self.startup: State = EMPTY  # what RESET goes back to
@@ -141,7 +140,7 @@ class Conversation(Link):
         self.gone = False
 
     def step(self, event: str) -> None:
-        self.state = session_step(self.state, event)
+        self.state = step("session", self.state, event)
 
     def doubted(self) -> Doubts:
         """What is to be asked when the session is at rest."""

@@ -14,7 +14,7 @@ from proxy.admission.accounts import Account
 from proxy.admission.stakes import Row
 from proxy.client.plane import Plane
 from proxy.control.views.queue import due
-from proxy.protocol.lifecycle import SessionState
+from proxy.protocol.lifecycle import SESSION, SessionState
 
 Counts = dict[str, Any]
 
@@ -121,7 +121,7 @@ def _process(plane: Plane, counts: Counts) -> None:
         "timeouts": dict(process.timeouts),
         "pins": dict(process.pins),
     }
-    states = dict.fromkeys((state.value for state in SessionState if state is not SessionState.CLOSED), 0)
+    states = dict.fromkeys((state.value for state in SESSION if state is not SessionState.CLOSED), 0)
     for session in plane.sessions:
         states[session.state.value] += 1
     counts["gauges"]["clients"] = states

@@ -1,7 +1,5 @@
+cdef class Stage:
+    cdef public dict following
+    cdef public str value
 
-cimport cython
-
-@cython.locals(events=dict)
-cpdef object server_step(object state, str event)
-@cython.locals(events=dict)
-cpdef object session_step(object state, str event)
+cpdef Stage step(str what, Stage stage, str event)

@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+
+class Stage:
+    """One state. What follows it stands beside it as well as in the table, so that a step is one look."""
+
+    __slots__ = ("following", "value")
+
+    def __init__(self, value: str) -> None:
+        self.value = value
+        self.following: dict[str, Stage] = {}
+
+    def __repr__(self) -> str:
+        return self.value
 
 
-class ServerState(StrEnum):
-    LOGIN = "login"
-    IDLE = "idle"
-    ACTIVE = "active"
-    RESETTING = "resetting"  # being cleaned, or waiting for a cancel to be over
-    GONE = "gone"
+class ServerState:
+    LOGIN = Stage("login")
+    IDLE = Stage("idle")
+    ACTIVE = Stage("active")
+    RESETTING = Stage("resetting")  # being cleaned, or waiting for a cancel to be over
+    GONE = Stage("gone")
 
 
-class SessionState(StrEnum):
-    LOGIN = "login"
-    IDLE = "idle"
-    WAITING = "waiting"
-    LINKED = "linked"
-    PINNED = "pinned"
-    CLOSED = "closed"
+class SessionState:
+    LOGIN = Stage("login")
+    IDLE = Stage("idle")
+    WAITING = Stage("waiting")
+    LINKED = Stage("linked")
+    PINNED = Stage("pinned")
+    CLOSED = Stage("closed")
 
 
-SERVER: dict[ServerState, dict[str, ServerState]] = {
+SERVER: dict[Stage, dict[str, Stage]] = {
     ServerState.LOGIN: {"ready": ServerState.IDLE, "lost": ServerState.GONE},
     ServerState.IDLE: {
         "checkout": ServerState.ACTIVE,
@@ -42,7 +53,7 @@ SERVER: dict[ServerState, dict[str, ServerState]] = {
     ServerState.GONE: {},
 }
 
-SESSION: dict[SessionState, dict[str, SessionState]] = {
+SESSION: dict[Stage, dict[str, Stage]] = {
     SessionState.LOGIN: {
         "welcomed": SessionState.IDLE,
         "link": SessionState.LINKED,
@@ -74,21 +85,17 @@ SESSION: dict[SessionState, dict[str, SessionState]] = {
 }
 
 
+for _table in (SERVER, SESSION):
+    for _stage, _events in _table.items():
+        _stage.following = _events
+
+
 class LifecycleError(AssertionError):
     """A step that the table does not have: a bug, never a peer's doing."""
 
 
-def server_step(state: ServerState, event: str) -> ServerState:
-    events = SERVER[state]
-    following = events.get(event)
+def step(what: str, stage: Stage, event: str) -> Stage:
+    following = stage.following.get(event)
     if following is None:
-        raise LifecycleError(f"server connection: {event} in state {state.value}")
-    return following
-
-
-def session_step(state: SessionState, event: str) -> SessionState:
-    events = SESSION[state]
-    following = events.get(event)
-    if following is None:
-        raise LifecycleError(f"session: {event} in state {state.value}")
+        raise LifecycleError(f"{what}: {event} in state {stage.value}")
     return following

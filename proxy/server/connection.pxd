@@ -2,7 +2,7 @@ cimport cython
 
 from proxy.admission.accounts cimport Account
 from proxy.net.transport cimport deliver
-from proxy.protocol.lifecycle cimport server_step
+from proxy.protocol.lifecycle cimport Stage, step
 from proxy.protocol.pipeline cimport Expect, Pipeline
 from proxy.protocol.state cimport State
 from proxy.protocol.statements cimport Prepared, Statement
@@ -23,7 +23,8 @@ cdef class ServerConnection(Stated):
     cdef public Account account
     cdef public Link link
     cdef public PoolStats stats
-    cdef public object address, endpoint, key, owner, pid, state, struck, transport
+    cdef public object address, endpoint, key, owner, pid, struck, transport
+    cdef public Stage state
     cdef public tuple permits
     cdef public int cancels, status, generation
     cdef public Py_ssize_t named_in, unnamed_in

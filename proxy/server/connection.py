@@ -16,7 +16,7 @@ from proxy.errors import ProtocolViolation, ServerLost, ServerProtocolError, Tie
 from proxy.net.transport import Transport, deliver
 from proxy.protocol import pipeline as owed
 from proxy.protocol import state as states
-from proxy.protocol.lifecycle import ServerState, server_step
+from proxy.protocol.lifecycle import ServerState, Stage, step
 from proxy.protocol.pipeline import DROP, FORWARD, Expect
 from proxy.protocol.state import EMPTY, with_parameter
 from proxy.protocol.statements import PREFIX, Description, Prepared, Statement
@@ -68,7 +68,8 @@ class ServerConnection(Stated):
         self.named_in = self.unnamed_in = -1  # the batch in which a statement was last parsed or closed
         self.to_close: list[bytes] = []
         self.scanner = Scanner(FROM_SERVER)
-        self.state, self.status = ServerState.LOGIN, IDLE
+        self.state: Stage = ServerState.LOGIN
+        self.status = IDLE
         self.dirty = False  # holds something that only a reset clears
         self.cancels = self.uses = self.clean_at = 0  # `clean_at`: the last use to leave no numbers
         self.copy_in = self.closing = self.write_paused = self._job_failed = self._undone = False
@@ -297,7 +298,7 @@ class ServerConnection(Stated):
     # --- what is asked of it ------------------------------------------------------------------------
 
     def step(self, event: str) -> None:
-        self.state = server_step(self.state, event)
+        self.state = step("server connection", self.state, event)
 
     def expect(self, entry: Expect) -> None:
         self.pipeline.expect(entry)

@@ -6,22 +6,22 @@ from proxy.protocol.lifecycle import (
     LifecycleError,
     ServerState,
     SessionState,
-    server_step,
-    session_step,
+    Stage,
+    step,
 )
 
 
 def test_the_tables_name_every_state() -> None:
-    assert set(SERVER) == set(ServerState)
-    assert set(SESSION) == set(SessionState)
+    for table, states in ((SERVER, ServerState), (SESSION, SessionState)):
+        assert set(table) == {each for each in vars(states).values() if isinstance(each, Stage)}
 
 
 def test_what_is_not_in_the_table_is_an_error() -> None:
-    assert server_step(ServerState.IDLE, "checkout") is ServerState.ACTIVE
+    assert step("server", ServerState.IDLE, "checkout") is ServerState.ACTIVE
     with pytest.raises(LifecycleError):
-        server_step(ServerState.GONE, "checkout")
+        step("server", ServerState.GONE, "checkout")
     with pytest.raises(LifecycleError):
-        session_step(SessionState.WAITING, "unlink")
+        step("session", SessionState.WAITING, "unlink")
 
 
 def test_every_live_state_can_end() -> None:
