@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from proxy.server.pool import Pool
 
 _NO_TIER = Tier("")
+_MOST_KEPT = 4_096
 
 
 class Place(NamedTuple):
@@ -49,7 +50,22 @@ def take(session: Conversation, found: Place) -> None:
 
 
 def _place(session: Conversation, tenant: Tenant) -> Place:
-    return find_place(session.plane, session.login, session.user, tenant, session.address)
+    """Who changes tenants comes back: what was found for the same is kept while the registry stays in its epoch."""
+    plane, login, user = session.plane, session.login, session.user
+    registry, pools = plane.registry, plane.pools
+    if plane.placed_in != registry.epoch or len(plane.places) >= _MOST_KEPT:
+        plane.placed_in = registry.epoch
+        plane.places.clear()
+    key = (tenant.name, user.name, login.database, login.asked, len(pools.only_at_start))
+    kept = plane.places.get(key)
+    if kept is not None and kept[1] is tenant and kept[2] is user:
+        found: Place = kept[0]
+        if pools.has(found.pool) and found.pool.cluster is registry.cluster(tenant.cluster):
+            return found
+    found = find_place(plane, login, user, tenant, session.address)
+    if not pools.options.application_name_add_host:
+        plane.places[key] = (found, tenant, user)
+    return found
 
 
 def find_place(plane: Plane, login: Login, user: User, tenant: Tenant, address: str) -> Place:
@@ -96,9 +112,8 @@ def become(session: Conversation, tenant: Tenant, let_go: Callable[[ServerConnec
     server = session.server
     if server is not None and found.pool is not session.pool:
         if session.pins or session.tenant.name:
-            why = ", ".join(sorted(reason.value for reason in session.pins)) or "session mode"
             raise TenantChangeRefused(
-                f'the session keeps its server connection ({why}), and tenant "{tenant.name}" has another',
+                f'the session keeps its server connection ({_kept_for(session)}), and tenant "{tenant.name}" has another',
                 hint="DISCARD ALL, or use transaction mode.",
             )
         let_go(server)
@@ -106,15 +121,18 @@ def become(session: Conversation, tenant: Tenant, let_go: Callable[[ServerConnec
     account = session.plane.accounts.account(tenant)
     if server is not None:
         _charge(server, account, session.user_account)
-    own, old, guc = (
-        session.state_needed.parameters,
-        session.startup.parameters,
-        session.plane.options.tenant_guc,
-    )
+    own, old = session.state_needed, session.startup
     session.tenant, session.account = tenant, account
     session.limit_by(session.plane.registry.limits(tenant, session.user))
     take(session, found)
-    _keep_own(session, {name: value for name, value in own.items() if name != guc.lower()}, old)
+    if own is not old:
+        guc = session.plane.options.tenant_guc.lower()
+        had = {name: value for name, value in own.parameters.items() if name != guc}
+        _keep_own(session, had, old.parameters)
+
+
+def _kept_for(session: Conversation) -> str:
+    return ", ".join(sorted(reason.value for reason in session.pins)) or "session mode"
 
 
 def _charge(server: ServerConnection, account: Account, user: UserAccount) -> None:

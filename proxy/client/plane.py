@@ -13,7 +13,7 @@ from proxy.admission.accounts import Accounts, Counter, Lender
 from proxy.admission.gate import Gates, Timer
 from proxy.admission.slices import Slices
 from proxy.model import ClientOptions, PoolKey
-from proxy.registry.memory import Registry
+from proxy.registry.memory import OLD, Registry
 from proxy.server.pools import Pools
 from proxy.sql.constants import guc
 from proxy.sql.opening import Openings
@@ -42,8 +42,8 @@ class Member(Protocol):
 class Plane:
     __slots__ = (
         "_keys", "_openings", "_openings_of", "_way", "_way_of", "accounts", "answers", "clients", "draining", "judge",
-        "keeping_sequences", "later", "logging_in", "number", "options", "pools", "process", "registry", "relays",
-        "sessions",
+        "keeping_sequences", "later", "logging_in", "number", "options", "placed_in", "places", "pools", "process",
+        "registry", "relays", "sessions",
     )  # fmt: skip
 
     def __init__(
@@ -69,6 +69,9 @@ class Plane:
         self.sessions: set[Any] = set()  # of Session, which knows this class
         self.relays: set[Any] = set()  # of Relay, likewise
         self.keeping_sequences: set[PoolKey] = set()  # whose sessions keep what they draw from sequences
+        # Where sessions that change tenants have found their place (see placing.py), and in which epoch.
+        self.places: dict[Any, Any] = {}
+        self.placed_in = OLD
         self.draining = False
         self.later: Callable[[float, Callable[[], None]], Timer] = _later
         self.logging_in: Callable[[], int] = lambda: 0  # how many clients that are not sessions yet

@@ -12,6 +12,7 @@ from proxy.errors import NoHealthyEndpoint, NotAuthorized, ShuttingDown
 from proxy.model import Directory, Limits, PoolMode, ServerOptions, Tier
 from proxy.protocol.state import with_parameter
 from proxy.registry.memory import OLD
+from proxy.wire import encode
 from tests.client.stage import DIRECTORY, Client, Stage
 
 
@@ -190,3 +191,54 @@ def test_a_suspended_tenant_is_told(stage: Stage) -> None:
     stage.registry.disable("tenant", "acme")
     with pytest.raises(ShuttingDown, match="suspended"):
         follow_registry(session)
+
+
+# --- sessions that change their tenant ----------------------------------------------------------------
+
+
+def turned(client: Client, tenant: str) -> Client:
+    chooser = client.session.chooser
+    assert chooser is not None
+    client.says(encode.query(f"SET app.tenant_id = '{tenant}'".encode()))
+    assert chooser.turn()
+    assert client.session.tenant.name == tenant
+    return client
+
+
+def test_who_comes_back_to_a_tenant_finds_the_same_place(stage: Stage) -> None:
+    client = turned(turned(stage.chooser("acme"), "beta"), "acme")
+    found = list(stage.plane.places.values())
+    turned(turned(client, "beta"), "acme")
+    assert list(stage.plane.places.values()) == found
+    assert parameters(client) == {"app.tenant_id": "acme"}
+    stage.leave()
+
+
+def test_another_place_of_the_tenant_is_found_once_the_registry_says_so(stage: Stage) -> None:
+    client = turned(turned(stage.chooser("acme"), "beta"), "acme")
+    stage.registry.replace(tenant(parameters={"work_mem": "1MB"}), stage.plane.options, stage.pools.options)
+    turned(turned(client, "beta"), "acme")
+    assert parameters(client) == {"app.tenant_id": "acme", "work_mem": "1MB"}
+    stage.leave()
+
+
+def test_clients_that_ask_for_other_parameters_have_places_of_their_own(stage: Stage) -> None:
+    turned(turned(stage.chooser("acme"), "beta"), "acme")
+    other = turned(turned(stage.chooser("acme", work_mem="2MB"), "beta"), "acme")
+    assert parameters(other) == {"app.tenant_id": "acme", "work_mem": "2MB"}
+    stage.leave()
+
+
+def test_a_place_with_the_clients_address_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage(monkeypatch, options=ServerOptions(application_name_add_host=True))
+    turned(stage.chooser("acme"), "beta")
+    assert not stage.plane.places
+    stage.leave()
+
+
+def test_no_more_places_are_kept_than_so_many(stage: Stage) -> None:
+    stage.plane.placed_in = stage.registry.epoch
+    stage.plane.places.update(dict.fromkeys(range(4096)))
+    turned(stage.chooser("acme"), "beta")
+    assert len(stage.plane.places) == 1
+    stage.leave()
