@@ -130,7 +130,8 @@ class Linking(Conversation):
         if sure or not ahead:
             if not ahead and self.told is not server.reported:
                 self.tell(server.reported)
-            out.append(ahead)
+            if ahead:
+                out.append(ahead)
             if opener is not None:
                 out.append(opener.serves(server))
             return True

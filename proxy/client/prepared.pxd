@@ -3,27 +3,17 @@ cimport cython
 from proxy.client.conversation cimport Conversation
 from proxy.client.refusals cimport refusal
 from proxy.protocol.pipeline cimport Pipeline, expect_of
-from proxy.protocol.statements cimport Statement
+from proxy.protocol.statements cimport Statement, unnamed_statement
+from proxy.client.unnamed cimport unnamed_is
 from proxy.server.connection cimport ServerConnection
 
 from proxy.wire.decode cimport bind_names_within, parse_within
 
 cdef int HEAD, HEADER_SIZE, FAILED, _PORTAL, _PARSE_REPLY, _BIND_REPLY
 
-cdef class UnnamedIs:
-    cdef Conversation _session
-    cdef ServerConnection _server
-    cdef bint _fresh
-    cdef public bint _stands
-    cdef Statement _own
-    cdef public Statement _before
-    cdef public UnnamedIs _newer
-
-    cpdef object _begin(self, Conversation session, ServerConnection server)
-
 cpdef object evict(Conversation session, object verdict)
 cdef bint _is_the_clients(Conversation session, bytes name) except -1
-@cython.locals(name=bytes, text=bytes, oids=bytes, unnamed=UnnamedIs)
+@cython.locals(name=bytes, text=bytes, oids=bytes, own=Statement)
 cpdef bytes on_parse(Conversation session, ServerConnection server, bytes data, Py_ssize_t start, Py_ssize_t stop, int told)
 @cython.locals(name=bytes, known_as=bytes, ahead=bytes, statement=Statement)
 cpdef bytes on_bind(Conversation session, ServerConnection server, bytes data, Py_ssize_t start, Py_ssize_t stop, int told)

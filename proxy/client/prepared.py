@@ -22,11 +22,12 @@ from proxy.client.told import (
     refused_description,
     unnamed_as_told,
 )
+from proxy.client.unnamed import unnamed_is
 from proxy.client.waits import AnswersFirst, EvictFirst, wait_for_answers
 from proxy.model import PinReason, PoolMode
 from proxy.protocol import pipeline as owed
 from proxy.protocol.pipeline import FORWARD_BIND, FORWARD_DESCRIBE, FORWARD_PARSE, INJECT, Expect, expect_of
-from proxy.protocol.statements import PREFIX, STRANGE, Statement
+from proxy.protocol.statements import PREFIX, Statement, unnamed_statement
 from proxy.server.connection import FAILED, ServerConnection
 from proxy.sql.verdict import PLAIN, Verdict
 from proxy.sql.watch import DROPPED
@@ -89,8 +90,8 @@ def on_parse(
             server.expect(Expect(owed.PARSE, error=error))
             return _MISSING
     if not name:
-        unnamed = UnnamedIs(session, server, Statement(b"", text, oids, verdict), True)
-        server.expect(expect_of(_PARSE_REPLY, None, unnamed))
+        own = unnamed_statement(text, oids, verdict)
+        server.expect(expect_of(_PARSE_REPLY, None, unnamed_is(session, server, own, True)))
         return None
     if session.by_sql:
         ahead = sql_prepared.taken(session, server, name)
@@ -98,49 +99,6 @@ def on_parse(
             server.expect(FORWARD_PARSE)
             return ahead + data[start:stop]
     return _parse_named(session, server, name, text, oids, verdict)
-
-
-class UnnamedIs:
-    """Makes `own` the unnamed statement of both; called, takes that back unless something newer has come. The
-    client's own Parse (`fresh`) leaves none if it fails; of a server that skipped the request nothing is known."""
-
-    __slots__ = ("_before", "_fresh", "_newer", "_own", "_server", "_session", "_stands")
-
-    def __init__(
-        self, session: Conversation, server: ServerConnection, own: Statement | None, fresh: bool
-    ) -> None:
-        self._own, self._fresh, self._stands = own, fresh, True
-        self._newer: UnnamedIs | None = None
-        self._begin(session, server)
-
-    def _begin(self, session: Conversation, server: ServerConnection) -> None:
-        self._session, self._server = session, server
-        self._before = session.unnamed
-        older = session.unnamed_by
-        if server.pipeline.head() is not None and isinstance(older, UnnamedIs):
-            older._newer = self
-        session.unnamed_by = self
-        session.unnamed = server.unnamed = self._own
-        server.unnamed_as = None
-        server.unnamed_in = server.pipeline.asked
-
-    def __call__(self, failed: bool) -> None:
-        if self._server.unnamed is self._own:
-            self._server.unnamed = None if failed else STRANGE
-        self._stands = failed and self._fresh
-        left = None if self._stands else self._before
-        # Those that came behind it and have been taken back themselves leave what it leaves.
-        last = self
-        newer = self._newer
-        while newer is not None and not newer._stands:
-            last, newer = newer, newer._newer
-        if newer is not None:
-            newer._before = left
-        elif self._session.unnamed_by is last:
-            self._session.unnamed = left
-        if last is not self:
-            self._newer = last
-            last._before = left
 
 
 def _parse_named(
@@ -256,13 +214,13 @@ def _statement_for_use(
                 return b"", CHANGED.name, CHANGED
             if asked is not None:
                 server.expect(
-                    expect_of(owed.PARSE, asked, UnnamedIs(session, server, asked, False), owed.DROP)
+                    expect_of(owed.PARSE, asked, unnamed_is(session, server, asked, False), owed.DROP)
                 )
                 ahead = encode.parse(b"", asked.text, asked.oids)
                 raise AnswersFirst(ahead + describe_unnamed(session, server, asked))
     if statement is server.unnamed:
         return b"", name, statement
-    undo = UnnamedIs(session, server, statement, False)
+    undo = unnamed_is(session, server, statement, False)
     if statement is None:
         server.expect(expect_of(owed.CLOSE, None, undo, owed.DROP))
         return encode.close(b"S", b""), name, None
@@ -366,7 +324,7 @@ def on_close(
         server.expect(expect_of(owed.CLOSE, None, undo_lasting))
         return None
     if not name:
-        server.expect(Expect(owed.CLOSE, undo=UnnamedIs(session, server, None, False)))
+        server.expect(Expect(owed.CLOSE, undo=unnamed_is(session, server, None, False)))
         return None
     if server.pipeline.answered <= server.named_in < server.pipeline.asked:
         wait_for_answers(server)

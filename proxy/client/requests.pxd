@@ -1,8 +1,10 @@
 cimport cython
 
+from proxy.client.batches cimport begins_with_bind, begins_with_parse
 from proxy.client.conversation cimport Conversation
-from proxy.client.prepared cimport UnnamedIs, on_bind, on_describe, on_parse
+from proxy.client.prepared cimport on_bind, on_describe, on_parse
 from proxy.client.refusals cimport refusal
+from proxy.client.unnamed cimport unnamed_is
 from proxy.protocol.pipeline cimport Expect, expect_of
 from proxy.server.connection cimport ServerConnection
 
@@ -14,6 +16,7 @@ cdef int HEAD, HEADER_SIZE, _QUERY, _PARSE, _BIND, _DESCRIBE, _EXECUTE, _SYNC
 cpdef bytes on_query(Conversation session, ServerConnection server, bytes data, Py_ssize_t start, Py_ssize_t stop, int told)
 cpdef bytes on_execute(Conversation session, ServerConnection server, bytes data, Py_ssize_t start, Py_ssize_t stop, int told)
 cpdef bytes on_sync(Conversation session, ServerConnection server, bytes data, Py_ssize_t start, Py_ssize_t stop, int told)
+@cython.locals(instead=bytes)
 cpdef bytes handle(
     int kind, Conversation session, ServerConnection server, bytes data, Py_ssize_t start, Py_ssize_t stop, int told
 )

@@ -12,10 +12,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from proxy.client import effects, remains, sequences, sql_prepared, unread
+from proxy.client.batches import begins_with_bind, begins_with_parse
 from proxy.client.entering import FOLLOWS, SENT, as_messages
-from proxy.client.prepared import UnnamedIs, evict, on_bind, on_close, on_describe, on_parse
+from proxy.client.prepared import evict, on_bind, on_close, on_describe, on_parse
 from proxy.client.preparing import SAID
 from proxy.client.refusals import REFUSED, TooLong, frame_size, refusal, watch
+from proxy.client.unnamed import unnamed_is
 from proxy.client.waits import Owing, wait_for_answers
 from proxy.errors import ProtocolViolation
 from proxy.model import PinReason
@@ -156,7 +158,7 @@ def _begun(session: Conversation, server: ServerConnection, entry: Expect) -> Ex
         session.unnamed = session.unnamed_by = server.unnamed = None
         return entry
     _end_batch(session, server)
-    undo = UnnamedIs(session, server, None, False)
+    undo = unnamed_is(session, server, None, False)
     return Expect(owed.QUERY, error=entry.error, restores=entry.restores, undo=undo, learn=entry.learn)
 
 
@@ -258,8 +260,14 @@ def handle(
     if kind == _QUERY:
         return on_query(session, server, data, start, stop, told)
     if kind == _PARSE:
+        if told != HEAD and begins_with_parse(session, server, data, start, stop):
+            return None
         return on_parse(session, server, data, start, stop, told)
     if kind == _BIND:
+        if told != HEAD:
+            instead = begins_with_bind(session, server, data, start, stop)
+            if instead:
+                return instead
         return on_bind(session, server, data, start, stop, told)
     if kind == _EXECUTE:
         return on_execute(session, server, data, start, stop, told)

@@ -195,12 +195,12 @@ class Session(Hearing):
                 if told == HEAD and kind != _BIND and self.watch is not DROPPED:
                     # What is still to come of it would be read as frames that nobody has looked at.
                     raise ProtocolViolation("invalid message length")
-                out.append(scanner.data[sent:start])
+                if sent < start:
+                    out.append(scanner.data[sent:start])
                 out.append(instead)
                 sent = scanner.stop
-            if (
-                server.pipeline.said and not server.scanner.skip
-            ):  # else behind the frame that has come in part
+            # Else behind the frame that has come in part.
+            if server.pipeline.said and not server.scanner.skip:
                 self.write(b"".join(server.pipeline.take_said()))
         if server is not None:
             stop = scanner.pos

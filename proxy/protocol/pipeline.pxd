@@ -1,6 +1,6 @@
 cimport cython
 
-cdef int _FOREIGN, _PART, _WHOLE, _ASIDE, _ERROR, _NOTIFICATION, _ENDS
+cdef int _FOREIGN, _PART, _WHOLE, _ASIDE, _ERROR, _NOTIFICATION, _ENDS, _BATCH
 cdef bytes _MEANING
 cdef Py_ssize_t _GAP
 
@@ -27,8 +27,12 @@ cdef class Pipeline:
     cpdef object expect(self, Expect entry)
     @cython.locals(head=Expect, following=Expect, meaning=int)
     cpdef int reply(self, int kind) except -1
+    @cython.locals(batch=Expect, kind=int, rest=list)
+    cpdef Expect unfold(self, Py_ssize_t done)
     cdef object _say(self)
     cdef object _fail(self, Expect head)
 
 @cython.locals(entry=Expect)
 cpdef Expect expect_of(int kind, object statement, object undo, int action=*)
+@cython.locals(entry=Expect)
+cpdef Expect batch_of(bytes kinds, object statement, object undo)

@@ -20,6 +20,9 @@ if the Sync has not been sent yet, later entries are taken back as they come.
 A server that has begun a COPY FROM STDIN ignores a Sync until the copy is over; `copy_in_began` forgets those
 that were sent behind the Execute and ahead of the copy's end, which leaves a mark of its own (COPY_END).
 
+A batch of the usual form that comes whole may be one entry (BATCH, see `batch_of`). Of the replies to it only how many
+there have been is known; as soon as that is not enough, it becomes the requests that it is made of (`unfold`).
+
 The queue is pure: `reply` says what to do with a frame and collects in `said` what is to be injected behind it.
 """
 
@@ -29,16 +32,23 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from proxy.errors import ServerProtocolError
-from proxy.wire.frames import FROM_SERVER, FROM_SERVER_DESCRIBING, FROM_SERVER_DROPPING, FROM_SERVER_ROWS
+from proxy.wire.frames import (
+    FROM_SERVER,
+    FROM_SERVER_BATCH,
+    FROM_SERVER_DESCRIBING,
+    FROM_SERVER_DROPPING,
+    FROM_SERVER_ROWS,
+)
 
 if TYPE_CHECKING:
     from proxy.protocol.statements import Statement
 
 FORWARD, DROP, INJECT = 0, 1, 2
 
-PARSE, BIND, DESCRIBE, EXECUTE, CLOSE, COPY_END, SYNC, QUERY = 0, 1, 2, 3, 4, 5, 6, 7
+PARSE, BIND, DESCRIBE, EXECUTE, CLOSE, COPY_END, SYNC, QUERY, BATCH = 0, 1, 2, 3, 4, 5, 6, 7, 8
 # From here on a ReadyForQuery is the end.
 _ENDS = SYNC
+_BATCH = BATCH
 
 _COMPLETES: dict[int, bytes] = {
     PARSE: b"1",
@@ -48,6 +58,7 @@ _COMPLETES: dict[int, bytes] = {
     CLOSE: b"3",
     SYNC: b"Z",
     QUERY: b"Z",
+    BATCH: b"Z",
 }
 _BELONGS: dict[int, bytes] = {
     DESCRIBE: b"t",
@@ -62,8 +73,8 @@ _FOREIGN, _PART, _WHOLE, _ASIDE = 0, 1, 2, 3
 
 def _meanings() -> bytes:
     """What a reply is to the head of the queue: one byte for each (kind of the head, type of the reply)."""
-    table = bytearray(256 * (QUERY + 1))
-    for kind in range(QUERY + 1):
+    table = bytearray(256 * (BATCH + 1))
+    for kind in range(BATCH + 1):
         for replies, meaning in (
             (_BELONGS.get(kind, b""), _PART),
             (_COMPLETES.get(kind, b""), _WHOLE),
@@ -80,9 +91,10 @@ _MEANING = _meanings()
 class Expect:
     """One reply that is owed.
 
-    says: the bytes of an INJECT. statement: which one the request uses. undo(failed): takes back what was
-    assumed of a request that the server refused (failed) or ignored (not failed). error: the ErrorResponse
-    to say in place of the server's own. tolerant: of a DROP, that an error is no reason to distrust the server.
+    says: the bytes of an INJECT, or the kinds of what a BATCH is made of. statement: which one the request uses.
+    undo(failed): takes back what was assumed of a request that the server refused (failed) or ignored (not failed).
+    error: the ErrorResponse to say in place of the server's own. tolerant: of a DROP, that an error is no reason to
+    distrust the server.
     crucial: of a DROP within the client's batch, that nothing of it makes sense after an error.
     restores: parameters (lower case) that are set again right behind this request, so that what it makes of
     them is not told. learn(kind, body, whole): wants to know the answer of a Describe, and which PREPAREs and
@@ -136,6 +148,14 @@ def expect_of(
     entry.undo = undo
     entry.tolerant = entry.crucial = False
     entry.restores = entry.learn = None
+    return entry
+
+
+def batch_of(kinds: bytes, statement: Statement, undo: Callable[[bool], None] | None) -> Expect:
+    """An extended batch with its Sync, in the order of `kinds`: `undo` is of its Parse, `statement` what is bound."""
+    entry: Expect = expect_of(_BATCH, statement, undo)
+    entry.says = kinds
+    entry.interest = FROM_SERVER_BATCH
     return entry
 
 
@@ -229,7 +249,7 @@ class Pipeline:
     @property
     def ready_for_query_owed(self) -> int:
         """How many ReadyForQuery the client waits for."""
-        return sum(entry.kind in (SYNC, QUERY) and entry.action == FORWARD for entry in self.entries)
+        return sum(entry.kind in (SYNC, QUERY, BATCH) and entry.action == FORWARD for entry in self.entries)
 
     def interest(self) -> bytes:
         """Which replies must be told now."""
@@ -288,6 +308,19 @@ class Pipeline:
                 internal=f"a reply of type {chr(kind)!r} to a request of kind {head.kind}"
             )
         return head.action
+
+    def unfold(self, done: int) -> Expect:
+        """The BATCH at the head becomes its requests, of which the first `done` have been answered."""
+        batch = self._head
+        if batch is None or done >= len(batch.says):
+            raise ServerProtocolError(internal="more replies than a batch has requests")
+        rest = [
+            expect_of(kind, batch.statement if kind == BIND else None, batch.undo if kind == PARSE else None)
+            for kind in batch.says[done:]
+        ]
+        self._head = rest[0]
+        self._behind[self._gone : self._gone] = rest[1:]
+        return rest[0]
 
     def copy_in_began(self) -> bool:
         """The server reads CopyData now and ignores what Syncs were sent behind the Execute or Query.

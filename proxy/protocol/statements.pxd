@@ -1,7 +1,14 @@
+cimport cython
+
 cdef class Statement:
     cdef object __weakref__
     cdef public bytes name, text, oids
     cdef public object meaning, told, verdict
+
+cdef tuple _ANY
+
+@cython.locals(made=Statement)
+cpdef Statement unnamed_statement(bytes text, bytes oids, object verdict)
 
 cdef class Prepared:
     cdef Py_ssize_t _limit

@@ -87,6 +87,18 @@ class Statement:
         self.told: Description | None = None  # of one without a name, which is one client's own
 
 
+def unnamed_statement(text: bytes, oids: bytes, verdict: Verdict) -> Statement:
+    """The unnamed one of a client, of which nothing has been told yet."""
+    made: Statement = Statement.__new__(Statement)
+    made.name = b""
+    made.text = text
+    made.oids = oids
+    made.verdict = verdict
+    made.meaning = _ANY
+    made.told = None
+    return made
+
+
 class SqlStatement(Statement):
     """One that a client has prepared in SQL, where it gave the name: `text` is the whole PREPARE."""
 

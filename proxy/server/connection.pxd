@@ -12,7 +12,7 @@ from proxy.stats cimport PoolStats
 from proxy.wire.frames cimport Scanner
 
 cdef int MORE, HEAD, HEADER_SIZE, DROP, FORWARD
-cdef int _READY, _ERROR, _STATUS, _COMPLETE, _COPY_IN, _COPY_BOTH
+cdef int _READY, _ERROR, _STATUS, _COMPLETE, _COPY_IN, _COPY_BOTH, _BATCH
 cdef bytes _TOLD_TAGS
 cdef tuple _ALTERED
 
@@ -46,6 +46,7 @@ cdef class ServerConnection(Stated):
     @cython.locals(now=double, query=double, xact=double, account=Account)
     cdef object _ready(self, int status, Expect head)
     cpdef object expect(self, Expect entry)
+    cpdef object expect_batch(self, Expect entry)
     cpdef object send(self, bytes data)
     cpdef bytes prepare(self, Statement statement)
     cpdef object begin(self, double now)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 IDLE, IN_TRANSACTION, FAILED = ord("I"), ord("T"), ord("E")
 _READY, _ERROR, _STATUS, _COMPLETE, _COPY_IN, _COPY_BOTH = b"ZESCGW"
+_BATCH = owed.BATCH
 _ENDS_OF_BLOCKS = frozenset({b"COMMIT\0", b"ROLLBACK\0", b"PREPARE TRANSACTION\0"})
 _TOLD_TAGS = b"ACDPR"  # what the tags begin with of which more is made
 _ALTERED = (b"ALTER ", b"CREATE ", b"DROP ")
@@ -124,6 +125,13 @@ class ServerConnection(Stated):
             while (told := scanner.next()) != MORE:
                 data, start, stop, kind = scanner.data, scanner.start, scanner.stop, scanner.kind
                 head = pipeline.head()
+                if (
+                    head is not None
+                    and head.kind == _BATCH
+                    and kind != _STATUS
+                    and (kind != _READY or scanner.counted != len(head.says) - 1)
+                ):
+                    head = pipeline.unfold(scanner.counted)
                 action = pipeline.reply(kind)
                 replacement = b""
                 if kind == _READY:
@@ -301,6 +309,11 @@ class ServerConnection(Stated):
         self.state = step("server connection", self.state, event)
 
     def expect(self, entry: Expect) -> None:
+        self.pipeline.expect(entry)
+
+    def expect_batch(self, entry: Expect) -> None:
+        """It is all that is owed, so that its replies are told from the first one on as it wants."""
+        self.scanner.counted = 0
         self.pipeline.expect(entry)
 
     def send(self, data: bytes) -> None:

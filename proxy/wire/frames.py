@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from proxy.errors import ProtocolViolation
 
-PASS, NOTE, READ, BAD = 0, 1, 2, 3
+PASS, NOTE, READ, BAD, COUNT = 0, 1, 2, 3, 4
 MORE, FRAME, NOTED, HEAD = 0, 1, 2, 3
 
 HEADER_SIZE = 5
@@ -33,14 +33,16 @@ MAX_READ = 1 << 20
 MAX_LENGTH = 0x3FFFFFFF  # PostgreSQL's MaxAllocSize
 
 # The same as C integers where this is compiled (see frames.pxd), which other modules could not import.
-_PASS, _NOTE, _READ, _BAD = PASS, NOTE, READ, BAD
+_PASS, _NOTE, _READ, _BAD, _COUNT = PASS, NOTE, READ, BAD, COUNT
 _MORE, _FRAME, _NOTED, _HEAD = MORE, FRAME, NOTED, HEAD
 _HEADER_SIZE, _HEAD_SIZE, _MAX_LENGTH = HEADER_SIZE, HEAD_SIZE, MAX_LENGTH
 
 
-def interest_table(*, passing: bytes = b"", noted: bytes = b"", read: bytes = b"") -> bytes:
+def interest_table(
+    *, passing: bytes = b"", noted: bytes = b"", read: bytes = b"", counted: bytes = b""
+) -> bytes:
     table = bytearray([BAD]) * 256
-    for kinds, look in ((passing, PASS), (noted, NOTE), (read, READ)):
+    for kinds, look in ((passing, PASS), (noted, NOTE), (read, READ), (counted, COUNT)):
         for kind in kinds:
             table[kind] = look
     return bytes(table)
@@ -50,7 +52,7 @@ class Scanner:
     """The position in one direction of one conversation."""
 
     __slots__ = (
-        "_have", "_held", "_need", "data", "interest", "kind", "max_read", "pos", "skip", "start", "stop",
+        "_have", "_held", "_need", "counted", "data", "interest", "kind", "max_read", "pos", "skip", "start", "stop",
     )  # fmt: skip
 
     def __init__(self, interest: bytes, max_read: int = MAX_READ) -> None:
@@ -62,6 +64,7 @@ class Scanner:
         self.start = 0
         self.stop = 0
         self.skip = 0  # bytes still to come of a frame that has been passed on in part
+        self.counted = 0  # frames that have passed and are to be counted
         self._held: list[bytes] | None = None
         self._have = 0
         self._need = 0
@@ -113,6 +116,9 @@ class Scanner:
                     f"invalid frontend message type {kind}" if look == _BAD else "invalid message length"
                 )
             end = pos + 1 + length
+            if look == _COUNT:
+                self.counted += 1
+                look = _PASS
             if look == _PASS:
                 if end <= size:
                     pos = end
@@ -172,5 +178,7 @@ FROM_SERVER = interest_table(passing=b"DdcNA", noted=b"123nTtsIGHWV", read=b"ZSE
 FROM_SERVER_DESCRIBING = interest_table(passing=b"DdcNA", noted=b"123sIGHWV", read=b"ZSECnTt")
 # The replies to a simple query that leaves nothing behind: only its end matters.
 FROM_SERVER_ROWS = interest_table(passing=b"DdcNATCI", noted=b"123ntsGHWV", read=b"ZSE")
+# The replies to a batch of the client's that is known as one: each but the last is the end of one of its requests.
+FROM_SERVER_BATCH = interest_table(passing=b"DdcNAt", counted=b"12TnCIs", noted=b"3GHWV", read=b"ZSE")
 # While replies are dropped, every frame is told, so that it can be left out.
 FROM_SERVER_DROPPING = interest_table(read=b"DdcNA123nTtsIGHWVZSEC")

@@ -1,4 +1,5 @@
-"""Where a field of a frame ends, the piece of a frame that it is, and a word of four bytes.
+"""Where a field of a frame ends, the piece of a frame that it is, whether that is the same, a word of four bytes, and
+a Bind with another name of its statement.
 
 These are asked several times a message. Compiled there is a twin in C (`pieces.pyx`), without a method's call and a
 slice's object.
@@ -20,3 +21,15 @@ def piece(data: bytes, start: int, stop: int) -> bytes:
 def word(data: bytes, at: int) -> int:
     """The four bytes from `at` on, which must be there."""
     return data[at] << 24 | data[at + 1] << 16 | data[at + 2] << 8 | data[at + 3]
+
+
+def same(data: bytes, at: int, wanted: bytes) -> bool:
+    """`wanted` stands in `data` at `at`, which is not negative."""
+    return data.startswith(wanted, at)
+
+
+def rebound(data: bytes, start: int, stop: int, name_end: int, name: bytes) -> bytes:
+    """The Bind of the unnamed portal that is `data[start:stop]`, of the statement `name` in place of the one whose name
+    ends at `name_end`."""
+    length = 5 + len(name) + stop - name_end
+    return b"B" + length.to_bytes(4, "big") + b"\0" + name + data[name_end:stop]

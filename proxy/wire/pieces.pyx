@@ -2,7 +2,7 @@
 """The twin of `pieces.py`."""
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.string cimport memchr
+from libc.string cimport memchr, memcmp, memcpy
 
 
 cpdef Py_ssize_t end_of(bytes data, Py_ssize_t at) except -2:
@@ -30,3 +30,26 @@ cpdef long long word(bytes data, Py_ssize_t at) except -1:
         raise IndexError("index out of range")
     begin = <const unsigned char*> PyBytes_AS_STRING(data) + at
     return <long long> begin[0] << 24 | begin[1] << 16 | begin[2] << 8 | begin[3]
+
+
+cpdef bint same(bytes data, Py_ssize_t at, bytes wanted) except -1:
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(wanted)
+    if size > PyBytes_GET_SIZE(data) - at:
+        return False
+    return memcmp(PyBytes_AS_STRING(data) + at, PyBytes_AS_STRING(wanted), size) == 0
+
+
+cpdef bytes rebound(bytes data, Py_ssize_t start, Py_ssize_t stop, Py_ssize_t name_end, bytes name):
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(name), rest = stop - name_end, length = 5 + size + rest
+    cdef bytes made
+    cdef unsigned char* to
+    if name_end < 0 or rest < 0 or stop > PyBytes_GET_SIZE(data):
+        raise IndexError("index out of range")
+    made = PyBytes_FromStringAndSize(NULL, 1 + length)
+    to = <unsigned char*> PyBytes_AS_STRING(made)
+    to[0] = c"B"
+    to[1], to[2], to[3], to[4] = length >> 24 & 0xFF, length >> 16 & 0xFF, length >> 8 & 0xFF, length & 0xFF
+    to[5] = 0
+    memcpy(to + 6, PyBytes_AS_STRING(name), size)
+    memcpy(to + 6 + size, PyBytes_AS_STRING(data) + name_end, rest)
+    return made

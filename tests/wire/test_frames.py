@@ -131,6 +131,18 @@ def test_the_interest_may_change_between_frames() -> None:
     assert scanner.data[scanner.start : scanner.stop] == encode.frame(b"D", b"row")
 
 
+@given(st.lists(st.integers(1, 40), max_size=4))
+def test_what_is_counted_passes(cuts: list[int]) -> None:
+    said = encode.PARSE_COMPLETE + encode.data_row(["1"]) + encode.BIND_COMPLETE + encode.ready_for_query()
+    scanner = Scanner(interest_table(passing=b"D", counted=b"12", read=b"Z"))
+    told = []
+    for piece in cut(said, cuts):
+        scanner.feed(piece)
+        while scanner.next() != MORE:
+            told.append((scanner.kind, scanner.counted))
+    assert told == [(ord("Z"), 2)]
+
+
 def test_what_has_been_passed_on_is_forgotten_and_what_has_not_is_kept() -> None:
     whole, other = encode.query(b"SELECT 1"), encode.query(b"SELECT 2")
     scanner = Scanner(FROM_CLIENT)

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.wire.pieces import end_of, piece, word
+from proxy.wire import encode
+from proxy.wire.pieces import end_of, piece, rebound, same, word
 
 _DATA = st.binary(max_size=40) | st.lists(st.sampled_from([b"\0", b"a"]), max_size=20).map(b"".join)
 _AT = st.integers(0, 60)
@@ -27,3 +28,23 @@ def test_a_word_is_four_bytes_without_a_sign(data: bytes, at: int) -> None:
     else:
         with pytest.raises(IndexError):
             word(data, at)
+
+
+@given(_DATA, _AT, _DATA)
+def test_the_same_is_what_stands_there(data: bytes, at: int, wanted: bytes) -> None:
+    assert same(data, at, wanted) == (data[at : at + len(wanted)] == wanted and at <= len(data))
+    if at <= len(data):
+        assert same(data, at, data[at:])
+
+
+@given(
+    st.binary(max_size=9),
+    st.sampled_from([b"s", b"longer than ours"]),
+    st.sampled_from([b"", b"tiergate_12"]),
+)
+def test_a_bind_is_of_another_statement(values: bytes, name: bytes, other: bytes) -> None:
+    ahead, behind = b"ahead", b"behind"
+    bind, wanted = encode.bind(b"", name, [values]), encode.bind(b"", other, [values])
+    data = ahead + bind + behind
+    name_end = len(ahead) + 6 + len(name)
+    assert rebound(data, len(ahead), len(ahead) + len(bind), name_end, other) == wanted
