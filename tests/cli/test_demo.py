@@ -9,9 +9,17 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import pytest
+
 from tests.cli.running import COMMAND, ROOT
 from tests.cli.test_embedded import alive
 from tests.waiting import wait_until
+
+
+@pytest.fixture(scope="module")
+def directory(server_root: Path) -> Path:
+    """Whose servers are made by the first that is run in it."""
+    return server_root / "demo"
 
 
 def demo(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -54,8 +62,7 @@ def servers_of(directory: Path) -> list[int]:
     return [int(path.read_text().split()[0]) for path in directory.glob("*/postmaster.pid")]
 
 
-def test_check_passes_twice_on_one_directory(server_root: Path) -> None:
-    directory = server_root / "demo"
+def test_check_passes_twice_on_one_directory(directory: Path) -> None:
     for _ in range(2):
         result = demo("--port", "0", "--check", "--dir", str(directory))
         assert result.returncode == 0, result.stdout + result.stderr
@@ -73,8 +80,7 @@ def test_a_taken_port_is_told_before_anything_is_started() -> None:
     assert f"cannot listen on 127.0.0.1:{port}" in result.stderr
 
 
-def test_runs_until_it_is_told_to_end(server_root: Path) -> None:
-    directory = Path(tempfile.mkdtemp(dir=server_root))
+def test_runs_until_it_is_told_to_end(directory: Path) -> None:
     with subprocess.Popen(
         [*COMMAND, "demo", "--port", "0", "--dir", str(directory)],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT,

@@ -65,7 +65,6 @@ CREATE ROLE old LOGIN PASSWORD 'old-secret';
 
 SCHEMA = """
 CREATE TABLE where_am_i (name text NOT NULL);
-INSERT INTO where_am_i VALUES ('{name}');
 CREATE TABLE orders (id int PRIMARY KEY, tenant_id text NOT NULL, item text NOT NULL);
 INSERT INTO orders
     SELECT n, (ARRAY['std_1', 'std_2', 'free_1'])[n % 3 + 1], 'item ' || n FROM generate_series(1, 90) n;
@@ -115,12 +114,18 @@ def connect(
     )
 
 
-def seed(server: Server, name: str) -> None:
+def seed(server: Server) -> None:
     with connect(server, "postgres") as connection:
         connection.execute(ROLES)
         connection.execute(f"CREATE DATABASE {DATABASE} OWNER app")
     with connect(server) as connection:
-        connection.execute(SCHEMA.format(name=name))
+        connection.execute(SCHEMA)
+
+
+def name(server: Server, name: str) -> None:
+    """What it says of itself."""
+    with connect(server) as connection:
+        connection.execute("INSERT INTO where_am_i VALUES (%s)", [name])
 
 
 def backends(server: Server, where: str = "true") -> int:
