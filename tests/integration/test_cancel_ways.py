@@ -6,6 +6,7 @@ import contextlib
 import socket
 import threading
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,16 +50,15 @@ def is_cancelled(client: RawClient) -> None:
     assert client.value("SELECT 1") == "1"
 
 
-@MODES
-def test_from_whichever_worker(shared: EmbeddedServer, tmp_path: Path, mode: str) -> None:
-    config = text(
-        shared, workers=3, log_format="json", log_level="info", pool_mode=mode,
-        http_addr=f"127.0.0.1:{free_port()}",
-    )  # fmt: skip
+def test_from_whichever_worker(shared: EmbeddedServer, tmp_path: Path) -> None:
+    config = (
+        text(shared, workers=3, log_format="json", log_level="info", http_addr=f"127.0.0.1:{free_port()}")
+        + '\n[tenant.std_2]\ntier = "standard"\npool_mode = "session"\n'
+    )
     with several(tmp_path / "tiergate.toml", config) as fleet:
-        for protocol in (V3_0, V3_2):
+        for tenant, protocol in product(("std_1", "std_2"), (V3_0, V3_2)):
             with RawClient(fleet.port) as client:
-                client.log_in("app@std_1", "appdb", "", protocol=protocol)
+                client.log_in(f"app@{tenant}", "appdb", "", protocol=protocol)
                 _is_cancelled_with_its_key_only(fleet.port, client, shared)
 
 

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import threading
 
+import pytest
+
 from tests.conftest import StartProxy
 from tests.integration.tables import Tables
 from tests.rawclient import RawClient
 from tests.waiting import wait_until
 
 
-def test_a_cap_moves_and_so_does_the_pool(start_proxy: StartProxy, all_tiers: Tables) -> None:
+def test_a_cap_moves_and_so_does_the_pool(
+    start_proxy: StartProxy, all_tiers: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxy.admission.elastic.KEEP", 1)
     tables = dict(all_tiers)
     tables["tier.standard"] = {"limits": {"min_connections": 1, "max_connections": 4}, "cluster": "shared"}
     proxy = start_proxy(tables, server_surplus_timeout="1s")
@@ -45,5 +50,5 @@ def test_a_cap_moves_and_so_does_the_pool(start_proxy: StartProxy, all_tiers: Ta
         for thread in threads:
             thread.join()
     clients[0].query("SELECT 1")
-    wait_until(lambda: servers() <= 1, 10, what="what nobody needs is closed")
-    wait_until(lambda: now() == 1, 15, what="and the cap is back where it was")
+    wait_until(lambda: servers() <= 1, 20, what="what nobody needs is closed")
+    wait_until(lambda: now() == 1, 20, what="and the cap is back where it was")

@@ -110,18 +110,20 @@ def all_are_served(load: Load, times: int = 3) -> None:
     assert load.errors == []
 
 
-@pytest.mark.parametrize(("workers", "cap"), [(8, 1), (4, 3)])
-def test_a_tenants_cap(start: Callable[..., Fleet], workers: int, cap: int) -> None:
-    fleet = start(workers, tenant__std_1={"limits": {"max_connections": cap}})
+def test_a_tenants_cap(start: Callable[..., Fleet]) -> None:
+    """Of which there is less than there are workers."""
+    caps = {"std_1": 1, "std_2": 3}
+    limits = {f"tenant__{name}": {"limits": {"max_connections": cap}} for name, cap in caps.items()}
+    fleet = start(5, **limits, tenant__std_3={"tier": "standard"})
     fleet.spread()
-    users = ["app@std_1"] * 12
-    with Load(fleet, users, ACTIVE.format(tag=f"cap {cap}", seconds=0.005)) as load:
-        neighbour = fleet.client("app@std_2")
-        for _ in range(20):
-            assert neighbour.value("SELECT 1") == "1"
-        all_are_served(load)
-    assert load.lost == []
-    assert max(load.seen) == cap
+    for name, cap in caps.items():
+        with Load(fleet, [f"app@{name}"] * 12, ACTIVE.format(tag=f"cap {cap}", seconds=0.005)) as load:
+            neighbour = fleet.client("app@std_3")
+            for _ in range(20):
+                assert neighbour.value("SELECT 1") == "1"
+            all_are_served(load)
+        assert load.lost == []
+        assert max(load.seen) == cap
     wait_until(lambda: all(row["servers"] == "0" for row in fleet.console("SHOW TENANTS")))
 
 
@@ -159,19 +161,21 @@ def refused(fleet: Fleet, user: str = "app@std_1") -> str:
     return ""
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [{"proxy": {"max_client_conn": 5}}, {"tenant__std_1": {"limits": {"max_client_connections": 5}}}],
-    ids=["process", "tenant"],
-)
-def test_clients_are_counted_over_all_workers(start: Callable[..., Fleet], changes: dict[str, Any]) -> None:
-    fleet = start(4, **changes)
+def test_clients_are_counted_over_all_workers(start: Callable[..., Fleet]) -> None:
+    """A tenant's, and those of all tenants."""
+    fleet = start(4, proxy={"max_client_conn": 8}, tenant__std_1={"limits": {"max_client_connections": 5}})
     clients = [fleet.client() for _ in range(5)]
     assert [refused(fleet) for _ in range(6)] == ["53300"] * 6
     for client in clients[:2]:
         client.close()
     wait_until(lambda: len(fleet.console("SHOW CLIENTS")) == 3)
     assert [refused(fleet) for _ in range(4)] == ["", "", "53300", "53300"]
+    others = [fleet.client("app@std_2") for _ in range(3)]
+    assert [refused(fleet, "app@std_2") for _ in range(6)] == ["53300"] * 6
+    for client in others[:2]:
+        client.close()
+    wait_until(lambda: len(fleet.console("SHOW CLIENTS")) == 6)
+    assert [refused(fleet, "app@std_2") for _ in range(4)] == ["", "", "53300", "53300"]
 
 
 def test_a_cap_that_changes_while_it_is_used(start: Callable[..., Fleet], shared: EmbeddedServer) -> None:
