@@ -109,7 +109,7 @@ async def live(
     try:
         async with gate:
             client = await log_in(port, database, tenant)
-        while monotonic() < until:
+        while monotonic() < until or not count:
             count += 1
             echo = f"{tenant}/{number}/{count}".encode()
             kind = dice.randrange(4)

@@ -313,7 +313,7 @@ def waits_too_long(client: RawClient) -> None:
 
 @pytest.mark.parametrize("place", ["proxy", "tenant"])
 def test_query_wait_timeout(start_proxy: StartProxy, all_tiers: Tables, place: str) -> None:
-    limit = {"query_wait_timeout": "150ms"}
+    limit = {"query_wait_timeout": "400ms"}
     tables = with_cluster(all_tiers, pool_size=1)
     if place == "tenant":
         proxy = start_proxy(with_limits(tables, "std_2", **limit))
@@ -329,7 +329,8 @@ def test_query_wait_timeout(start_proxy: StartProxy, all_tiers: Tables, place: s
 
 
 def test_a_pipeline_waits_as_one_request_a_sync(start_proxy: StartProxy, all_tiers: Tables) -> None:
-    proxy = start_proxy(with_cluster(all_tiers, pool_size=1), query_wait_timeout="150ms")
+    tables = with_limits(with_cluster(all_tiers, pool_size=1), "std_2", query_wait_timeout="150ms")
+    proxy = start_proxy(tables)
     holder, client = proxy.raw(), proxy.raw("app@std_2")
     holder.query("BEGIN")
     answer = client.ask((ask("SELECT 1") + SYNC) * 3 + query("SELECT 4"), ready=4)
@@ -341,7 +342,7 @@ def test_a_pipeline_waits_as_one_request_a_sync(start_proxy: StartProxy, all_tie
 
 def test_the_wait_of_a_login(start_proxy: StartProxy, all_tiers: Tables) -> None:
     """In session mode a login waits for its connection, no longer than a query would."""
-    proxy = start_proxy(with_cluster(all_tiers, pool_size=1, pool_mode="session"), query_wait_timeout="200ms")
+    proxy = start_proxy(with_cluster(all_tiers, pool_size=1, pool_mode="session"), query_wait_timeout="500ms")
     holder = proxy.raw()
     fields = refused(proxy)
     assert (fields["C"], fields["M"]) == ("53300", "query_wait_timeout")
@@ -400,7 +401,14 @@ def test_permits_go_back_after_trouble(start_proxy: StartProxy, all_tiers: Table
     wait_until(lambda: not proxy.console("SHOW CLIENTS"))
     all_back(proxy)
     assert all(row["clients"] == "0" for row in proxy.console("SHOW TENANTS"))
-    assert proxy.raw().value("SELECT 1") == "1"
+
+    def served() -> bool:
+        try:
+            return proxy.raw().value("SELECT 1") == "1"
+        except ServerError:  # a connection is not opened in 60 ms on a busy machine
+            return False
+
+    wait_until(served)
 
 
 def test_the_first_login_of_a_tenant_does_not_wait_for_a_pool_that_others_fill(

@@ -289,7 +289,11 @@ def test_an_upgrade_in_place_keeps_the_share(start: Start) -> None:
     fleet.serve.signal(signal.SIGUSR2)
     wait_until(lambda: len(fleet.workers().keys() - old) == 2, 30)
     joined(fleet)
-    (share,) = fleet.console("SHOW SHARES")
-    assert (share["limit"], share["share"], share["used"]) == ("4", "3", "3")
+    wait_until(
+        lambda: (
+            [(row["limit"], row["share"], row["used"]) for row in fleet.console("SHOW SHARES")]
+            == [("4", "3", "3")]
+        )
+    )
     for client in clients:
         assert client.value("SELECT 1") == "1"

@@ -137,7 +137,7 @@ def test_a_server_that_hangs(start_proxy: StartProxy, vip: EmbeddedServer, after
 
     with FakeServer(hang) as fake:
         proxy = start_proxy(
-            tables(vip, fake), server_connect_timeout="300ms", server_login_timeout="300ms",
+            tables(vip, fake), server_connect_timeout="1s", server_login_timeout="1s",
             server_tls_sslmode="prefer",
         )  # fmt: skip
         assert refusal(proxy)["C"] in ("57P03", "08006")
