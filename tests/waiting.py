@@ -9,7 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def wait_until(predicate: Callable[[], T], timeout: float = 10.0, *, what: str = "") -> T:
+def wait_until(predicate: Callable[[], T], timeout: float = 30.0, *, what: str = "") -> T:
     """The first true value of `predicate`; fails after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     pause = 0.002

@@ -73,7 +73,7 @@ class Serve:
 
     def wait(self) -> int:
         """The exit code."""
-        code = self.process.wait(20)
+        code = self.process.wait(60)
         self._reader.join(20)
         return code
 

@@ -130,7 +130,7 @@ class Gate:
         await self.acceptor.close()
         for transport in list(self._sessions):
             transport.abort()
-        deadline = self._loop.time() + 3
+        deadline = self._loop.time() + 10
         while len(asyncio.all_tasks()) > 1 and self._loop.time() < deadline:
             await asyncio.sleep(0.002)
         self._left = [repr(task) for task in asyncio.all_tasks() - {asyncio.current_task()}]

@@ -136,7 +136,7 @@ class Proxy:
         await self._end.wait()
         async with asyncio.timeout(15):
             await self.worker.stop()
-        deadline = self._loop.time() + 2
+        deadline = self._loop.time() + 10
         while (tasks := asyncio.all_tasks() - {asyncio.current_task()}) and self._loop.time() < deadline:
             await asyncio.sleep(0.005)
         self._tasks = [repr(task) for task in tasks]

@@ -233,7 +233,7 @@ class Chaos:
             os.kill(pid, signal.SIGCONT)
 
 
-@pytest.mark.timeout(120 + 120 * examples(1))
+@pytest.mark.timeout(240 + 120 * examples(1))
 def test_caps_hold_whatever_happens_to_redis_and_to_proxies(
     start: Start, shared: EmbeddedServer, valkey: ValkeyServer
 ) -> None:

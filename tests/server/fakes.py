@@ -35,7 +35,7 @@ def run(main: Coroutine[Any, Any, T], *, stdlib: bool = True) -> T:
         loop.set_exception_handler(lambda _, context: unheard.append(repr(context)))
         async with asyncio.timeout(30):
             result = await main
-        deadline = loop.time() + 3
+        deadline = loop.time() + 10
         while left := asyncio.all_tasks() - {asyncio.current_task()}:
             assert loop.time() < deadline, left
             await asyncio.wait(left, timeout=0.01)

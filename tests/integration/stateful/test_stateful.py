@@ -144,7 +144,7 @@ class Run:
             pair.leave("close")
 
 
-@pytest.mark.timeout(60 + EXAMPLES)
+@pytest.mark.timeout(240 + EXAMPLES)
 @settings(
     max_examples=EXAMPLES, deadline=None, derandomize=EXAMPLES <= 25, database=None,
     suppress_health_check=list(HealthCheck),
