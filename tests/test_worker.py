@@ -152,5 +152,5 @@ def test_a_console_that_does_not_read_is_no_reason_to_wait(
     console.send(query("SHOW TENANTS") * 40)
     (found,) = proxy.call(lambda: list(proxy.worker.consoles))
     wait_until(lambda: not found._may_write.is_set())
-    asyncio.run_coroutine_threadsafe(proxy.worker.stop(), proxy._loop).result(5)
+    asyncio.run_coroutine_threadsafe(proxy.worker.stop(), proxy._loop).result(20)
     assert not proxy.worker.consoles

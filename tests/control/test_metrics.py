@@ -16,7 +16,7 @@ from proxy.control import metrics
 from proxy.control.counts import Counts
 from proxy.model import Limits, Tenant, Tier
 from proxy.stats import DURATION_BOUNDS
-from tests.rawclient import query
+from tests.rawclient import query, send_cancel
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -79,10 +79,11 @@ def test_values(proxy: Proxy) -> None:
     assert one(text, "tiergate_clients", state="idle") == 2
     assert one(text, "tiergate_tenant_server_seconds_total", tenant_id="std_1") >= 0.03
     assert one(text, "tiergate_tenant_servers", tenant_id="std_1") == 0
-    client.send(query("SELECT pg_sleep(0.2)"))
+    client.send(query("SELECT pg_sleep(60)"))
     wait_until(lambda: one(scrape(proxy), "tiergate_tenant_servers", tenant_id="std_1") == 1)
     assert one(scrape(proxy), "tiergate_tenant_servers_due", tenant_id="std_1") > 1
     assert one(scrape(proxy), "tiergate_tenant_waiting_transactions", tenant_id="std_1") == 0
+    send_cancel(proxy.port, client.pid, client.key)
     client.read_ready()
     client.close()
     other.close()

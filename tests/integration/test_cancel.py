@@ -12,11 +12,12 @@ import psycopg
 import pytest
 
 from tests.integration.running import waiting
-from tests.integration.servers import backends
+from tests.integration.servers import backends, connect
 from tests.integration.tables import one_connection
 from tests.rawclient import (
     SYNC,
     V3_2,
+    RawClient,
     ask,
     cancel_request,
     errors,
@@ -28,16 +29,30 @@ from tests.rawclient import (
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from proxy.cli.embedded import EmbeddedServer
     from tests.conftest import StartProxy
 
 Tables = dict[str, dict[str, Any]]
 SLEEP = "SELECT pg_sleep(28)"
+HELD = "FROM pg_advisory_xact_lock(4713)"
 PID = "SELECT pg_backend_pid()"
 
 
 def running(server: EmbeddedServer, text: str = SLEEP) -> None:
     wait_until(lambda: backends(server, f"state = 'active' AND query = $${text}$$"), what=text)
+
+
+@contextlib.contextmanager
+def held_up(server: EmbeddedServer, client: RawClient, text: str) -> Iterator[None]:
+    """The client's query runs meanwhile, and nothing that is sent ends it."""
+    with connect(server) as holder:
+        holder.execute("SELECT pg_advisory_lock(4713)")
+        client.send(query(text))
+        running(server, text)
+        yield
+        assert client.nothing_to_read(0.3)
 
 
 @pytest.mark.parametrize("mode", ["transaction", "session"])
@@ -131,21 +146,20 @@ def test_wrong_and_stale_keys(start_proxy: StartProxy, all_tiers: Tables, shared
     old_pid, old_key = gone.pid, gone.key
     gone.close()
     client = proxy.raw(protocol=V3_2)
-    client.send(query("SELECT 'done' FROM pg_sleep(1)"))
-    running(shared, "SELECT 'done' FROM pg_sleep(1)")
     key = client.key
     wrong = bytes([key[0] ^ 1]) + key[1:]
-    for pid, secret in (
-        (old_pid, old_key),
-        (client.pid, wrong),
-        (client.pid, key[:-1]),
-        (client.pid, key + b"\0"),
-        (client.pid, key[:4]),
-        (client.pid, b"\0\0\0\0"),
-        (client.pid ^ 2, key),
-        (0, b"\0\0\0\0"),
-    ):
-        send_cancel(proxy.port, pid, secret)
+    with held_up(shared, client, f"SELECT 'done' {HELD}"):
+        for pid, secret in (
+            (old_pid, old_key),
+            (client.pid, wrong),
+            (client.pid, key[:-1]),
+            (client.pid, key + b"\0"),
+            (client.pid, key[:4]),
+            (client.pid, b"\0\0\0\0"),
+            (client.pid ^ 2, key),
+            (0, b"\0\0\0\0"),
+        ):
+            send_cancel(proxy.port, pid, secret)
     assert rows(client.read_ready()) == [["done"]]
 
 
@@ -172,11 +186,11 @@ def test_another_clients_query_goes_on(
 ) -> None:
     proxy = start_proxy(one_connection(all_tiers, size=2))
     one, two = proxy.raw(), proxy.raw("app@std_2")
-    two.send(query("SELECT 'two' FROM pg_sleep(1.5)"))
-    one.send(query(SLEEP))
-    running(shared)
-    send_cancel(proxy.port, one.pid, one.key)
-    assert sqlstates(one.read_ready()) == ["57014"]
+    with held_up(shared, two, f"SELECT 'two' {HELD}"):
+        one.send(query(SLEEP))
+        running(shared)
+        send_cancel(proxy.port, one.pid, one.key)
+        assert sqlstates(one.read_ready()) == ["57014"]
     assert rows(two.read_ready()) == [["two"]]
 
 
@@ -231,9 +245,8 @@ def test_cancel_after_hanging_up(start_proxy: StartProxy, all_tiers: Tables, sha
     client.value("SELECT 1")
     client.close()
     other = proxy.raw("app@std_2")
-    other.send(query("SELECT 'other' FROM pg_sleep(0.5)"))
-    running(shared, "SELECT 'other' FROM pg_sleep(0.5)")
-    send_cancel(proxy.port, client.pid, client.key)
+    with held_up(shared, other, f"SELECT 'other' {HELD}"):
+        send_cancel(proxy.port, client.pid, client.key)
     assert rows(other.read_ready()) == [["other"]]
 
 
@@ -258,7 +271,6 @@ def test_when_the_server_cannot_be_asked_the_connection_is_not_reused(
 ) -> None:
     from tests.integration.relays import ChoppingRelay
 
-    text = "SELECT pg_backend_pid() FROM pg_sleep(0.5)"
     with ChoppingRelay(shared.port, seed=1, most=100_000) as relay:
         tables = one_connection(all_tiers)
         tables["cluster.shared"] |= {"coordinators": [str(relay), f"{shared.host}:{shared.port}"]}
@@ -266,9 +278,8 @@ def test_when_the_server_cannot_be_asked_the_connection_is_not_reused(
         client = proxy.raw()
         assert relay.accepted == 1
         pid = client.value(PID)
-        client.send(query(text))
-        running(shared, text)
-        relay._listener.shutdown(socket.SHUT_RDWR)  # from here on it refuses connections
-        send_cancel(proxy.port, client.pid, client.key)
+        with held_up(shared, client, f"SELECT pg_backend_pid() {HELD}"):
+            relay._listener.shutdown(socket.SHUT_RDWR)  # from here on it refuses connections
+            send_cancel(proxy.port, client.pid, client.key)
         assert rows(client.read_ready()) == [[pid]]
         assert proxy.raw().value(PID) != pid
