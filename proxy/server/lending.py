@@ -37,8 +37,7 @@ class Lending(Places):
         guarantee: Guarantee | None,
         now: float,
     ) -> None:
-        """`guarantee`: what the account has just asked for."""
-        self._move(server, "checkout")
+        """One that is active by now. `guarantee`: what the account has just asked for."""
         server.account = account
         server.permits = counters
         server.lent_at, server.charged = now, 0.0

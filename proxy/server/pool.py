@@ -23,21 +23,21 @@ from proxy.admission.accounts import Account, Counter, UserAccount, give_all, ta
 from proxy.admission.queue import FairQueue, may_wait
 from proxy.auth.to_server import opens
 from proxy.errors import NoHealthyEndpoint, ServerLost, ServerRefused, TiergateError
-from proxy.model import Cluster, PoolKey, PoolMode, ServerOptions
+from proxy.model import Cluster, PoolKey, PoolMode
 from proxy.protocol.lifecycle import ServerState
 from proxy.protocol.state import State
 from proxy.protocol.statements import Statement
+from proxy.server.cleaning import Cleaning
 from proxy.server.connection import ServerConnection
-from proxy.server.lending import Lending
 from proxy.server.link import Keeper, Link
 from proxy.server.room import Claim
 from proxy.stats import PoolStats
 
 
-class Pool(Lending):
+class Pool(Cleaning):
     __slots__ = (
-        "_check_delay", "_cluster", "_deadlines", "_lifetime", "_of_cluster", "_options", "_serving", "accepted", "claim",
-        "client_key", "failed_with", "generation", "introductions", "key", "last_used", "login", "mode", "paused", "pools",
+        "_cluster", "_deadlines", "_of_cluster", "_serving", "accepted", "claim",
+        "client_key", "failed_with", "generation", "introductions", "key", "login", "paused", "pools",
         "schema", "sessions",
     )  # fmt: skip
 
@@ -50,15 +50,13 @@ class Pool(Lending):
         login: tuple[str, str],
     ) -> None:
         self._of_cluster, _ = caps = pools.room.counters(cluster)
-        self.last_used = monotonic()
-        super().__init__(caps, FairQueue(self.serve, self._of_cluster.rota), PoolStats(self.last_used))
+        queue = FairQueue(self.serve, self._of_cluster.rota)
+        super().__init__(caps, queue, PoolStats(monotonic()), mode, pools.options)
         self.claim = self.queue.claim = Claim(self)
         self.pools = pools
         self._deadlines = pools.deadlines
         self.key = key
-        self.mode = mode
         self.cluster = cluster
-        self.options = pools.options
         self.login = login  # user and password for the server
         self.client_key = b""  # by which servers know the user whose verifier is in `login`
         self.generation = 0
@@ -83,16 +81,6 @@ class Pool(Lending):
         strain = self.pools.adapting.strain(cluster)
         self._strain = strain if self.mode is not PoolMode.SESSION else None
         self.queue.most = self.pools.adapting.most(cluster) or cluster.pool_size
-
-    @property
-    def options(self) -> ServerOptions:
-        return self._options
-
-    @options.setter
-    def options(self, options: ServerOptions) -> None:
-        self._options = options
-        self._check_delay = options.server_check_delay if options.server_check_query else 0.0
-        self._lifetime = options.server_lifetime
 
     @property
     def unused(self) -> bool:
@@ -123,6 +111,7 @@ class Pool(Lending):
             if take_all(counters) is None:
                 server = self._pick(waiter.state_needed, now)
                 if server is not None:
+                    self._move(server, "checkout")
                     self._lend(server, account, counters, guarantee, now)
                     return server
                 give_all(counters)
@@ -175,21 +164,27 @@ class Pool(Lending):
                     break
                 waiter: Link = taken[0]
                 counters: tuple[Counter, ...] = taken[1]
-                account = waiter.account
                 server = self._pick(waiter.state_needed, now)
                 if server is None:
                     give_all(counters)
-                    self.queue.push_front(account, waiter.user_account, waiter)
+                    self.queue.push_front(waiter.account, waiter.user_account, waiter)
                     break
-                self._lend(server, account, counters, self._keep(account, now), now)
-                waited = now - waiter.waiting_since
-                account.stats.wait_seconds += waited
-                self.stats.wait_seconds += waited
-                self._deadlines.end(waiter)
-                waiter.granted(server)
+                self._move(server, "checkout")
+                self._serve(server, waiter, counters, now)
         finally:
             self._serving = False
         self._grow()
+
+    def _serve(
+        self, server: ServerConnection, waiter: Link, counters: tuple[Counter, ...], now: float
+    ) -> None:
+        account = waiter.account
+        self._lend(server, account, counters, self._keep(account, now), now)
+        waited = now - waiter.waiting_since
+        account.stats.wait_seconds += waited
+        self.stats.wait_seconds += waited
+        self._deadlines.end(waiter)
+        waiter.granted(server)
 
     # --- checkin ------------------------------------------------------------------------------------
 
@@ -208,32 +203,40 @@ class Pool(Lending):
             self._give_permits(server, now)
             self._clean(server)
             return
-        self._settle(server, "checkin", now)
+        if self.queue.size and not self.idle and self._goes_on(server, now):
+            self._hand_over(server, now)
+        else:
+            self._settle(server, "checkin", now)
 
-    def _clean(self, server: ServerConnection) -> None:
-        """Waits for cancels, then resets; called again when either is over."""
-        if server.cancels:
-            return
-        if server.dirty:
-            query = self.options.server_reset_query
-            if not query:
-                self.drop(server)
-                return
+    def _goes_on(self, server: ServerConnection, now: float) -> bool:
+        """Nobody but who waits here has a claim to it."""
+        return not (
+            self._serving
+            or self.paused
+            or self.kept.count
+            or self._guaranteed
+            or self._of_cluster.attended
+            or self._of_all.attended
+            or server.generation != self.generation
+            or (self._lifetime and now - server.opened_at > self._lifetime)
+            or self._size() > self._most
+        )
 
-            def reset(succeeded: bool) -> None:
-                if succeeded:
-                    server.was_reset()
-                    self.cleaned(server)
-                else:
-                    self.drop(server)
-
-            server.run(query, reset)
-            return
-        self._settle(server, "cleaned", monotonic())
-
-    def cleaned(self, server: ServerConnection) -> None:
-        if server.state is ServerState.RESETTING and not server.pipeline:  # a job of ours may be under way
-            self._clean(server)
+    def _hand_over(self, server: ServerConnection, now: float) -> None:
+        """To the next who waits, as `_settle` and `serve_at` do it, but it stays where it is meanwhile."""
+        server.idle_since = self.last_used = now
+        self._serving = True
+        try:
+            self._give_permits(server, now)
+            taken = self.queue.take()
+            if taken is not None:
+                self._serve(server, taken[0], taken[1], now)
+        finally:
+            self._serving = False
+        if taken is None:
+            self._settle(server, "checkin", now)
+        else:
+            self.serve_at(now)
 
     def _settle(self, server: ServerConnection, event: str, now: float) -> None:
         """Back among the idle, or closed if its time is over."""
@@ -255,30 +258,6 @@ class Pool(Lending):
             self.serve_at(now)
         if crowded and self.idle and not self.queue.size:
             self.pools.room.came_idle(self)
-
-    def _check(self, server: ServerConnection) -> None:
-        self._move(server, "check")
-        self._run(server, self.options.server_check_query)
-
-    def _run(self, server: ServerConnection, query: str) -> None:
-        """A query of ours, without which the connection is not to be used again."""
-
-        def over(succeeded: bool) -> None:
-            if succeeded:
-                self.cleaned(server)
-            else:
-                self.drop(server)
-
-        server.run(query, over)
-
-    def rollback(self, server: ServerConnection) -> None:
-        """Takes back a connection whose client left inside a transaction while nothing was owed."""
-        server.link = None
-        if self.mode is PoolMode.SESSION:
-            server.dirty = True
-        self._move(server, "clean")
-        self._give_permits(server, monotonic())
-        self._run(server, "ROLLBACK")
 
     def abandon(self, server: ServerConnection) -> None:
         """Cancels what it does and closes it: its client left while it was busy."""

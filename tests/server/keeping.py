@@ -7,7 +7,7 @@ import pytest
 from proxy.admission.accounts import Counter, give_all
 from proxy.model import Cluster, ClusterKind, PoolKey, PoolMode, ServerOptions
 from proxy.protocol.statements import Catalog, Statement
-from proxy.server import connection, places, pool
+from proxy.server import cleaning, connection, places, pool
 from proxy.server.adapting import Adapting
 from proxy.server.connection import ServerConnection
 from proxy.server.deadlines import Deadlines
@@ -24,9 +24,8 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1_000.0
-        monkeypatch.setattr(pool, "monotonic", lambda: self.now)
-        monkeypatch.setattr(connection, "monotonic", lambda: self.now)
-        monkeypatch.setattr(places, "monotonic", lambda: self.now)
+        for module in (cleaning, connection, places, pool):
+            monkeypatch.setattr(module, "monotonic", lambda: self.now)
 
 
 class Room:

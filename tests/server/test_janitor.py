@@ -10,7 +10,7 @@ from proxy.errors import CapReached, IdleInTransactionTimeout, ServerLost, Trans
 from proxy.model import UNLIMITED, Cluster, ClusterKind, Limits, PoolKey, PoolMode, ServerOptions
 from proxy.protocol import pipeline as owed
 from proxy.protocol.state import intern
-from proxy.server import connection, places, pool, pools
+from proxy.server import cleaning, connection, places, pool, pools
 from proxy.server.connection import ServerConnection
 from proxy.server.janitor import sweep
 from proxy.server.pool import Pool
@@ -30,7 +30,7 @@ class World:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, options: ServerOptions = OPTIONS) -> None:
         self.now = 1_000.0
-        for module in (connection, places, pool, pools):
+        for module in (cleaning, connection, places, pool, pools):
             monkeypatch.setattr(module, "monotonic", lambda: self.now)
         self.network = Network(monkeypatch)
         self.pools = SteppedPools(options)

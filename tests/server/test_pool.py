@@ -6,9 +6,9 @@ import pytest
 
 from proxy.admission.accounts import TierAccount
 from proxy.errors import CapReached, NoHealthyEndpoint, ServerLost, ServerRefused
-from proxy.model import Limits, PoolMode, ServerOptions, Tier
+from proxy.model import Limits, ServerOptions, Tier
 from proxy.protocol.lifecycle import ServerState
-from proxy.protocol.state import EMPTY, intern
+from proxy.protocol.state import intern
 from proxy.server.connection import ServerConnection
 from proxy.server.pool import Pool
 from proxy.wire import encode
@@ -132,6 +132,48 @@ def test_who_leaves_the_queue_is_not_served(keeper: Keeper) -> None:
     assert who.server is None
     assert other.server is server
     assert who.account.waiting == 0
+
+
+def test_one_that_comes_back_goes_to_who_waits_as_if_it_had_been_idle(keeper: Keeper, clock: Clock) -> None:
+    pool = keeper.pool(size=1)
+    (server,) = opened(keeper, pool)
+    a = account("a")
+    first, second, third = Waiter(a), Waiter(a), waiter("b")
+    assert lent(pool, first) is server
+    for each in (second, third):
+        assert pool.acquire(each, clock.now) is None
+    for before, next_ in ((first, third), (third, second)):  # a's other waits: it has just had half a second
+        clock.now += 0.5
+        pool.checkin(server)
+        assert next_.server is server
+        assert (server.account, server.lent_at) == (next_.account, clock.now)
+        assert server.permits == next_.account.server_counters(next_.user_account)
+        assert before.account.servers.used == 0
+        assert next_.account.servers.used == 1
+        assert (pool.active, pool.idle) == ({server}, [])
+        assert before.account.expected > 0.1
+    assert (a.stats.server_seconds, a.stats.wait_seconds) == pytest.approx((0.5, 1.0))
+    assert pool.stats.server_assignments == server.uses == 3
+    clock.now += 0.5
+    pool.checkin(server)
+    assert pool.idle == [server]
+    assert a.servers.used == 0
+    assert a.stats.server_seconds == pytest.approx(1.0)
+
+
+def test_one_that_comes_back_while_its_tenant_is_at_its_cap_is_idle(keeper: Keeper) -> None:
+    pool = keeper.pool(size=2)
+    one, other = opened(keeper, pool, 2)
+    capped = account("a", max_connections=1)
+    first, second, third = Waiter(capped), Waiter(capped), waiter("b")
+    assert lent(pool, first) is other
+    assert lent(pool, third) is one
+    assert pool.acquire(second, 1_000.0) is None
+    pool.checkin(one)
+    assert second.server is None
+    assert pool.idle == [one]
+    pool.checkin(other)
+    assert second.server is not None
 
 
 def test_a_full_queue_refuses(keeper: Keeper) -> None:
@@ -349,145 +391,6 @@ def test_what_comes_back_clean_is_idle_and_its_permits_are_free(keeper: Keeper) 
     assert (server.link, server.account, server.permits) == (None, None, ())
 
 
-def test_a_dirty_one_is_reset_first(keeper: Keeper) -> None:
-    pool = keeper.pool()
-    (server,) = opened(keeper, pool)
-    lent(pool, waiter())
-    server.dirty, server.values = True, intern({"a.b": "c"})
-    pool.checkin(server)
-    assert wire(server).take() == encode.query(b"DISCARD ALL")
-    assert server in pool.resetting
-    wire(server).say(DONE)
-    assert list(pool.idle) == [server]
-    assert server.values is EMPTY
-
-
-def test_one_that_cannot_be_reset_is_dropped(keeper: Keeper) -> None:
-    pool = keeper.pool()
-    (server,) = opened(keeper, pool)
-    lent(pool, waiter())
-    server.dirty = True
-    pool.checkin(server)
-    wire(server).say(NO)
-    assert wire(server).aborted
-    gone(server)
-    assert pool.unused
-
-
-def test_without_a_reset_query_a_dirty_one_is_dropped() -> None:
-    keeper = Keeper(ServerOptions(server_reset_query="", server_check_delay=0))
-    pool = keeper.pool()
-    (server,) = opened(keeper, pool)
-    lent(pool, waiter())
-    server.dirty = True
-    pool.checkin(server)
-    assert wire(server).aborted
-
-
-def test_in_session_mode_the_end_of_a_session_resets(keeper: Keeper) -> None:
-    pool = keeper.pool(mode=PoolMode.SESSION)
-    (server,) = opened(keeper, pool)
-    lent(pool, waiter())
-    pool.checkin(server, session_over=True)
-    assert wire(server).take() == encode.query(b"DISCARD ALL")
-
-
-def test_one_that_a_cancel_may_still_strike_waits_for_it(keeper: Keeper) -> None:
-    pool = keeper.pool()
-    (server,) = opened(keeper, pool)
-    lent(pool, waiter())
-    pool.cancel(server)
-    pool.checkin(server)
-    assert server in pool.resetting
-    keeper.cancel_over(server)
-    assert list(pool.idle) == [server]
-
-
-def test_a_reset_waits_for_the_cancel_that_could_strike_it(keeper: Keeper) -> None:
-    pool = keeper.pool()
-    (server,) = opened(keeper, pool)
-    lent(pool, waiter())
-    pool.cancel(server)
-    server.dirty = True
-    pool.checkin(server)
-    assert wire(server).take() == b""
-    keeper.cancel_over(server)
-    assert wire(server).take() == encode.query(b"DISCARD ALL")
-
-
-def test_one_left_in_a_transaction_is_rolled_back(keeper: Keeper) -> None:
-    pool = keeper.pool()
-    (server,) = opened(keeper, pool)
-    who = waiter()
-    lent(pool, who)
-    pool.rollback(server)
-    assert who.account.idle
-    assert wire(server).take() == encode.query(b"ROLLBACK")
-    wire(server).say(DONE)
-    assert list(pool.idle) == [server]
-
-
-def test_a_dirty_one_left_in_a_transaction_is_rolled_back_and_reset(keeper: Keeper) -> None:
-    pool = keeper.pool()
-    (server,) = opened(keeper, pool)
-    lent(pool, waiter())
-    server.dirty = True
-    pool.rollback(server)
-    assert wire(server).take() == encode.query(b"ROLLBACK")
-    wire(server).say(DONE)
-    assert wire(server).take() == encode.query(b"DISCARD ALL")
-    wire(server).say(DONE)
-    assert list(pool.idle) == [server]
-
-
-def test_a_cancel_that_is_over_does_not_end_a_rollback_that_is_not(keeper: Keeper) -> None:
-    pool = keeper.pool()
-    (server,) = opened(keeper, pool)
-    lent(pool, waiter())
-    pool.cancel(server)
-    pool.rollback(server)
-    keeper.cancel_over(server)
-    assert not pool.idle, "its ROLLBACK has not been answered"
-    wire(server).say(DONE)
-    assert list(pool.idle) == [server]
-
-
-def test_nor_a_rollback_before_a_reset(keeper: Keeper) -> None:
-    pool = keeper.pool()
-    (server,) = opened(keeper, pool)
-    lent(pool, waiter())
-    server.dirty = True
-    pool.cancel(server)
-    pool.rollback(server)
-    keeper.cancel_over(server)
-    assert wire(server).take() == encode.query(b"ROLLBACK")
-    wire(server).say(DONE)
-    assert wire(server).take() == encode.query(b"DISCARD ALL")
-    wire(server).say(DONE)
-    assert list(pool.idle) == [server]
-
-
-def test_a_rollback_that_is_done_waits_for_the_cancel(keeper: Keeper) -> None:
-    pool = keeper.pool()
-    (server,) = opened(keeper, pool)
-    lent(pool, waiter())
-    pool.cancel(server)
-    pool.rollback(server)
-    wire(server).say(DONE)
-    assert not pool.idle
-    keeper.cancel_over(server)
-    assert list(pool.idle) == [server]
-
-
-def test_a_failed_rollback_costs_the_connection(keeper: Keeper) -> None:
-    pool = keeper.pool()
-    (server,) = opened(keeper, pool)
-    lent(pool, waiter())
-    pool.rollback(server)
-    wire(server).say(NO)
-    assert wire(server).aborted
-
-
 def test_an_abandoned_one_is_cancelled_and_meets_nobody(keeper: Keeper) -> None:
     pool = keeper.pool(size=1)
     (server,) = opened(keeper, pool)
@@ -514,33 +417,6 @@ def test_one_whose_lifetime_is_over_is_closed_when_it_comes_back(clock: Clock) -
     clock.now += 61
     pool.checkin(server)
     assert wire(server).take() == encode.TERMINATE
-
-
-def test_one_that_was_idle_for_long_is_checked_before_it_is_lent(clock: Clock) -> None:
-    keeper = Keeper(ServerOptions(server_check_delay=30))
-    pool = keeper.pool()
-    (server,) = opened(keeper, pool)
-    clock.now += 31
-    who = waiter()
-    assert pool.acquire(who, clock.now) is None
-    assert wire(server).take() == encode.query(b"SELECT 1")
-    assert keeper.asked == [], "it is as good as there"
-    assert who.account.servers.used == 0
-    wire(server).say(encode.data_row(["1"]), DONE)
-    assert who.server is server
-
-
-def test_one_that_fails_the_check_is_dropped_and_another_opened(clock: Clock) -> None:
-    keeper = Keeper(ServerOptions(server_check_delay=30))
-    pool = keeper.pool(size=1)
-    (server,) = opened(keeper, pool)
-    clock.now += 31
-    who = waiter()
-    pool.acquire(who, clock.now)
-    wire(server).say(NO)
-    gone(server)
-    keeper.opens(pool)
-    assert who.server is not None
 
 
 def test_recycling_closes_the_idle_now_and_the_others_when_they_come_back(keeper: Keeper) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from proxy.admission.accounts import TierAccount, UserAccount
 from proxy.model import Cluster, ClusterKind, Limits, PoolKey, PoolMode, ServerOptions, Tier, User
-from proxy.server import connection, places, pool, pools, room
+from proxy.server import cleaning, connection, places, pool, pools, room
 from proxy.server.connection import ServerConnection
 from proxy.server.janitor import sweep
 from proxy.server.pool import Pool
@@ -30,7 +30,7 @@ class World:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, process: int) -> None:
         self.now = 1_000.0
-        for module in (connection, places, pool, pools, room):
+        for module in (cleaning, connection, places, pool, pools, room):
             monkeypatch.setattr(module, "monotonic", lambda: self.now)
         self.network = Network(monkeypatch)
         options = ServerOptions(
