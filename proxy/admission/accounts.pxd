@@ -39,6 +39,8 @@ cdef class Account:
     cdef public Counter clients, servers
     cdef public object gate, guarantor, limits, tenant
     cdef object _gate, _gates
+    cdef UserAccount _of
+    cdef tuple _together
     cdef public TierAccount tier
     cdef public TenantStats stats
     cdef public long max_queue, waiting

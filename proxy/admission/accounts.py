@@ -260,8 +260,8 @@ class Account:
     """A tenant at run time: its limits in force, its permits, its counts. `gate` is None where it has no rates."""
 
     __slots__ = (
-        "_gate", "_gates", "clients", "expected", "gate", "guaranteed", "guarantor", "limits", "max_queue", "servers",
-        "stats", "tenant", "tier", "waiting",
+        "_gate", "_gates", "_of", "_together", "clients", "expected", "gate", "guaranteed", "guarantor", "limits",
+        "max_queue", "servers", "stats", "tenant", "tier", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -279,6 +279,8 @@ class Account:
         self.gate: Gate | None = None
         self._gate: Gate | None = None  # the same, or the one it had
         self.waiting = 0  # transactions in queues
+        self._of: UserAccount | None = None  # the user who was asked for last, and the counters with its own
+        self._together: tuple[Counter, ...] = ()
         self.expected = 0.0  # seconds that its next transaction is thought to take; 0: nobody knows
         self.tier = tier
         self.update(tenant, tier, limits)
@@ -290,6 +292,7 @@ class Account:
             tier.waiting += self.waiting
         self.tenant = tenant
         self.tier = tier
+        self._of = None
         self.limits = limits
         self.max_queue = limits.max_queue or UNLIMITED
         own = limits.guaranteed_connections or 0.0
@@ -307,7 +310,9 @@ class Account:
         return not (self.clients.used or self.servers.used or self.waiting)
 
     def server_counters(self, user: UserAccount) -> tuple[Counter, ...]:
-        return (self.servers, self.tier.servers, user.servers)
+        if user is not self._of:
+            self._of, self._together = user, (self.servers, self.tier.servers, user.servers)
+        return self._together
 
     def client_counters(self, user: UserAccount) -> tuple[Counter, ...]:
         return (self.clients, self.tier.clients, user.clients)
@@ -362,13 +367,8 @@ class Accounts:
     def account(self, tenant: Tenant) -> Account:
         account = self._tenants.get(tenant.name)
         if account is None:
-            account = Account(
-                tenant,
-                self._tier(tenant.tier),
-                self.directory.limits(tenant, None),
-                self._lender,
-                self._gates,
-            )
+            limits = self.directory.limits(tenant, None)
+            account = Account(tenant, self._tier(tenant.tier), limits, self._lender, self._gates)
             self._tenants[tenant.name] = account
         elif account.tenant is not tenant:
             account.update(tenant, self._tier(tenant.tier), self.directory.limits(tenant, None))

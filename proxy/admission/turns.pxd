@@ -43,12 +43,15 @@ cdef class Standing:
 
 cdef class Rota:
     cdef dict _standings
+    cdef object _whose
+    cdef Standing _last
     cdef public dict guarantees
     cdef public Crowd crowd
     cdef public object name
     cdef public double now
     cdef public Py_ssize_t waiting
 
+    @cython.locals(standing=Standing)
     cpdef Standing standing(self, object whose)
     cpdef object serve(self, Standing standing)
 

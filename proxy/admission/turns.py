@@ -202,20 +202,25 @@ class Standing:
 class Rota:
     """Who has had how much of one thing. `waiting`: how many transactions want something of it, in all queues."""
 
-    __slots__ = ("_standings", "crowd", "guarantees", "name", "now", "waiting")
+    __slots__ = ("_last", "_standings", "_whose", "crowd", "guarantees", "name", "now", "waiting")
 
     def __init__(self, crowd: Crowd | None = None, name: str = "") -> None:
         self.name = name
         self._standings: dict[Any, Standing] = {}
+        self._whose: Any = None  # whose was asked for last; it is most often the next
+        self._last: Standing | None = None
         self.guarantees: dict[Any, Any] = {}  # by whom they are given to (see guarantees.py)
         self.crowd = crowd or Crowd()
         self.now = 0.0
         self.waiting = 0
 
     def standing(self, whose: Any) -> Standing:
-        standing = self._standings.get(whose)
-        if standing is None:
-            standing = self._standings[whose] = Standing(self)
+        standing = self._last
+        if standing is None or whose is not self._whose:
+            standing = self._standings.get(whose)
+            if standing is None:
+                standing = self._standings[whose] = Standing(self)
+            self._whose, self._last = whose, standing
         return standing
 
     def serve(self, standing: Standing) -> None:
@@ -227,6 +232,7 @@ class Rota:
         """Where nobody waits all debts are forgotten, and who has had something."""
         if not self.waiting:
             self._standings.clear()
+            self._whose = self._last = None
             if self.guarantees:
                 self.guarantees = {whose: each for whose, each in self.guarantees.items() if each.in_use}
 

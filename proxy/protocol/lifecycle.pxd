@@ -1,5 +1,9 @@
+cimport cython
+
 cdef class Stage:
     cdef public dict following
-    cdef public str value
+    cdef public str last, value
+    cdef public Stage after
 
+@cython.locals(following=Stage)
 cpdef Stage step(str what, Stage stage, str event)

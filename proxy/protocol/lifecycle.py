@@ -4,13 +4,16 @@ from __future__ import annotations
 
 
 class Stage:
-    """One state. What follows it stands beside it as well as in the table, so that a step is one look."""
+    """One state. What follows it stands beside it as well as in the table. Its next event most often is what its `last` was,
+    and leads to `after`."""
 
-    __slots__ = ("following", "value")
+    __slots__ = ("after", "following", "last", "value")
 
     def __init__(self, value: str) -> None:
         self.value = value
         self.following: dict[str, Stage] = {}
+        self.last = ""
+        self.after = self
 
     def __repr__(self) -> str:
         return self.value
@@ -95,7 +98,10 @@ class LifecycleError(AssertionError):
 
 
 def step(what: str, stage: Stage, event: str) -> Stage:
+    if event is stage.last:
+        return stage.after
     following = stage.following.get(event)
     if following is None:
         raise LifecycleError(f"{what}: {event} in state {stage.value}")
+    stage.last, stage.after = event, following
     return following

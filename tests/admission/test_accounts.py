@@ -25,6 +25,17 @@ def test_a_permit_is_given_back_once() -> None:
         counter.give()
 
 
+def test_the_counters_are_those_of_the_user_and_the_tier_of_now() -> None:
+    tenant, one, other = Tenant("a", "standard", "c"), UserAccount(User("one")), UserAccount(User("other"))
+    before, after = TierAccount(Tier("standard")), TierAccount(Tier("vip"))
+    account = Account(tenant, before, Limits())
+    assert account.server_counters(one) == (account.servers, before.servers, one.servers)
+    assert account.server_counters(one) == (account.servers, before.servers, one.servers)
+    assert account.server_counters(other) == (account.servers, before.servers, other.servers)
+    account.update(tenant, after, Limits())
+    assert account.server_counters(other) == (account.servers, after.servers, other.servers)
+
+
 def test_all_or_none() -> None:
     one, two = Counter("one", 2), Counter("two", 1)
     assert take_all((one, two)) is None
