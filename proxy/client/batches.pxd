@@ -13,7 +13,9 @@ cdef int _BIND
 
 cdef bint _usual(Conversation session, ServerConnection server) except -1
 cdef Py_ssize_t _behind_bind(bytes data, Py_ssize_t at) except -1
-@cython.locals(own=Statement, text=bytes, oids=bytes, size=Py_ssize_t, length=Py_ssize_t, bound=Py_ssize_t, end=Py_ssize_t, described=bint)
+@cython.locals(text_end=Py_ssize_t, own=Statement, oids=bytes, text=bytes)
+cdef Statement _parsed(Conversation session, bytes data, Py_ssize_t start, Py_ssize_t stop)
+@cython.locals(own=Statement, length=Py_ssize_t, bound=Py_ssize_t, end=Py_ssize_t, described=bint)
 cpdef bint begins_with_parse(Conversation session, ServerConnection server, bytes data, Py_ssize_t start, Py_ssize_t stop) except -1
 @cython.locals(end=Py_ssize_t, name_end=Py_ssize_t, name=bytes, statement=Statement, described=bint)
 cpdef bytes begins_with_bind(Conversation session, ServerConnection server, bytes data, Py_ssize_t start, Py_ssize_t stop)

@@ -1,8 +1,8 @@
 """Extended batches of the usual form, taken up as one: [Parse] Bind [Describe] Execute Sync, which have come whole.
 
-Most drivers send these. Where the Parse repeats the text that the client has parsed last, or the Bind is of a statement
-that its connection has, where nothing is owed and nothing of what makes a session's requests to be looked at one by
-one is on, there is nothing to find out: one entry for all of it goes into the pipeline, which unfolds if its
+Most drivers send these. Where the text that is parsed is plain (that of the last Parse is known to be), or the Bind is of
+a statement that its connection has, where nothing is owed and nothing of what makes a session's requests to be looked
+at one by one is on, there is nothing to find out: one entry for all of it goes into the pipeline, which unfolds if its
 replies are not the usual ones. Whatever is not certain here is left to the handlers of the single messages.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 from proxy.client.conversation import Conversation
 from proxy.client.unnamed import unnamed_is
 from proxy.protocol.pipeline import BIND, DESCRIBE, EXECUTE, PARSE, SYNC, batch_of
-from proxy.protocol.statements import unnamed_statement
+from proxy.protocol.statements import Statement, unnamed_statement
 from proxy.server.connection import ServerConnection
 from proxy.sql.verdict import PLAIN
 from proxy.wire.pieces import end_of, piece, rebound, same, word
@@ -63,30 +63,44 @@ def _behind_bind(data: bytes, at: int) -> int:
     return at + len(_SYNC) if same(data, at, _SYNC) else 0
 
 
+def _parsed(session: Conversation, data: bytes, start: int, stop: int) -> Statement | None:
+    """What the Parse that is `data[start:stop]` makes the unnamed statement; None if that is not certain here."""
+    text_end = end_of(data, start + 6)
+    if data[start + 5] or text_end < 0 or text_end + 3 > stop:
+        return None
+    own = session.unnamed
+    if (
+        own is not None
+        and own.verdict is PLAIN
+        and len(own.text) == text_end - start - 6
+        and len(own.oids) == stop - text_end - 1
+        and same(data, start + 6, own.text)
+        and same(data, text_end + 1, own.oids)
+    ):
+        return unnamed_statement(own.text, own.oids, PLAIN)
+    oids = piece(data, text_end + 1, stop)
+    if len(oids) != 2 + 4 * (oids[0] << 8 | oids[1]):
+        return None
+    text = piece(data, start + 6, text_end)
+    return unnamed_statement(text, oids, PLAIN) if session.judge.judge(text) is PLAIN else None
+
+
 def begins_with_parse(
     session: Conversation, server: ServerConnection, data: bytes, start: int, stop: int
 ) -> bool:
     """The Parse that is `data[start:stop]` and what follows it are taken up; they go to the server as they are."""
-    own = session.unnamed
-    if own is None or own.verdict is not PLAIN or not _usual(session, server):
-        return False
-    text, oids = own.text, own.oids
-    size = len(text)
-    # The name, the text, and the types of parameters, each string with its zero.
-    if stop - start != 7 + size + len(oids) or data[start + 5] or not same(data, start + 6, text):
-        return False
-    if data[start + 6 + size] or not same(data, start + 7 + size, oids):
-        return False
     if stop + 7 > len(data) or data[stop] != _BIND or not same(data, stop + 5, _BIND_UNNAMED):
         return False
     length = word(data, stop + 1)
     bound = stop + 1 + length
-    if length < 6 or bound > len(data):
+    if length < 6 or bound > len(data) or not _usual(session, server):
         return False
     end = _behind_bind(data, bound)
     if not end:
         return False
-    own = unnamed_statement(text, oids, PLAIN)
+    own = _parsed(session, data, start, stop)
+    if own is None:
+        return False
     undo = unnamed_is(session, server, own, True)
     session.bound_in = server.pipeline.asked
     described = end - bound > len(_EXECUTE) + _MOST_ROWS + len(_SYNC)

@@ -19,6 +19,8 @@ ERROR = encode.error("no", "22P02")
 FORMS = {
     "all": (PARSE, BIND, PORTAL, EXECUTE, SYNC),
     "undescribed": (PARSE, BIND, EXECUTE, SYNC),
+    "another text": (encode.parse(b"", TEXT + b" "), BIND, PORTAL, EXECUTE, SYNC),
+    "other types": (encode.parse(b"", TEXT, b"\0\1\0\0\0\x17"), BIND, EXECUTE, SYNC),
     "named": (BIND_NAMED, PORTAL, EXECUTE, SYNC),
     "named, undescribed": (BIND_NAMED, EXECUTE, SYNC),
 }
@@ -171,8 +173,8 @@ def test_a_server_that_answers_something_else_is_not_believed(
 @pytest.mark.parametrize(
     "messages",
     [
-        (encode.parse(b"", TEXT + b" "), BIND, EXECUTE, SYNC),
-        (encode.parse(b"", TEXT, b"\0\1\0\0\0\x17"), BIND, EXECUTE, SYNC),
+        (encode.parse(b"", b"EXPLAIN SELECT 1"), BIND, EXECUTE, SYNC),
+        (encode.parse(b"", TEXT, b"\0\2\0\0\0\x17"), BIND, EXECUTE, SYNC),
         (encode.parse(b"t", TEXT), encode.bind(b"", b"t", [b"7"]), EXECUTE, SYNC),
         (PARSE, BIND_NAMED, EXECUTE, SYNC),
         (PARSE, encode.bind(b"p", b"", [b"7"]), encode.execute(b"p"), SYNC),
