@@ -1,12 +1,12 @@
 # cython: language_level=3
 """Accept, receive and send on non-blocking sockets, without a Python socket object in between.
 
-The twin of `sockets.py`. The interpreter lock is kept: none of them ever waits.
+The twin of `sockets.py`. The interpreter lock is kept: none of them ever waits. `recv` and `send` pass by what the kernel
+does for files, which `read` and `write` do not.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.errno cimport EAGAIN, ECONNABORTED, EINTR, errno
-from posix.unistd cimport read, write
 
 import os
 
@@ -17,8 +17,10 @@ cdef extern from "sys/socket.h" nogil:
         sa_family_t sa_family
     cdef struct sockaddr_storage:
         sa_family_t ss_family
-    enum: AF_INET, AF_INET6, SOCK_NONBLOCK, SOCK_CLOEXEC
+    enum: AF_INET, AF_INET6, SOCK_NONBLOCK, SOCK_CLOEXEC, MSG_NOSIGNAL
     int accept4(int, sockaddr*, socklen_t*, int)
+    ssize_t recv(int, void*, size_t, int)
+    ssize_t send_ "send"(int, const void*, size_t, int)
 
 cdef extern from "netinet/in.h" nogil:
     cdef struct in_addr:
@@ -67,7 +69,7 @@ cpdef tuple accept(object listening):
 
 
 cpdef bytes receive(int fd):
-    cdef Py_ssize_t got = read(fd, buffer, SIZE)
+    cdef Py_ssize_t got = recv(fd, buffer, SIZE, 0)
     if got >= 0:
         return PyBytes_FromStringAndSize(buffer, got)
     if errno == EAGAIN or errno == EINTR:
@@ -76,7 +78,7 @@ cpdef bytes receive(int fd):
 
 
 cpdef Py_ssize_t send(int fd, bytes data) except -1:
-    cdef Py_ssize_t sent = write(fd, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+    cdef Py_ssize_t sent = send_(fd, PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), MSG_NOSIGNAL)
     if sent >= 0:
         return sent
     if errno == EAGAIN or errno == EINTR:

@@ -24,7 +24,7 @@ cdef class SocketTransport(Watched):
     cpdef object write(self, bytes data)
     @cython.locals(watch=Readiness)
     cdef object _watch(self)
-    @cython.locals(data=bytes, receiver=Receiver)
+    @cython.locals(data=bytes, receiver=Receiver, received=bint)
     cdef object _read(self)
     cdef object _keep(self, bytes data)
     cdef object _writable(self)

@@ -114,17 +114,15 @@ class SocketTransport(Watched):
     # --- reading ------------------------------------------------------------------------------------
 
     def _read(self) -> None:
+        received = False
         try:
             data = receive(self._fd)
-        except OSError as error:
-            self._lose(error)
-            return
-        if data is None:
-            self._unread = False
-            return
-        self._unread = self._ended or len(data) == _READ_SIZE
-        protocol = self._protocol
-        try:
+            if data is None:
+                self._unread = False
+                return
+            received = True
+            self._unread = self._ended or len(data) == _READ_SIZE
+            protocol = self._protocol
             if data:
                 if isinstance(protocol, Receiver):
                     receiver: Receiver = protocol
@@ -136,6 +134,9 @@ class SocketTransport(Watched):
                 if not protocol.eof_received():
                     self.close()
         except Exception as bug:
+            if not received and isinstance(bug, OSError):
+                self._lose(bug)
+                return
             self._loop.call_exception_handler(
                 {
                     "message": "a protocol failed",
