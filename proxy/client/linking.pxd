@@ -1,6 +1,11 @@
+cimport cython
+
 from proxy.client.conversation cimport Conversation
 from proxy.net.transport cimport deliver
+from proxy.protocol.state cimport State
 from proxy.server.connection cimport ServerConnection
+
+cdef int FAILED, IDLE
 
 cdef class Linking(Conversation):
     @cython.locals(data=bytes, parked=list)
@@ -10,6 +15,7 @@ cdef class Linking(Conversation):
     cpdef ServerConnection _link(self, list out)
     @cython.locals(uses="long long")
     cpdef object _attach(self, ServerConnection server)
+    @cython.locals(needs=State, sure=bint, ahead=bytes)
     cpdef bint _take_state(self, ServerConnection server, list out) except -1
     cpdef bint enter(self, ServerConnection server) except -1
     @cython.locals(out=list, entered=bint)

@@ -10,9 +10,9 @@ from proxy.server.connection cimport ServerConnection
 
 from proxy.wire.decode cimport query_within
 
-cdef int HEAD, HEADER_SIZE, _QUERY, _PARSE, _BIND, _DESCRIBE, _EXECUTE, _SYNC
+cdef int HEAD, HEADER_SIZE, FOLLOWS, SENT, _QUERY, _PARSE, _BIND, _DESCRIBE, _EXECUTE, _SYNC
 
-@cython.locals(text=bytes)
+@cython.locals(text=bytes, hides=bint)
 cpdef bytes on_query(Conversation session, ServerConnection server, bytes data, Py_ssize_t start, Py_ssize_t stop, int told)
 cpdef bytes on_execute(Conversation session, ServerConnection server, bytes data, Py_ssize_t start, Py_ssize_t stop, int told)
 cpdef bytes on_sync(Conversation session, ServerConnection server, bytes data, Py_ssize_t start, Py_ssize_t stop, int told)

@@ -1,6 +1,6 @@
 cimport cython
 
-cdef int _FOREIGN, _PART, _WHOLE, _ASIDE, _ERROR, _NOTIFICATION, _ENDS, _BATCH
+cdef int _FOREIGN, _PART, _WHOLE, _ASIDE, _ERROR, _NOTIFICATION, _ENDS, _BATCH, _FORWARD, _DROP, _INJECT
 cdef bytes _MEANING
 cdef Py_ssize_t _GAP
 

@@ -49,6 +49,7 @@ PARSE, BIND, DESCRIBE, EXECUTE, CLOSE, COPY_END, SYNC, QUERY, BATCH = 0, 1, 2, 3
 # From here on a ReadyForQuery is the end.
 _ENDS = SYNC
 _BATCH = BATCH
+_FORWARD, _DROP, _INJECT = FORWARD, DROP, INJECT
 
 _COMPLETES: dict[int, bytes] = {
     PARSE: b"1",
@@ -142,7 +143,7 @@ def expect_of(
     entry: Expect = Expect.__new__(Expect)
     entry.kind = kind
     entry.action = action
-    entry.interest = FROM_SERVER if action != DROP else FROM_SERVER_DROPPING
+    entry.interest = FROM_SERVER if action != _DROP else FROM_SERVER_DROPPING
     entry.says = entry.error = b""
     entry.statement = statement
     entry.undo = undo
@@ -270,7 +271,7 @@ class Pipeline:
             self._skipping = False
         if self._head is not None:
             self._behind.append(entry)
-        elif entry.action == INJECT:
+        elif entry.action == _INJECT:
             self.said.append(entry.says)
             return
         else:
@@ -283,7 +284,7 @@ class Pipeline:
         head = self._head
         if head is None:
             if kind == _ERROR or kind in _ANY_TIME:  # the server's last word, which no request caused
-                return FORWARD
+                return _FORWARD
             raise ServerProtocolError(internal=f"a reply of type {chr(kind)!r} that no request caused")
         meaning = _MEANING[head.kind << 8 | kind]
         if meaning == _WHOLE:
@@ -294,15 +295,15 @@ class Pipeline:
                 return head.action
             if head.kind >= _ENDS:
                 self.answered += 1
-            if following.action == INJECT:
+            if following.action == _INJECT:
                 self._say()
             return head.action
         if meaning == _ASIDE:
-            return FORWARD if kind == _NOTIFICATION else head.action
+            return _FORWARD if kind == _NOTIFICATION else head.action
         if kind == _ERROR:
             self._fail(head)
             # A statement that we had to prepare again fails for the client that uses it.
-            return FORWARD if head.statement is not None else head.action
+            return _FORWARD if head.statement is not None else head.action
         if meaning == _FOREIGN:
             raise ServerProtocolError(
                 internal=f"a reply of type {chr(kind)!r} to a request of kind {head.kind}"
@@ -333,7 +334,7 @@ class Pipeline:
         return gone == len(behind) or behind[gone].kind != COPY_END
 
     def _say(self) -> None:
-        while self._head is not None and self._head.action == INJECT:
+        while self._head is not None and self._head.action == _INJECT:
             self.said.append(self._head.says)
             self._next()
 

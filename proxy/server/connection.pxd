@@ -12,7 +12,7 @@ from proxy.stats cimport PoolStats
 from proxy.wire.frames cimport Scanner
 
 cdef int MORE, HEAD, HEADER_SIZE, DROP, FORWARD
-cdef int _READY, _ERROR, _STATUS, _COMPLETE, _COPY_IN, _COPY_BOTH, _BATCH
+cdef int _READY, _ERROR, _STATUS, _COMPLETE, _COPY_IN, _COPY_BOTH, _BATCH, _IDLE, _IN_TRANSACTION, _FAILED
 cdef bytes _TOLD_TAGS
 cdef tuple _ALTERED
 
@@ -40,7 +40,7 @@ cdef class ServerConnection(Stated):
 
     @cython.locals(
         link=Link, scanner=Scanner, pipeline=Pipeline, head=Expect, pieces=list, told=int, kind=int, action=int, start=Py_ssize_t,
-        stop=Py_ssize_t, sent=Py_ssize_t,
+        stop=Py_ssize_t, sent=Py_ssize_t, undone=bint,
     )
     cpdef object data_received(self, bytes data)
     @cython.locals(now=double, query=double, xact=double, account=Account)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 IDLE, IN_TRANSACTION, FAILED = ord("I"), ord("T"), ord("E")
 _READY, _ERROR, _STATUS, _COMPLETE, _COPY_IN, _COPY_BOTH = b"ZESCGW"
 _BATCH = owed.BATCH
+_IDLE, _IN_TRANSACTION, _FAILED = IDLE, IN_TRANSACTION, FAILED  # C integers where this is compiled
 _ENDS_OF_BLOCKS = frozenset({b"COMMIT\0", b"ROLLBACK\0", b"PREPARE TRANSACTION\0"})
 _TOLD_TAGS = b"ACDPR"  # what the tags begin with of which more is made
 _ALTERED = (b"ALTER ", b"CREATE ", b"DROP ")
@@ -187,16 +188,16 @@ class ServerConnection(Stated):
                 link.server_ready()
         elif self._done is not None and not pipeline:
             done, self._done = self._done, None
-            done(not self._job_failed and self.status == IDLE)
+            done(not self._job_failed and self.status == _IDLE)
 
     # --- what replies mean --------------------------------------------------------------------------
 
     def _ready(self, status: int, head: Expect | None) -> None:
-        if status != IDLE and status != IN_TRANSACTION and status != FAILED:
+        if status not in (_IDLE, _IN_TRANSACTION, _FAILED):
             raise ServerProtocolError(internal=f"transaction status {status}")
         self.status = status
         if self.entered:
-            self.settle(open=status != IDLE, undone=self._undone)
+            self.settle(open=status != _IDLE, undone=self._undone)
         self.copy_in = False
         self.struck = ""
         if head is None or head.action == DROP:
@@ -208,12 +209,12 @@ class ServerConnection(Stated):
             account.stats.bytes += self.carried
             account.stats.queries += 1
             account.stats.durations.add(query)
-            if status == IDLE:
+            if status == _IDLE:
                 account.stats.transactions += 1
                 xact = now - self.xact_since
         self.stats.add_query(query, xact)
         self.query_since, self.carried = now, 0
-        if status == IDLE:
+        if status == _IDLE:
             self.xact_since = now
 
     def _state_settled(self, pieces: list[bytes]) -> None:
@@ -279,7 +280,7 @@ class ServerConnection(Stated):
             self._job_failed = True
             if not head.tolerant:
                 self.state_error = frame
-            elif self.status != FAILED:
+            elif self.status != _FAILED:
                 self.dirty = True
             return action, b""
         if self.account is not None:
@@ -324,7 +325,7 @@ class ServerConnection(Stated):
         """A transaction (or a query of one) begins now, if nothing is owed yet."""
         if not self.pipeline.owes():
             self.query_since = now
-            if self.status == IDLE:
+            if self.status == _IDLE:
                 self.xact_since = now
 
     def prepare(self, statement: Statement) -> bytes:

@@ -64,12 +64,6 @@ _line_keeps = re.compile(rb"[\r\n][ \t\f\v]*" + _KEEPING).search
 
 
 _COMPILED = not __file__.endswith(".py")
-_VERB_STARTS = frozenset(
-    int.from_bytes(start, "big")
-    for start in (
-        b"set", b"res", b"lis", b"unl", b"pre", b"loa", b"dis", b"dea", b"dec", b"cre", b"alt", b"dro", b"exp", b"exe",
-    )
-)  # fmt: skip
 _DO = int.from_bytes(b"do", "big")
 
 
@@ -100,7 +94,12 @@ def _may_be_verb(text: bytes, at: int) -> bool:
         return True
     if at + 3 > size:
         return False
-    return (key << 8 | (text[at + 2] | 0x20)) in _VERB_STARTS
+    # "set", "res", "lis", "unl", "pre", "loa", "dis", "dea", "dec", "cre", "alt", "dro", "exp", "exe": numbers that stand
+    # here are compared without being looked up.
+    return (key << 8 | (text[at + 2] | 0x20)) in (
+        0x736574, 0x726573, 0x6C6973, 0x756E6C, 0x707265, 0x6C6F61, 0x646973, 0x646561, 0x646563, 0x637265, 0x616C74,
+        0x64726F, 0x657870, 0x657865,
+    )  # fmt: skip
 
 
 def suspicious(text: bytes) -> bool:
@@ -108,11 +107,12 @@ def suspicious(text: bytes) -> bool:
     if _may_be_verb(text, 0):
         return True
     size = len(text)
-    before = last = 0  # the two bytes before, as small letters
+    marks = _MARKS
     for at in range(size):
-        byte = text[at]
-        rule = _MARKS[byte]
+        rule = marks[text[at]]
         if rule:
+            before = text[at - 2] | 0x20 if at > 1 else 0  # small letters
+            last = text[at - 1] | 0x20 if at else 0
             following = text[at + 1] if at + 1 < size else 0
             if (
                 (rule == 1 and _may_be_verb(text, at + 1))
@@ -132,7 +132,6 @@ def suspicious(text: bytes) -> bool:
                 or (rule == 13 and before == 101 and last == 101)  # setsee-d
             ):
                 return True
-        before, last = last, byte | 0x20
     return False
 
 

@@ -1,3 +1,5 @@
+# cython: boundscheck=False, wraparound=False
+# (every index below is checked where it is used)
 """Cuts a byte stream into frames without copying and without waiting for bodies that nobody reads.
 
 Theory. A frame is a type byte, a four-byte length that counts itself, and a body. For most frames the
