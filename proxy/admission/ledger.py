@@ -23,6 +23,7 @@ from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
 from proxy.admission.apportion import Wish
+from proxy.admission.claims import together
 from proxy.admission.entry import Ask, Entry
 
 
@@ -96,6 +97,11 @@ class Ledger:
         if entry is None:
             return 0, 0
         return sum(entry.held.values()), sum(ask.wants + ask.hopes for ask in entry.asks.values())
+
+    def wishes(self, name: str) -> list[Wish]:
+        """Whose wishes all workers have of it, each tenant once; nothing where nobody has said."""
+        entry = self._entries.get(name)
+        return together(wish for own in entry.wishes.values() for wish in own) if entry is not None else []
 
     def again(self, name: str) -> list[Order]:
         """The share of it is another, or no more comes."""

@@ -17,8 +17,9 @@ A pool is kept because a lease is over in its holder before it is over for anybo
 - Redis that was restarted or emptied knows nothing: a new generation begins, everybody says what it has, and nothing is
   granted until somebody has seen that generation for a `ttl`: all who have not said so have given up by then.
 
-Where others want what is in use here, what is idle goes back, and what is above an equal part as it comes free; of a
-pool that is smaller than the number of those who want it everything does, so that it goes round.
+Where others want what is in use here, what is idle goes back, and what is above what this proxy's tenants are due (see
+claims.py; an equal part, where nobody says whose it is) as it comes free; of a pool that is smaller than the number of those
+who want it everything does but what is guaranteed, so that it goes round.
 
 States of the whole: not JOINED (Redis does not know of us, or not any more: the next request tells everything), JOINED,
 CUT (for too long without an answer: floors only). Of one stake: `leased` is what Redis may count as ours, `target`
@@ -31,6 +32,8 @@ from collections.abc import Callable, Iterable
 from math import inf
 from typing import Any, NamedTuple
 
+from proxy.admission.apportion import Wish
+from proxy.admission.claims import Claims
 from proxy.admission.shares import QUOTA, RATE
 
 SOFT, HARD, LAST = 0.7, 0.8, 0.9  # parts of the ttl
@@ -45,6 +48,7 @@ _OF_THE_HOST = frozenset(("max_client_conn", "max_server_connections"))
 Demand = Callable[
     [str], tuple[int, int]
 ]  # what the workers have (-1: they have not said yet), and want besides
+Whose = Callable[[str], list[Wish]]  # wishes those are, where several tenants share it
 Said = dict[str, Any]
 
 
@@ -67,7 +71,7 @@ class Row(NamedTuple):
 
 
 class _Stake:
-    __slots__ = ("denied", "fresh", "leased", "limit", "needed", "sought", "target")
+    __slots__ = ("claims", "denied", "fresh", "leased", "limit", "needed", "sought", "target")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -77,6 +81,7 @@ class _Stake:
         self.fresh = False
         self.sought = False  # by other proxies
         self.needed = 0  # at the last look
+        self.claims = Claims()
 
 
 class Stakes:
@@ -85,6 +90,7 @@ class Stakes:
     __slots__ = (
         "_asked", "_beat", "_beats", "_contact", "_demand", "_generation", "_generation_seen", "_hurried", "_hurry",
         "_looked", "_moving", "_rule", "_sent", "_stakes", "answers", "cut", "differs", "joined", "member", "settled",
+        "whose",
     )  # fmt: skip
 
     def __init__(self, member: str, rule: Rule, demand: Demand, hurry: Callable[[], None]) -> None:
@@ -95,6 +101,7 @@ class Stakes:
         self.answers = False  # Redis does
         self._rule = rule
         self._demand = demand
+        self.whose: Whose = lambda _: []
         self._hurry = hurry
         self._hurried = False
         self._beat = 0
@@ -186,7 +193,8 @@ class Stakes:
                 wanted = 0  # what is owed to others comes first
             stake.denied = False
             self._asked[name] = wanted
-            rows.append((name, self._pool(stake.limit), stake.leased, wanted))
+            told = stake.claims.tell(self.whose(name))
+            rows.append((name, self._pool(stake.limit), stake.leased, wanted, told))
         ttl = self._rule.ttl
         over = not self.settled and bool(self._generation) and now - self._generation_seen >= ttl
         return {
@@ -257,11 +265,11 @@ class Stakes:
             if member != self.member:
                 self._beats[member] = old if old is not None and old[0] == beat else (beat, now)
 
-    def _hear_wishes(self, wishes: Iterable[tuple[str, int, int]]) -> dict[str, None]:
-        """Others want so many, and so many have some or want it."""
+    def _hear_wishes(self, wishes: Iterable[Any]) -> dict[str, None]:
+        """Others want so many, so many have some or want it, and whose wishes these are."""
         changed: dict[str, None] = {}
         wished = set()
-        for name, count, parties in wishes:
+        for name, count, parties, *told in wishes:
             stake = self._stakes.get(name)
             if stake is None:
                 continue
@@ -269,14 +277,16 @@ class Stakes:
             if stake.fresh:  # it was got for somebody, who is to have used it once
                 stake.fresh = False
                 continue
-            pool = self._pool(stake.limit)
-            fair = -(-pool // parties) if pool >= parties else 0
+            own = self.whose(name)
+            stake.claims.hear(told[0] if told else (), self._beats)
+            limit = stake.limit
+            fair = stake.claims.keep(own, limit, self.floor(limit), self._pool(limit), parties)
             idle = stake.leased - sum(self._needs(name, stake))
             target = stake.leased - min(count, max(idle, stake.leased - fair, 0))
             if target < stake.target or not stake.sought:
                 stake.target = min(target, stake.target)
                 changed[name] = None
-            if stake.target < stake.leased:
+            if stake.target < stake.leased or stake.claims.news(own):
                 self._moving[name] = None
             stake.sought = True
         for name, stake in self._stakes.items():

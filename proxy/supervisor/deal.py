@@ -2,7 +2,8 @@
 
 It knows of no time. KEYS[1] is the fleet's prefix; under it are `state` (generation, settled, run, rule), `beats` by member,
 `held:MEMBER` by counter, `want:COUNTER` by member ("count stamp"), and by counter `total` of what is held, `wishes` of what
-is wanted, `parties` that have or want some; `hungry` are the counters of which some is wanted. An older want of somebody
+is wanted, `parties` that have or want some; `whose:COUNTER` is, by member, what they tell of their tenants (see
+admission/claims.py); `hungry` are the counters of which some is wanted. An older want of somebody
 who is not silent comes first. Whoever gives back in a request gets nothing by it.
 """
 
@@ -38,6 +39,7 @@ local function put(member, counter, was, held, wanted, want, stamp)
   add(wishes, counter, want - wanted)
   local had, has = was > 0 or wanted > 0, held > 0 or want > 0
   if had ~= has then add(parties, counter, has and 1 or -1) end
+  if had and not has then call('HDEL', p .. 'whose:' .. counter, member) end
 end
 
 local function drop(member)
@@ -55,8 +57,11 @@ end
 local run = string.match(call('INFO', 'server'), 'run_id:(%w+)')
 local generation = call('HGET', state, 'generation')
 if not generation or call('HGET', state, 'run') ~= run then
-  for _, member in ipairs(call('HKEYS', beats)) do call('DEL', p .. 'held:' .. member) end
-  for _, counter in ipairs(call('SMEMBERS', hungry)) do call('DEL', p .. 'want:' .. counter) end
+  for _, member in ipairs(call('HKEYS', beats)) do
+    for _, counter in ipairs(call('HKEYS', p .. 'held:' .. member)) do call('DEL', p .. 'whose:' .. counter) end
+    call('DEL', p .. 'held:' .. member)
+  end
+  for _, counter in ipairs(call('SMEMBERS', hungry)) do call('DEL', p .. 'want:' .. counter, p .. 'whose:' .. counter) end
   call('DEL', state, beats, total, hungry, wishes, parties)
   generation = ARGV[2]
   call('HSET', state, 'generation', generation, 'run', run)
@@ -117,6 +122,9 @@ for i, row in ipairs(a.rows) do
     end
   end
   put(a.member, counter, was, now, wanted, want, stamp)
+  local whose = p .. 'whose:' .. counter
+  if row[5] and row[5] ~= '' and (now > 0 or want > 0) then call('HSET', whose, a.member, row[5])
+  else call('HDEL', whose, a.member) end
   rows[i] = {counter, now, math.max(0, all - pool)}
 end
 
@@ -127,7 +135,10 @@ if #list > 0 then
   for i, counter in ipairs(list) do
     if have[i] then
       local count = tonumber(call('HGET', wishes, counter)) - wish(a.member, counter)
-      if count > 0 then sought[#sought + 1] = {counter, count, tonumber(call('HGET', parties, counter))} end
+      if count > 0 then
+        local told = call('HGETALL', p .. 'whose:' .. counter)
+        sought[#sought + 1] = {counter, count, tonumber(call('HGET', parties, counter)), #told > 0 and told or nil}
+      end
     end
   end
 end

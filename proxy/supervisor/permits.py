@@ -65,6 +65,7 @@ class Permits:
         self.treasury = Treasury(
             process.redis_url, process.fleet_name, rule, self._demand, self._again, self._over, self._in_time
         )  # fmt: skip
+        self.treasury.stakes.whose = self.ledger.wishes
         if before:
             self.treasury.stakes.adopt(before)
         self.ledger.above = self.shares.above = self.treasury.stakes

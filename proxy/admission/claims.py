@@ -1,0 +1,93 @@
+"""What the proxies of a fleet tell one another of the tenants for whom they want some of a counter, and what each is due.
+
+They are divided as workers are (see apportion.py): each tenant has its weight's share wherever its clients are, and no less
+than is guaranteed to it. A proxy that has told nothing, of an older version or with wishes of one tenant only, is taken
+for one more that wants an equal part.
+
+A proxy names few of its tenants, those with a guarantee and of most weight first, and adds up the others.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from math import ceil
+
+from proxy.admission.apportion import Division, Wish
+
+NAMED = 16
+_SLACK = 1e-6
+
+
+class Claims:
+    """What is known of one counter: what the others have told, by member, and what was told to them."""
+
+    __slots__ = ("others", "told")
+
+    def __init__(self) -> None:
+        self.others: dict[str, list[Wish]] = {}
+        self.told = ""
+
+    def tell(self, wishes: Iterable[Wish]) -> str:
+        """What the others are to know."""
+        self.told = _text(_few(wishes))
+        return self.told
+
+    def news(self, wishes: Iterable[Wish]) -> bool:
+        """Whether they know something else. How much is wanted changes with each transaction, and is none."""
+        return _whose(_few(wishes)) != _whose(_read(self.told))
+
+    def hear(self, told: Sequence[str], members: Iterable[str]) -> None:
+        """Of each member its name and what it has told; who is none any more has left that behind."""
+        known = set(members)
+        self.others = {
+            member: _read(text) for member, text in zip(told[::2], told[1::2], strict=True) if member in known
+        }
+
+    def keep(self, own: Iterable[Wish], limit: int, fixed: int, pool: int, parties: int) -> int:
+        """How much of the `pool` this proxy may keep although others want it. Of all of `limit` so much is `fixed`, its own
+        whatever happens."""
+        mine = list(own)
+        guaranteed = max(0, ceil(sum(wish.floor for wish in mine) - _SLACK) - fixed)
+        if pool < parties:
+            return min(pool, guaranteed)
+        if not self.others:
+            return max(guaranteed, -(-pool // parties))
+        claims = [mine, *self.others.values()]
+        weights = [sum(wish.weight for wish in told) for told in claims if told]
+        silent = [Wish("", sum(weights) / len(weights), max(1, limit // parties), 0.0)]
+        wishes = {number: told or silent for number, told in enumerate(claims)}
+        wishes |= dict.fromkeys(range(len(wishes), parties), silent)
+        others = sum(wish.floor for number, told in wishes.items() if number for wish in told)
+        due = min(ceil(Division(wishes, limit).due()[0] - _SLACK), max(1, int(limit - others + _SLACK)))
+        return max(guaranteed, due - fixed, 0)
+
+
+def together(wishes: Iterable[Wish]) -> list[Wish]:
+    """Those of all workers of a proxy, each tenant once."""
+    found: dict[str, Wish] = {}
+    for wish in wishes:
+        if (before := found.get(wish.tenant)) is not None:
+            weight = max(wish.weight, before.weight) if wish.tenant else wish.weight + before.weight
+            wish = Wish(wish.tenant, weight, wish.wanted + before.wanted, wish.floor + before.floor)
+        found[wish.tenant] = wish
+    return list(found.values())
+
+
+def _few(wishes: Iterable[Wish]) -> list[Wish]:
+    ordered = sorted(wishes, key=lambda wish: (not wish.tenant, not wish.floor, -wish.weight, wish.tenant))
+    named, others = ordered[:NAMED], ordered[NAMED:]
+    return [*named, *together(wish._replace(tenant="") for wish in others)]
+
+
+def _text(wishes: Iterable[Wish]) -> str:
+    rows = [(wish.tenant, wish.weight, wish.wanted, round(wish.floor, 3)) for wish in wishes]
+    return json.dumps(rows, separators=(",", ":")) if rows else ""
+
+
+def _read(text: str) -> list[Wish]:
+    return [Wish(*row) for row in json.loads(text)] if text else []
+
+
+def _whose(wishes: Iterable[Wish]) -> Mapping[str, tuple[float, float]]:
+    return {wish.tenant: (round(wish.weight, 3), round(wish.floor)) for wish in wishes}
