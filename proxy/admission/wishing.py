@@ -98,8 +98,15 @@ class Wishes:
             guarantee: Guarantee | None = guarantees.get(account.guarantor)
             floor = guarantee.held * count / together[account.guarantor] if guarantee is not None else 0.0
             self._want(account, Wish(account.tenant.name, account.tier.tier.weight, count, floor), now)
+        remembered = {
+            each.account.guarantor
+            for each in self._wanted.values()
+            if each.account is not None and now - each.since <= _MEMORY
+        }
         for guarantor, guarantee in guarantees.items():
-            if guarantor not in together and guarantee.held:
+            if guarantor in remembered:  # what is guaranteed is said once: of those who want it, if any do
+                self._wanted.pop(guarantee.permits.name, None)
+            elif guarantee.held:
                 wish = Wish(guarantee.permits.name, 1.0, guarantee.held, guarantee.held)
                 self._want(None, wish, now)
 

@@ -98,6 +98,23 @@ def test_guarantees_are_a_part_of_what_is_wanted_also_of_who_is_not_here_now() -
     ]
 
 
+def test_what_is_guaranteed_is_said_once_whether_its_tenant_is_there_or_comes_again_and_again() -> None:
+    place, wishes, own = Wanting(), Wishes(), account("own", 2.0)
+    guarantee = guarantees.of(place.rota, own, 8)
+    assert guarantee is not None
+    guarantee.use(2)
+    present = [("own", TIER.tier.weight, 3, 2.0)]
+    absent = [("cluster guaranteed to tenant own", 1.0, 2, 2)]
+    for now, found, told in (
+        (10.0, {own: 3}, present),
+        (10.5, {}, None),  # between two transactions of its only client
+        (12.0, {}, absent),
+        (12.5, {own: 3}, present),
+    ):
+        place.found = dict(found)
+        assert wishes.news(place.counter, now) == told
+
+
 def test_those_of_least_weight_are_added_up() -> None:
     place, wishes = Wanting(), Wishes()
     heavy = TierAccount(Tier("vip", weight=5))
