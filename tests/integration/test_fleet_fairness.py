@@ -19,7 +19,7 @@ CAP = 9
 def test_shares_are_those_of_weights_and_of_what_is_guaranteed(start: Start) -> None:
     """A proxy alone would be given half of what is scarce, whoever asks it."""
     tables = {
-        "proxy": {"fleet_reserve": 20, "fleet_ttl": "2s"},
+        "proxy": {"fleet_reserve": 20, "fleet_ttl": "5s"},
         "cluster__shared": {"pool_size": CAP, "max_connections": CAP},
         "tenant__gold": {"tier": "vip", "cluster": "shared"},
         "tenant__std_2": {"tier": "standard", "limits": {"guaranteed_connections": 6}},
