@@ -3,17 +3,20 @@
     python -m tests.suites.drivers [--bin DIR] [--mode transaction] [--users a,b] [--sql STATEMENT]... [--out DIR]
         [--cwd DIR] [--env NAME=VALUE]... -- COMMAND ...
 
-COMMAND runs the suite and writes JUnit's XML to {junit} (pytest: `--junitxml={junit}`); {host} and {port} in it and in
-the values of --env say where. Without --env it is told by PGHOST, PGPORT, PGUSER. Each run has a fresh server.
+COMMAND runs the suite and writes JUnit's XML to {junit} (pytest: `--junitxml={junit}`), or what `go test -json` says;
+{host} and {port} in it and in the values of --env say where. Without --env it is told by PGHOST, PGPORT, PGUSER. Each
+run has a fresh server.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -22,6 +25,32 @@ from tests.suites.servers import Programs, proxied
 
 def outcomes(junit: Path) -> dict[str, tuple[str, str]]:
     """By test: passed, failed, error or skipped, and its message."""
+    if not junit.exists():
+        return {}  # nothing was run; what the command said is beside it
+    with junit.open(errors="replace") as file:
+        return of_go(file) if file.read(1) == "{" else of_junit(junit)
+
+
+def of_go(lines: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Of `go test -json`; a test that the program's end cut short has failed."""
+    ends = {"pass": "passed", "fail": "failed", "skip": "skipped"}
+    said: dict[str, str] = {}
+    found: dict[str, tuple[str, str]] = {}
+    for line in lines:
+        try:
+            event = json.loads(line if line.startswith("{") else "{" + line)
+        except json.JSONDecodeError:  # what the program itself has printed
+            continue
+        if (name := event.get("Test")) is None:
+            continue
+        name = f"{event.get('Package', '')}::{name}"
+        if event["Action"] == "output" and ".go:" in event["Output"]:
+            said[name] = event["Output"].strip()
+        found[name] = (ends.get(event["Action"], "failed"), said.get(name, ""))
+    return found
+
+
+def of_junit(junit: Path) -> dict[str, tuple[str, str]]:
     found: dict[str, tuple[str, str]] = {}
     for case in ElementTree.parse(junit).iter("testcase"):
         name = f"{case.get('classname')}::{case.get('name')}"
