@@ -5,8 +5,8 @@ from proxy.client.arrival cimport Arrival
 cdef double _NEVER
 
 cdef class Acceptor:
-    cdef public object options, tls, registry, logged_in, cancel
-    cdef public object _familiar, _loop, _process, _timer
+    cdef public object options, tls, registry, logged_in
+    cdef public object _familiar, _loop, _on_cancel, _process, _timer
     cdef public dict _by_address, _by_tenant, _present
     cdef public long _epoch, _pending
     cdef public double _timer_at

@@ -47,14 +47,14 @@ class Acceptor:
         tls: ClientTls | None,
         registry: Registry,
         logged_in: Callable[[Login, Arrival], Coroutine[Any, Any, None] | None],
-        on_cancel: Callable[[CancelRequest], None],
+        on_cancel: Callable[[CancelRequest], list[asyncio.Task[None]]],
         process: ProcessStats,
     ) -> None:
         self.options = options
         self.tls = tls
         self.registry = registry
         self.logged_in = logged_in
-        self.cancel = on_cancel
+        self._on_cancel = on_cancel
         self._process = process
         self._present: dict[Arrival, None] = {}  # all that have neither been handed on nor are gone
         self._pending = 0
@@ -116,6 +116,19 @@ class Acceptor:
             self._timer.cancel()
 
     # --- what arrivals ask --------------------------------------------------------------------------
+
+    def cancel(self, request: CancelRequest, arrival: Arrival) -> None:
+        under_way = self._on_cancel(request)
+        if under_way:
+            arrival.wait_for(self._hang_up_behind(under_way, arrival))
+        else:
+            arrival.close_at_once()
+
+    async def _hang_up_behind(self, under_way: list[asyncio.Task[None]], arrival: Arrival) -> None:
+        """As PostgreSQL hangs up: when the signal has been sent. Who waits for that may ask the next thing, and it will
+        not be struck instead."""
+        await asyncio.wait(under_way)  # they go on when it has gone
+        arrival.close_at_once()
 
     def recall(self, packet: bytes) -> Applicant | None:
         if self._epoch != self.registry.epoch:

@@ -68,7 +68,7 @@ class Reception(Protocol):
     def expect(self, deadline: float) -> None:
         """`expire` is to be called of those whose `deadline` that is."""
 
-    def cancel(self, request: CancelRequest) -> None: ...
+    def cancel(self, request: CancelRequest, arrival: Arrival) -> None: ...
 
 
 class Bare(Protocol):
@@ -186,8 +186,7 @@ class Arrival(LoginStream):
             self._refused = -1 if self._refused else code  # -1: both
             self.write(b"N")
         elif code == _CANCEL:
-            self._reception.cancel(startup.decode_cancel(packet[4:]))
-            self.close_at_once()
+            self._reception.cancel(startup.decode_cancel(packet[4:]), self)
         else:
             self._introduce(packet)
 

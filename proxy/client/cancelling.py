@@ -1,13 +1,16 @@
 """Where a client's CancelRequest goes: to a session of this process, to another worker, or to another host.
 
 It is looked up here first, whatever it says, since most land where they belong. Else the way that the key holds
-is followed (see wire/way.py). A request without a way is one for a session that shows its server's own process id
-with a short secret; it is shown to all workers of the host, and once to every other host. Nobody is told whether it
-was found, as in PostgreSQL. Peers are spoken to as servers are: server_tls_sslmode holds for them.
+is followed (see wire/way.py). Whoever has sent it is hung up on when it has been passed on for good, in this process
+and in those of peers: what it asks next is not struck by what it sent before. A request without a way is one for a
+session that shows its server's own process id with a short secret; it is shown to all workers of the host, and once
+to every other host. Nobody is told whether it was found, as in PostgreSQL. Peers are spoken to as servers are:
+server_tls_sslmode holds for them.
 """
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, Protocol
 
 from proxy import log
@@ -37,25 +40,27 @@ class Canceller:
         self._supervisor = supervisor
         self._under_way = 0
 
-    def landed(self, request: CancelRequest) -> None:
-        """From a client, or from a peer."""
+    def landed(self, request: CancelRequest) -> list[asyncio.Task[None]]:
+        """From a client, or from a peer; what it is to wait for."""
         request, hops = arrived(request)
-        if self._plane.cancel(request):
-            return
+        under_way = self._plane.cancel(request)
+        return self._elsewhere(request, hops) if under_way is None else under_way
+
+    def _elsewhere(self, request: CancelRequest, hops: int) -> list[asyncio.Task[None]]:
         way = way_of(request)
         here = self._plane.way
         peers = self._plane.options.peers
         if way is None:
             self._to_workers(request, None)
             if not hops:
-                for peer, address in peers.items():
-                    if peer != here.peer:
-                        self._to_peer(address, request, 1)
+                others = [address for peer, address in peers.items() if peer != here.peer]
+                return [task for address in others for task in self._to_peer(address, request, 1)]
         elif way.peer != here.peer:
             if way.peer in peers and hops < MAX_HOPS:
-                self._to_peer(peers[way.peer], request, hops + 1)
+                return self._to_peer(peers[way.peer], request, hops + 1)
         elif way.worker != here.worker:
             self._to_workers(request, way)
+        return []
 
     def _to_workers(self, request: CancelRequest, way: Way | None) -> None:
         if self._supervisor is not None:
@@ -67,12 +72,14 @@ class Canceller:
         """By the supervisor: it landed in another worker."""
         self._plane.cancel(CancelRequest(fields["pid"], fields["key"].encode("latin-1")))
 
-    def _to_peer(self, address: tuple[str, int], request: CancelRequest, hops: int) -> None:
+    def _to_peer(
+        self, address: tuple[str, int], request: CancelRequest, hops: int
+    ) -> list[asyncio.Task[None]]:
         if self._under_way >= _MOST_AT_ONCE:
             _log.warning("too many cancel requests for peers")
-            return
+            return []
         self._under_way += 1
-        self._plane.pools.spawn(self._say(address, passed_on(request, hops)))
+        return [self._plane.pools.spawn(self._say(address, passed_on(request, hops)))]
 
     async def _say(self, address: tuple[str, int], request: CancelRequest) -> None:
         pools = self._plane.pools

@@ -36,7 +36,8 @@ class Member(Protocol):
     pid: int
     key: bytes
 
-    def cancel(self) -> None: ...
+    def cancel(self) -> asyncio.Task[None] | None:
+        """What is to be waited for until nothing can be struck any more, if anything."""
 
 
 class Plane:
@@ -145,11 +146,12 @@ class Plane:
         else:
             self._keys.pop(pid, None)
 
-    def cancel(self, request: CancelRequest) -> bool:
-        """Cancels what the one with that key does; False if it is not one of this process."""
-        found = False
+    def cancel(self, request: CancelRequest) -> list[asyncio.Task[None]] | None:
+        """Cancels what the one with that key does; what is under way to servers, or None if it is not one of this
+        process."""
+        under_way = None
         for member in self._known(request.pid):
             if hmac.compare_digest(member.key, request.key):
-                member.cancel()
-                found = True
-        return found
+                sent = member.cancel()
+                under_way = [*(under_way or ()), *((sent,) if sent is not None else ())]
+        return under_way

@@ -151,9 +151,9 @@ class Relay:
             if rest:
                 side.data_received(rest)
 
-    def cancel(self) -> None:
+    def cancel(self) -> asyncio.Task[None]:
         """The client's CancelRequest."""
-        self.session.plane.pools.pass_cancel_on(self.endpoint, self.pid, self._server_key)
+        return self.session.plane.pools.pass_cancel_on(self.endpoint, self.pid, self._server_key)
 
     @property
     def tenant(self) -> str:

@@ -7,6 +7,7 @@ the one place that says what becomes of its server connection.
 
 from __future__ import annotations
 
+import asyncio
 from time import monotonic
 
 from proxy import log
@@ -243,8 +244,8 @@ class Session(Hearing):
 
     # --- the end ------------------------------------------------------------------------------------
 
-    def cancel(self) -> None:
-        """The client's CancelRequest."""
+    def cancel(self) -> asyncio.Task[None] | None:
+        """The client's CancelRequest; what is under way to the server."""
         if self.throttled is not None:
             self.turned_away(QueryCanceled("canceling statement due to user request"))
         elif self.state is _WAITING:
@@ -254,7 +255,8 @@ class Session(Hearing):
             # It must not strike the change of state, or what follows would run without it.
             self.cancel_wanted = True
         elif self.server is not None and self.server.pipeline:
-            self.pool.cancel(self.server)
+            return self.pool.cancel(self.server)
+        return None
 
     def learned(self, server: ServerConnection, error: bytes) -> None:
         """The answer to what we asked of the connection has come; what the client has asked meanwhile goes on."""

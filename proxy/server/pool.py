@@ -15,6 +15,7 @@ connection and with all endpoints set aside it fails at once until `server_login
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from time import monotonic
 from weakref import WeakSet
@@ -352,5 +353,5 @@ class Pool(Cleaning):
     def retire(self, statement: Statement) -> None:
         self.pools.retire(statement)
 
-    def cancel(self, server: ServerConnection) -> None:
-        self.pools.cancel(server)
+    def cancel(self, server: ServerConnection) -> asyncio.Task[None]:
+        return self.pools.cancel(server)

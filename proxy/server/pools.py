@@ -188,10 +188,11 @@ class Pools:
 
     # --- tasks --------------------------------------------------------------------------------------
 
-    def spawn(self, work: Coroutine[None, None, None]) -> None:
+    def spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._finished)
+        return task
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -317,11 +318,11 @@ class Pools:
             sqlstate=error.sqlstate, internal=error.internal,
         )  # fmt: skip
 
-    def cancel(self, server: ServerConnection) -> None:
+    def cancel(self, server: ServerConnection) -> asyncio.Task[None]:
         """Cancels what `server` runs; until that is over the connection goes to nobody else."""
         server.cancels += 1
         self.process.cancels += 1
-        self.spawn(self._cancel(server))
+        return self.spawn(self._cancel(server))
 
     async def _cancel(self, server: ServerConnection) -> None:
         try:
@@ -341,10 +342,10 @@ class Pools:
             server.generation = -1
             _log.warning("cancel failed", endpoint=str(server.endpoint), error=error.message)
 
-    def pass_cancel_on(self, endpoint: Endpoint, pid: int, key: bytes) -> None:
+    def pass_cancel_on(self, endpoint: Endpoint, pid: int, key: bytes) -> asyncio.Task[None]:
         """Of a connection that belongs to no pool."""
         self.process.cancels += 1
-        self.spawn(self._pass_cancel_on(endpoint, pid, key))
+        return self.spawn(self._pass_cancel_on(endpoint, pid, key))
 
     async def _pass_cancel_on(self, endpoint: Endpoint, pid: int, key: bytes) -> None:
         try:

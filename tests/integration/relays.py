@@ -117,6 +117,19 @@ class ChoppingRelay(_Listening):
             at += size
 
 
+class HoldingRelay(ChoppingRelay):
+    """Where `let` is not set, a new connection is accepted but not heard."""
+
+    def __init__(self, port: int) -> None:
+        self.let = threading.Event()
+        self.let.set()
+        super().__init__(port, seed=1, most=100_000)
+
+    def serve(self, sock: socket.socket) -> None:
+        self.let.wait(30)
+        super().serve(sock)
+
+
 class Conversation:
     """A fake server's side of one connection."""
 

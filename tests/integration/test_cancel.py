@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
+from tests.integration.relays import HoldingRelay
 from tests.integration.running import waiting
 from tests.integration.servers import backends, connect
 from tests.integration.tables import one_connection
@@ -192,6 +193,31 @@ def test_another_clients_query_goes_on(
         send_cancel(proxy.port, one.pid, one.key)
         assert sqlstates(one.read_ready()) == ["57014"]
     assert rows(two.read_ready()) == [["two"]]
+
+
+@pytest.mark.parametrize("mode", ["transaction", "session"])
+def test_who_cancels_is_let_go_when_the_signal_has_been_sent(
+    start_proxy: StartProxy, all_tiers: Tables, shared: EmbeddedServer, mode: str
+) -> None:
+    """As drivers trust: what they ask once the cancelling connection is closed is not struck any more."""
+    with HoldingRelay(shared.port) as relay:
+        tables = one_connection(all_tiers, mode)
+        tables["cluster.shared"] |= {"coordinators": [str(relay)]}
+        proxy = start_proxy(tables)
+        client = proxy.raw()
+        client.checked(client.query("BEGIN"))
+        relay.let.clear()
+        client.send(query("SELECT 1 FROM pg_sleep(28)"))
+        with socket.create_connection(("127.0.0.1", proxy.port), 10) as cancelling:
+            cancelling.sendall(cancel_request(client.pid, client.key))
+            wait_until(lambda: relay.accepted == 2, what="the cancel")
+            cancelling.settimeout(0.2)
+            with pytest.raises(TimeoutError):
+                cancelling.recv(1)
+            relay.let.set()
+            cancelling.settimeout(20)
+            assert cancelling.recv(1) == b""
+        assert sqlstates(client.read_ready()) == ["57014"]
 
 
 @pytest.mark.parametrize("mode", ["transaction", "session"])
