@@ -1,15 +1,24 @@
 """How a session comes to speak on a connection that knows another state, if it can without waiting.
 
-A change must have been confirmed before a request follows that would run in somebody else's state if it failed: on a
+A change must have succeeded before a request is run that would otherwise run in somebody else's state: on a
 connection that speaks for another tenant (a cancel or a timeout that strikes the change would let it run as that
 tenant), with a state that no server of the pool has taken yet or that it may refuse by now, and on a connection whose
-timeouts could cut the change short. There the request waits for the answer, one round trip, unless
+timeouts could cut the change short. So the request follows the change in the same write, and the server itself skips it
+where the change has failed (`stated.py`). What comes behind that batch, or behind the Query, waits for both answers.
 
-- it is a BEGIN by itself, which touches nothing: the change goes ahead of it, what comes next waits for both;
-- it is a whole batch of plain statements, or a SELECT by itself, and all that is to change is the tenant: the change
-  enters their transaction, and the server skips them if it fails. It is undone with the transaction, so
-  that what comes next waits for the end;
-- it is the first statement of a block that was held back and that leaves the tenant with its end: the change enters
+A Query that is skipped has no Sync of its own, by which the server would go on. It is skipped only if the change has
+failed, after which nobody uses the connection any more, or if an error comes between the two messages, which only
+the server's own statement_timeout can make. Then the connection goes too, and the client reads that its statement was
+cancelled and its transaction is over. That must be so, which it is of a Query by itself that is PLAIN, and of what stands
+behind a BEGIN of ours, which stops that clock. Other Queries, calls by number, and requests of who keeps its
+connection wait for the confirmation, one round trip.
+
+A BEGIN by itself touches nothing and follows without ado. And cheaper than a batch of its own for the change is, where
+all that is to change is the tenant, that it enters the transaction of others:
+
+- with a whole batch of plain statements, or a SELECT by itself, the change enters their transaction. It is undone with
+  that, so that what comes next waits for the end;
+- with the first statement of a block that was held back and that leaves the tenant with its end, the change enters
   the block (see `choosing.py`, which lets nothing stand behind that end).
 """
 
@@ -48,18 +57,18 @@ _asks = re.compile(rb"\s*select\b[^;$\\]*;?\s*", re.IGNORECASE).fullmatch
 _differs = re.compile(rb"\binto\b|[\w\x80-\xff]{60}|\"[^\"]{60}", re.IGNORECASE).search
 
 
-def at_once(session: Conversation, server: ServerConnection, opener: Any) -> bytes:
+def at_once(session: Conversation, server: ServerConnection, opener: Any, guc: str) -> bytes:
     """What is to be sent ahead of the batch at hand, which may follow; b"" where it must wait."""
-    ahead = _at_once(session, server, opener)
+    ahead = _at_once(session, server, opener, guc) or _assured(session, server, opener)
     if server.entered and session.told is not server.reported:
         session.tell(server.reported)
     return ahead
 
 
-def _at_once(session: Conversation, server: ServerConnection, opener: Any) -> bytes:
+def _at_once(session: Conversation, server: ServerConnection, opener: Any, guc: str) -> bytes:
     if session.pins or session.unsynced or session.mode is PoolMode.SESSION or server.pipeline.owes():
         return b""
-    needs, guc = session.state_needed, session.plane.options.tenant_guc.lower()
+    needs = session.state_needed
     if opener is not None:
         tenancy = opener.tenancy
         # Behind a ROLLBACK the session speaks for another tenant, and so finds out if it still has the connection.
@@ -89,9 +98,31 @@ def _at_once(session: Conversation, server: ServerConnection, opener: Any) -> by
     return server.enter(needs, guc, alone=True)
 
 
-def is_sure(session: Conversation, server: ServerConnection, needs: State) -> bool:
+def _assured(session: Conversation, server: ServerConnection, opener: Any) -> bytes:
+    """The change, a batch of its own, and what makes the server skip the batch at hand if that fails."""
+    if session.pins or session.unsynced or session.mode is PoolMode.SESSION or server.pipeline.owes():
+        return b""
+    data, start = _at_hand(session)
+    stop = start + 1 + int.from_bytes(data[start + 1 : start + HEADER_SIZE], "big")
+    if not start + HEADER_SIZE <= stop <= len(data):
+        return b""
+    if data[start] == _QUERY:
+        begins = opener is not None and opener.tenancy.begins
+        if not begins and not _is_plain_text(session, data[start + HEADER_SIZE : stop - 1]):
+            return b""
+    elif data[start] not in _OF_BATCHES:
+        return b""
+    ahead = server.apply_assured(session.state_needed)
+    if ahead:
+        session.confirming = FOLLOWS
+        if opener is not None:
+            ahead += opener.serves(server)
+    return ahead
+
+
+def is_sure(session: Conversation, server: ServerConnection, needs: State, guc: str) -> bool:
     """Whatever it is, it may follow a change that is not confirmed."""
-    guc, before, new = session.plane.options.tenant_guc.lower(), server.values.parameters, needs.parameters
+    before, new = server.values.parameters, needs.parameters
     same_tenant = before.get(guc, new.get(guc)) == new.get(guc)
     return same_tenant and needs in session.pool.accepted and certain(before, new)
 
@@ -114,6 +145,16 @@ def _is_plain_question(session: Conversation, text: bytes) -> bool:
         not session.strict
         and _asks(text) is not None
         and not _differs(text)
+        and session.judge.judge(text) is PLAIN
+    )
+
+
+def _is_plain_text(session: Conversation, text: bytes) -> bool:
+    """One statement that leaves nothing behind; nothing else goes ahead of it."""
+    return (
+        len(text) <= _LONGEST
+        and b"\0" not in text
+        and not session.by_sql
         and session.judge.judge(text) is PLAIN
     )
 

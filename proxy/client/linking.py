@@ -122,8 +122,9 @@ class Linking(Conversation):
         if server.values is needs and server.query_since < server.seal_due:
             sure, ahead = True, b""
         else:
-            sure = entering.is_sure(self, server, needs)
-            if not sure and (ahead := entering.at_once(self, server, opener)):
+            guc = self.plane.options.tenant_guc.lower()
+            sure = entering.is_sure(self, server, needs, guc)
+            if not sure and (ahead := entering.at_once(self, server, opener, guc)):
                 out.append(ahead)
                 return True
             ahead = server.apply(needs)

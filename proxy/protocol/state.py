@@ -149,8 +149,9 @@ def _argument(value: str | None) -> tuple[str, bytes | None]:
         return "$%d", value.encode("utf-8", "surrogateescape")
 
 
-def set_first(pipeline: Pipeline, changes: Sequence[Change]) -> bytes:
-    """Messages for ahead of a transaction, with their replies queued as dropped. They leave the unnamed statement."""
+def set_first(pipeline: Pipeline, changes: Sequence[Change], mark: bytes = b"") -> bytes:
+    """Messages for ahead of a transaction, with their replies queued as dropped. They leave the unnamed statement, and
+    an empty one of the name `mark`, if all of them succeed."""
     out = []
     for batch in batches(changes):
         out.append(set_config(batch, _FIRST))
@@ -158,9 +159,20 @@ def set_first(pipeline: Pipeline, changes: Sequence[Change]) -> bytes:
             pipeline.expect(entry)
         out.append(encode.close(b"S", _FIRST))
         pipeline.expect(owed.DROP_CLOSE)
+    if mark:
+        out.append(encode.parse(mark, b""))
+        pipeline.expect(owed.DROP_PARSE)
     out.append(encode.SYNC)
     pipeline.expect(owed.DROP_SYNC)
     return b"".join(out)
+
+
+def look_for(pipeline: Pipeline, mark: bytes) -> bytes:
+    """Messages that fail where that is missing, so that the server skips what stands behind them up to the next Sync, a
+    Query too. They run nothing, and take it away."""
+    for kind in (owed.DESCRIBE, owed.CLOSE):
+        pipeline.expect(Expect(kind, DROP, crucial=True))
+    return encode.describe(b"S", mark) + encode.close(b"S", mark)
 
 
 def is_plain(name: str, value: str) -> bool:

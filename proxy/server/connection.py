@@ -147,7 +147,8 @@ class ServerConnection(Stated):
                 elif kind == _ERROR:
                     frame = data[start:stop]
                     action, replacement = self._error(frame, head, action, whole=told != HEAD)
-                    if head is not None and head.crucial:
+                    if head is not None and (head.crucial or self.may_have_skipped(frame, head.kind)):
+                        self.state_error = frame
                         pieces.append(data[sent:start])
                         self._state_settled(pieces)
                         return

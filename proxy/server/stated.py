@@ -1,15 +1,21 @@
 """What has been set on one server connection, and the messages by which more is.
 
-A change is a batch of its own (`apply`), whatever becomes of what follows. One that only says whom the connection
-speaks for can also `enter` a transaction ahead of its first statement, which the server then skips where the
-change fails. It lasts if the transaction commits; if not, or if nobody has heard that it did, the connection
-speaks for nobody knows whom (UNKNOWN), and must be told anew. Its states: nothing has entered (`entered` is ""),
-ALONE: a batch that is a transaction, IN_BLOCK: a block, which must be heard to commit.
+A change is a batch of its own (`apply`), whatever becomes of what follows. If that must not run where the change has
+failed, it is `assured`: the last thing that the change does is to prepare an empty statement, and the first thing that
+follows is to describe that statement, which fails where it is not there, so that the server skips all up to the
+next Sync. (Its name is never used twice, nor can it be guessed: nobody else can have made it.)
+
+One that only says whom the connection speaks for can also `enter` a transaction ahead of its first statement, which the
+server then skips where the change fails. It lasts if the transaction commits; if not, or if nobody has heard that it
+did, the connection speaks for nobody knows whom (UNKNOWN), and must be told anew. Its states: nothing has entered
+(`entered` is ""), ALONE: a batch that is a transaction, IN_BLOCK: a block, which must be heard to commit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import count
+from secrets import token_hex
 from time import monotonic
 
 from proxy.net.transport import Receiver
@@ -18,13 +24,17 @@ from proxy.protocol import state as states
 from proxy.protocol.pipeline import DROP, Expect, Pipeline
 from proxy.protocol.seal import PARAMETER
 from proxy.protocol.state import EMPTY, UNKNOWN, State, intern, with_parameter
+from proxy.protocol.statements import PREFIX
 from proxy.server.sealing import NEVER, Sealer
-from proxy.wire import encode
+from proxy.wire import decode, encode
+
+_numbers = count(1)
+_secret = token_hex(8).encode()
 
 
 class Stated(Receiver):
     __slots__ = (
-        "alone", "entered", "login_parameters", "pipeline", "reported", "seal_due", "sealer", "values",
+        "alone", "assured_in", "entered", "login_parameters", "pipeline", "reported", "seal_due", "sealer", "values",
     )  # fmt: skip
 
     def __init__(self, parameters: dict[str, str]) -> None:
@@ -37,6 +47,7 @@ class Stated(Receiver):
         self.pipeline = Pipeline()
         self.entered = ""  # the parameter that has entered the transaction which is open or under way
         self.alone = False
+        self.assured_in = -1  # the batch that was skipped if the change ahead of it failed
 
     def _change(self, needs: State) -> dict[str, str | None]:
         """From here on it has what it needs, if these changes are made."""
@@ -49,13 +60,30 @@ class Stated(Receiver):
             self.seal_due = NEVER
         return changes
 
-    def apply(self, needs: State) -> bytes:
+    def apply(self, needs: State, mark: bytes = b"") -> bytes:
         """The messages that bring it to `needs`, with their replies queued as dropped; b"" if it is there."""
         before = self.values
         if before is needs and (self.sealer is None or monotonic() < self.seal_due):
             return b""
         changes = self._change(needs)
-        return states.set_first(self.pipeline, states.in_order(changes, before, needs)) if changes else b""
+        if not changes:
+            return b""
+        return states.set_first(self.pipeline, states.in_order(changes, before, needs), mark)
+
+    def apply_assured(self, needs: State) -> bytes:
+        """The same, and the batch that comes next, or the Query, is skipped if that fails."""
+        mark = PREFIX + b"sure_%s_%d" % (_secret, next(_numbers))
+        out = self.apply(needs, mark)
+        if out:
+            self.assured_in = self.pipeline.asked
+            out += states.look_for(self.pipeline, mark)
+        return out
+
+    def may_have_skipped(self, error: bytes, kind: int) -> bool:
+        """Whether a request of this kind may have been skipped by this error, for which the server then expects a Sync.
+        Only a timeout strikes between two messages (a cancel does not), and only of a Query that matters."""
+        timed_out = kind == owed.QUERY and decode.sqlstate(error) == "57014"
+        return timed_out and self.assured_in == self.pipeline.answered
 
     def can_enter(self, needs: State, guc: str) -> bool:
         """What it lacks is to know whom to speak for, and it knew that of somebody else."""

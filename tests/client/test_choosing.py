@@ -11,13 +11,14 @@ from proxy.model import Directory, PoolMode
 from proxy.protocol.lifecycle import SessionState
 from proxy.wire import encode
 from proxy.wire.startup import CancelRequest
-from tests.client.stage import BEGIN, COMMIT, DIRECTORY, Client, Stage, done, settings_taken
+from tests.client.stage import BEGIN, COMMIT, DIRECTORY, Client, Stage, assured, done, settings_taken
 from tests.rawclient import errors, kinds, sqlstates
 from tests.transports import Transport
 
 ONE = encode.query(b"SELECT 1")
 BETA = encode.query(b"SET LOCAL app.tenant_id = 'beta'")
 ROLLBACK = encode.query(b"ROLLBACK")
+CALL = encode.frame(b"F", b"\0\0\0\1" + bytes(6))  # follows no change that is not confirmed yet
 
 
 @pytest.fixture
@@ -62,10 +63,9 @@ def test_state_and_block_go_out_together_and_the_statement_behind_them(stage: St
     client, server = begun(stage)
     sent = server.take()
     assert b"beta" in sent
-    assert sent.endswith(encode.SYNC + begins(sent))
-    server.say(settings_taken())
-    assert server.take() == ONE
-    server.say(BEGUN + done(status=b"T"))
+    assert sent.endswith(begins(sent) + ONE)
+    assert sent.count(encode.SYNC) == 1
+    server.say(assured() + BEGUN + done(status=b"T"))
     assert client.kinds() == "CZ"
     client.says(COMMIT)
     assert server.take() == COMMIT
@@ -83,17 +83,15 @@ def test_a_request_that_waits_for_its_block_has_the_answers_flushed(stage: Stage
     client.says(encode.query(b"BEGIN; RESET TimeZone; SELECT 1"))
     stage.pools.step()
     server = stage.server()
-    server.take()
-    server.say(settings_taken())
     assert server.take().endswith(encode.FLUSH)
-    server.say(BEGUN)
+    server.say(assured() + BEGUN)
     assert b"RESET TimeZone" in server.take()
     stage.leave()
 
 
 def test_its_counts_are_those_of_the_tenant_that_it_speaks_for(stage: Stage) -> None:
     client, server = begun(stage)
-    server.say(settings_taken() + BEGUN)
+    server.say(assured() + BEGUN)
     accounts = {account.tenant.name: account for account in stage.plane.accounts}
     assert (accounts["beta"].servers.used, accounts["acme"].servers.used) == (1, 0)
     assert (accounts["beta"].clients.used, accounts["acme"].clients.used) == (0, 1)
@@ -103,7 +101,7 @@ def test_its_counts_are_those_of_the_tenant_that_it_speaks_for(stage: Stage) -> 
 
 def test_a_cancel_while_its_block_is_being_begun(stage: Stage) -> None:
     """It must not strike the change of tenant, and what waits is cancelled before it has begun."""
-    client, server = begun(stage)
+    client, server = begun(stage, CALL)
     server.take()
     assert stage.plane.cancel(CancelRequest(client.session.pid, client.session.key))
     assert stage.pools.busy == 0  # nothing is sent to the server
@@ -129,13 +127,12 @@ def test_a_block_that_cannot_be_begun_has_failed(stage: Stage, which: str, exten
     """The server skips what stands behind it, so that nothing runs outside of the block."""
     ask = encode.parse(b"", b"SELECT 1") + encode.bind(b"", b"", []) + encode.execute() + encode.SYNC
     client, server = begun(stage, ask if extended else ONE)
-    server.take()
+    assert server.take().endswith(ask if extended else ONE)
     refusal = encode.error("no", "55P02")
     if which == "state":
         server.say(refusal + encode.ready_for_query())
     else:
-        server.say(settings_taken())
-        assert server.take() == (ask if extended else ONE)
+        server.say(assured())
         server.say(refusal if which == "parse" else encode.PARSE_COMPLETE + encode.BIND_COMPLETE + refusal)
     frames = client.reads()
     assert (sqlstates(frames), frames[-1].body) == (["55P02"], b"E")
@@ -181,10 +178,8 @@ def test_a_client_that_leaves_in_a_block_of_which_no_server_knows(stage: Stage) 
 
 def test_the_next_batch_waits_for_the_answers_of_the_one_before(stage: Stage) -> None:
     client, server = begun(stage, tenant="acme")
-    server.take()
-    server.say(settings_taken())
-    assert server.take() == ONE
-    server.say(BEGUN)
+    assert server.take().endswith(ONE)
+    server.say(assured() + BEGUN)
     client.says(COMMIT, encode.query(b"SET app.tenant_id = 'beta'"), ONE)
     assert server.take() == b""
     server.say(done(status=b"T"))
@@ -209,9 +204,8 @@ def test_no_blocks_in_statement_mode(monkeypatch: pytest.MonkeyPatch) -> None:
     there.says(BEGIN)
     stage.pools.step()
     server = stage.server()
-    server.say(settings_taken())
     assert b"BEGIN" not in server.take()
-    server.say(encode.error("no", "42601") + encode.ready_for_query())
+    server.say(assured() + encode.error("no", "42601") + encode.ready_for_query())
     assert sqlstates(there.reads()) == ["0A000"]
     stage.leave()
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
+from proxy.model import PinReason
 from proxy.wire import encode
 from proxy.wire.startup import CancelRequest
-from tests.client.stage import BEGIN, COMMIT, Client, Stage, done, inquired, settings_taken
+from tests.client.stage import BEGIN, COMMIT, Client, Stage, assured, done, inquired, settings_taken
 from tests.rawclient import kinds, sqlstates
 from tests.transports import Transport
 
@@ -116,10 +119,25 @@ def test_what_comes_behind_waits_for_the_end(stage: Stage, server: Transport, cl
 def test_all_in_one_write_is_not_taken_for_one_batch(stage: Stage, server: Transport, client: Client) -> None:
     client.says(INSERT + encode.SYNC + INSERT + encode.SYNC)
     asked = server.take()
-    assert INSERT not in asked
-    server.say(settings_taken())
-    assert server.take() == (INSERT + encode.SYNC) * 2
+    assert asked.endswith(INSERT + encode.SYNC)
+    assert asked.count(INSERT) == 1, "the other may follow once the change is confirmed"
+    server.say(assured() + INSERTED + READY)
+    assert server.take() == INSERT + encode.SYNC
     stage.leave()
+
+
+# --- what does not run unless the change has succeeded ------------------------------------------------
+
+
+def marked(asked: bytes) -> bytes:
+    """What comes behind the change and what looks for its mark."""
+    change, found, rest = asked.partition(encode.SYNC)
+    assert found
+    assert b"pg_catalog.set_config" in change
+    name = re.findall(rb"P.{4}(tiergate_sure_\w+)\0\0\0\0$", change, re.DOTALL)[0]
+    look = encode.describe(b"S", name) + encode.close(b"S", name)
+    assert rest.startswith(look)
+    return rest.removeprefix(look)
 
 
 PLAIN = encode.parse(b"s", b"SELECT 1")
@@ -135,38 +153,128 @@ PLAIN = encode.parse(b"s", b"SELECT 1")
         encode.query(b"SELECT '\\\\'"),
         encode.query(b"/* ; */ SELECT 1"),
         encode.query(b"INSERT INTO t VALUES (1)"),
-        encode.query(b"SELECT set_config('work_mem', '1MB', false)"),
+        encode.query(b"VACUUM"),
         encode.query(b"BEGIN; SELECT 1"),
         encode.query(b"CALL p()"),
+        encode.parse(b"", b"BEGIN") + encode.bind(b"", b"", []) + encode.execute() + INSERT + encode.SYNC,
         encode.parse(b"", b"ROLLBACK") + encode.bind(b"", b"", []) + encode.execute() + encode.SYNC,
         encode.parse(b"", b"VACUUM") + encode.bind(b"", b"", []) + encode.execute() + encode.SYNC,
         INSERT + encode.FLUSH + encode.SYNC,
         INSERT,
-        encode.bind(b"", b"unknown", []) + encode.execute() + encode.SYNC,
-        PLAIN + encode.bind(b"", b"end", []) + encode.execute() + INSERT + encode.SYNC,
-        PLAIN + encode.SYNC + INSERT,
+        encode.bind(b"", b"", []) + encode.execute() + INSERT + encode.SYNC,
+        PLAIN + encode.bind(b"", b"", []) + encode.execute(),
     ],
 )
-def test_anything_else_waits_for_the_change(
+def test_it_follows_at_once_behind_what_fails_without_the_change(
     stage: Stage, server: Transport, client: Client, batch: bytes
 ) -> None:
-    client.says(encode.parse(b"end", b"ROLLBACK") + encode.SYNC)
+    client.says(encode.parse(b"", b"ROLLBACK") + encode.SYNC)
     server.take()
-    server.say(settings_taken())
-    server.take()
-    server.say(encode.PARSE_COMPLETE + READY)
+    server.say(assured() + encode.PARSE_COMPLETE + READY)
+    assert client.kinds() == "1Z"
     other = stage.client("acme")
     other.says(ONE)
     server.take()
     server.say(SET + ANSWERED)
     client.says(batch)
+    sent = marked(server.take())
+    assert sent.endswith(batch[-10:])
+    client.says(encode.SYNC, ONE)
+    assert ONE not in server.take(), "which would run, whatever became of the change"
+    server.say(REFUSED + READY)
+    said = client.reads()
+    assert kinds(said).startswith("E")
+    assert sqlstates(said)[0] == "57014"
+    assert server.closed, "and answers nobody any more"
+    stage.leave()
+
+
+def test_no_name_of_a_mark_is_used_twice(stage: Stage, server: Transport, client: Client) -> None:
+    names = set()
+    for tenant in [client, stage.client("acme")] * 3:
+        tenant.says(encode.query(b"VACUUM"))
+        asked = server.take()
+        assert marked(asked) == encode.query(b"VACUUM")
+        names |= {*re.findall(rb"tiergate_sure_\w+", asked)}
+        server.say(assured() + done("VACUUM"))
+        assert tenant.kinds() == "CZ"
+    assert len(names) == 6
+    stage.leave()
+
+
+def test_a_mark_that_is_missing_ends_the_connection(stage: Stage, server: Transport, client: Client) -> None:
+    """It cannot be, and if it were nobody would answer the Query."""
+    client.says(encode.query(b"VACUUM"))
+    server.say(assured()[: -len(encode.frame(b"t", b"\0\0") + encode.NO_DATA + encode.CLOSE_COMPLETE)])
+    server.say(encode.error("no such statement", "26000"))
+    assert client.kinds() == "EZ"
+    assert server.closed
+    stage.leave()
+
+
+def test_an_error_that_may_have_come_between_the_two_messages_ends_it(
+    stage: Stage, server: Transport, client: Client
+) -> None:
+    """The timeout of a statement runs from the first message on; the server would skip the Query, and wait for a Sync."""
+    client.says(encode.query(b"VACUUM"))
+    server.say(assured() + encode.error("canceling statement due to statement timeout", "57014"))
+    assert client.kinds() == "EZ"
+    assert server.closed
+    stage.leave()
+
+
+def test_any_other_error_is_that_of_the_query(stage: Stage, server: Transport, client: Client) -> None:
+    client.says(encode.query(b"INSERT INTO t VALUES (1)"))
+    server.say(assured() + encode.error("duplicate", "23505"))
+    assert client.kinds() == "E"
+    server.say(READY)
+    assert client.kinds() == "Z"
+    client.says(encode.query(b"VACUUM"))
+    server.say(encode.error("canceling statement due to statement timeout", "57014"))
+    assert not server.closed, "nothing was skipped"
+    stage.leave()
+
+
+def test_so_is_what_a_cancel_of_the_clients_makes(stage: Stage, server: Transport, client: Client) -> None:
+    client.says(encode.query(b"VACUUM"))
+    stage.plane.cancel(CancelRequest(client.session.pid, client.session.key))
+    assert not stage.network.cancels, "the change is not struck"
+    server.say(assured())
+    stage.pools.step()
+    server.say(REFUSED)
+    assert client.kinds() == "E"
+    assert not server.closed
+    server.say(READY)
+    assert client.kinds() == "Z"
+    stage.leave()
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        encode.query(b"SELECT set_config('work_mem', '1MB', false)"),
+        encode.query(b"SELECT 1" + b" " * 65_536),
+        encode.frame(b"F", b"\0\0\0\1" + bytes(6)),
+        encode.query(b"INSERT INTO t VALUES (1)")[:-4],
+    ],
+)
+def test_anything_else_waits_for_the_change(
+    stage: Stage, server: Transport, client: Client, request_: bytes
+) -> None:
+    client.says(request_)
     asked = server.take()
-    assert asked.startswith(b"P")
-    assert b"pg_catalog.set_config" in asked
-    assert asked.endswith(encode.SYNC)
-    assert asked.count(encode.SYNC) == 1
-    assert b"INSERT" not in asked
-    assert b"\0SELECT 1" not in asked
+    if asked:
+        assert b"pg_catalog.set_config" in asked
+        assert asked.endswith(encode.SYNC)
+        assert asked.count(encode.SYNC) == 1
+        assert b"tiergate_sure" not in asked
+    stage.leave()
+
+
+def test_who_keeps_its_connection_waits(stage: Stage, server: Transport, client: Client) -> None:
+    client.session.pins = frozenset({PinReason.LISTEN})
+    client.says(encode.query(b"VACUUM"))
+    assert b"VACUUM" not in server.take()
     stage.leave()
 
 
@@ -306,6 +414,7 @@ def test_a_tenant_that_stays_with_a_rollback_does_not_enter_the_block(
     )
     client.says(encode.query(b"SET LOCAL app.tenant_id = 'beta'"), ONE)
     asked = server.take()
-    assert b"pg_catalog.set_config" in asked
-    assert ONE not in asked
+    assert b"pg_catalog.set_config" in asked, "ahead of it"
+    assert asked.index(encode.SYNC) < asked.index(b"BEGIN")
+    assert asked.endswith(ONE)
     stage.leave()

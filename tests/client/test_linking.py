@@ -13,9 +13,9 @@ from tests.client.stage import COMMIT, Client, Stage, done, inquired, settings_a
 from tests.rawclient import kinds, sqlstates
 from tests.transports import Transport
 
-ONE = encode.query(b"SELECT 1")
-TWO = encode.query(b"SELECT 2")
-VACUUM = encode.query(b"VACUUM")  # which is no statement to follow an unconfirmed change
+# Which are no statements to follow a change that is not confirmed yet, see `test_entering.py`.
+ONE, TWO = encode.query(b"DO $$BEGIN END$$"), encode.query(b"DO $$BEGIN NULL; END$$")
+CREATE = encode.query(b"CREATE TABLE t ()")
 REFUSED = encode.error("canceling statement due to user request", "57014")
 
 
@@ -74,12 +74,12 @@ def test_a_connection_of_another_tenant_is_changed_and_that_confirmed_first(stag
     stage.unlinked("acme")
     server = stage.server()
     client = stage.client("beta")
-    client.says(VACUUM)
+    client.says(CREATE)
     asked = server.take()
     assert value_set(asked, "app.tenant_id") == "beta"
-    assert VACUUM not in asked
+    assert CREATE not in asked
     server.say(settings_taken())
-    assert server.take() == VACUUM
+    assert server.take() == CREATE
     stage.leave()
 
 
@@ -88,8 +88,8 @@ def test_between_two_tenants_it_is_confirmed_every_time(stage: Stage) -> None:
     server = stage.server()
     clients = [stage.client("beta"), stage.client("acme")]
     for client in clients * 3:
-        client.says(VACUUM)
-        taken(server, client, VACUUM)
+        client.says(CREATE)
+        taken(server, client, CREATE)
     stage.leave()
 
 

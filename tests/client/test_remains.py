@@ -13,6 +13,7 @@ from tests.rawclient import kinds, sqlstates
 from tests.transports import Transport
 
 ONE = encode.query(b"SELECT 1")
+CALL = encode.frame(b"F", b"\0\0\0\1" + bytes(6))  # follows no change that is not confirmed yet
 SET = b"SET work_mem = '5MB'"
 
 
@@ -290,10 +291,10 @@ def test_a_role_is_carried_and_confirmed_first(stage: Stage) -> None:
     asked = server.take()
     assert value_set(asked, "role") == ""
     server.say(settings_taken(), done())
-    client.says(ONE)
+    client.says(CALL)
     asked = server.take()
     assert value_set(asked, "role") == "reader"
-    assert ONE not in asked
+    assert CALL not in asked
     server.say(encode.error("no such role", "22023"), encode.ready_for_query())
     said = client.reads()
     assert kinds(said) == "EZ"

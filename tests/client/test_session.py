@@ -11,7 +11,7 @@ from proxy.model import ServerOptions
 from proxy.protocol.lifecycle import ServerState, SessionState
 from proxy.wire import encode
 from proxy.wire.startup import CancelRequest
-from tests.client.stage import BEGIN, COMMIT, DIRECTORY, Stage, done, settings_taken
+from tests.client.stage import BEGIN, COMMIT, DIRECTORY, Stage, assured, done, settings_taken
 from tests.rawclient import errors, kinds, sqlstates
 
 ONE = encode.query(b"SELECT 1")
@@ -600,9 +600,7 @@ def test_such_a_statement_behind_a_change_of_state_waits_once(stage: Stage) -> N
     b = stage.client(application_name="b")
     b.says(ONE)
     server.take()
-    server.say(settings_taken(("application_name", "b")))
-    server.take()
-    server.say(done())
+    server.say(assured(("application_name", "b")), done())
     for _ in range(2):
         a.says(ONE)
         server.take()

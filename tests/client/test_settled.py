@@ -8,7 +8,7 @@ from proxy.client.settled import bound
 from proxy.errors import ProtocolViolation
 from proxy.sql.opening import opening
 from proxy.wire import encode
-from tests.client.stage import Client, Stage, done, settings_taken
+from tests.client.stage import Client, Stage, assured, done
 from tests.rawclient import sqlstates
 from tests.transports import Transport
 
@@ -28,9 +28,7 @@ def speaking(stage: Stage) -> tuple[Client, Transport]:
     stage.pools.step()
     server = stage.server()
     server.take()
-    server.say(settings_taken())
-    server.take()
-    server.say(done())
+    server.say(assured(), done())
     client.reads()
     return client, server
 
