@@ -6,12 +6,15 @@ tenant), with a state that no server of the pool has taken yet or that it may re
 timeouts could cut the change short. So the request follows the change in the same write, and the server itself skips it
 where the change has failed (`stated.py`). What comes behind that batch, or behind the Query, waits for both answers.
 
-A Query that is skipped has no Sync of its own, by which the server would go on. It is skipped only if the change has
-failed, after which nobody uses the connection any more, or if an error comes between the two messages, which only
-the server's own statement_timeout can make. Then the connection goes too, and the client reads that its statement was
-cancelled and its transaction is over. That must be so, which it is of a Query by itself that is PLAIN, and of what stands
-behind a BEGIN of ours, which stops that clock. Other Queries, calls by number, and requests of who keeps its
-connection wait for the confirmation, one round trip.
+A Query that is skipped has no Sync of its own, by which the server would go on; but it is skipped only if the change
+has failed, after which nobody uses the connection any more. (The server's own statement_timeout runs from the first
+message behind the change on. It does not strike between two messages: what comes next is read, and fails as
+what it is.) Otherwise nothing is to be seen of what stands ahead of it: it takes no snapshot, runs nothing and opens
+no block, so that VACUUM is not in one and BEGIN may still say how it is isolated.
+
+What waits for the confirmation, one round trip, are Queries that leave something behind (which may take more messages
+than their own) outside of a block of ours, what has not come whole, calls by number, and requests of who keeps its
+connection.
 
 A BEGIN by itself touches nothing and follows without ado. And cheaper than a batch of its own for the change is, where
 all that is to change is the tenant, that it enters the transaction of others:

@@ -147,8 +147,7 @@ class ServerConnection(Stated):
                 elif kind == _ERROR:
                     frame = data[start:stop]
                     action, replacement = self._error(frame, head, action, whole=told != HEAD)
-                    if head is not None and (head.crucial or self.may_have_skipped(frame, head.kind)):
-                        self.state_error = frame
+                    if head is not None and head.crucial:
                         pieces.append(data[sent:start])
                         self._state_settled(pieces)
                         return

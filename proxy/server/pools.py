@@ -320,7 +320,7 @@ class Pools:
 
     def cancel(self, server: ServerConnection) -> asyncio.Task[None]:
         """Cancels what `server` runs; until that is over the connection goes to nobody else."""
-        server.cancels, server.assured_in = server.cancels + 1, -1
+        server.cancels += 1
         self.process.cancels += 1
         return self.spawn(self._cancel(server))
 

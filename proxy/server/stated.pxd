@@ -9,4 +9,3 @@ cdef class Stated(Receiver):
     cdef public Pipeline pipeline
     cdef public str entered
     cdef public bint alone
-    cdef public long assured_in

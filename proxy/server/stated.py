@@ -26,7 +26,7 @@ from proxy.protocol.seal import PARAMETER
 from proxy.protocol.state import EMPTY, UNKNOWN, State, intern, with_parameter
 from proxy.protocol.statements import PREFIX
 from proxy.server.sealing import NEVER, Sealer
-from proxy.wire import decode, encode
+from proxy.wire import encode
 
 _numbers = count(1)
 _secret = token_hex(8).encode()
@@ -34,7 +34,7 @@ _secret = token_hex(8).encode()
 
 class Stated(Receiver):
     __slots__ = (
-        "alone", "assured_in", "entered", "login_parameters", "pipeline", "reported", "seal_due", "sealer", "values",
+        "alone", "entered", "login_parameters", "pipeline", "reported", "seal_due", "sealer", "values",
     )  # fmt: skip
 
     def __init__(self, parameters: dict[str, str]) -> None:
@@ -47,7 +47,6 @@ class Stated(Receiver):
         self.pipeline = Pipeline()
         self.entered = ""  # the parameter that has entered the transaction which is open or under way
         self.alone = False
-        self.assured_in = -1  # the batch that was skipped if the change ahead of it failed
 
     def _change(self, needs: State) -> dict[str, str | None]:
         """From here on it has what it needs, if these changes are made."""
@@ -74,16 +73,7 @@ class Stated(Receiver):
         """The same, and the batch that comes next, or the Query, is skipped if that fails."""
         mark = PREFIX + b"sure_%s_%d" % (_secret, next(_numbers))
         out = self.apply(needs, mark)
-        if out:
-            self.assured_in = self.pipeline.asked
-            out += states.look_for(self.pipeline, mark)
-        return out
-
-    def may_have_skipped(self, error: bytes, kind: int) -> bool:
-        """Whether a request of this kind may have been skipped by this error, for which the server then expects a Sync.
-        Only a timeout strikes between two messages (a cancel does not), and only of a Query that matters."""
-        timed_out = kind == owed.QUERY and decode.sqlstate(error) == "57014"
-        return timed_out and self.assured_in == self.pipeline.answered
+        return out + states.look_for(self.pipeline, mark) if out else b""
 
     def can_enter(self, needs: State, guc: str) -> bool:
         """What it lacks is to know whom to speak for, and it knew that of somebody else."""

@@ -303,7 +303,7 @@ def test_with_other_parameters_the_session_is_not_pinned(proxy: Proxy) -> None:
         client.query("SELECT set_config('app.tenant_id', 'std_2', false), set_config('a.b', 'x', false)")
     )
     assert client.rows(WHO)[0][0] == "std_2"
-    assert not any(pool.active for pool in proxy.worker.pools)
+    wait_until(lambda: not any(pool.active for pool in proxy.worker.pools))
     client.checked(client.query(S1))
     assert client.rows("SELECT current_setting('app.tenant_id'), current_setting('a.b')") == [["std_1", "x"]]
 

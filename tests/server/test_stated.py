@@ -65,19 +65,6 @@ def test_what_must_not_run_without_it_stands_behind_its_mark(stated: Stated) -> 
     assert not stated.pipeline.owes()
 
 
-def test_only_the_timeout_of_a_query_that_stands_behind_it_may_have_skipped_it(stated: Stated) -> None:
-    timeout, other = encode.error("canceling statement", "57014"), encode.error("no", "23505")
-    stated.apply_assured(ACME)
-    stated.pipeline.expect(owed.FORWARD_QUERY)
-    answered(stated, "12DC31Ztn3")
-    assert stated.may_have_skipped(timeout, owed.QUERY)
-    assert not stated.may_have_skipped(other, owed.QUERY)
-    assert not stated.may_have_skipped(timeout, owed.EXECUTE), "whose batch has a Sync"
-    answered(stated, "CZ")
-    stated.pipeline.expect(owed.FORWARD_QUERY)
-    assert not stated.may_have_skipped(timeout, owed.QUERY)
-
-
 def test_what_enters_a_transaction_lasts_if_that_commits(stated: Stated) -> None:
     stated.apply(ACME)
     answered(stated, "12DC3Z")
