@@ -1,4 +1,5 @@
-"""The red team: every attempt of `attempts.py` and every race of `races.py`, without the seal and with it.
+"""The red team: every attempt of `attempts.py` and `shared_attempts.py` and every race of `races.py`, without the seal
+and with it.
 
 One server connection is shared by whoever attacks, the victim and an honest session of the attacker's own tenant.
 """
@@ -13,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from tests.integration.attempts import ATTEMPTS, CALLS, LEAKS, SERVICE, UNCHOSEN, USER, Attempt
+from tests.integration import attempts
+from tests.integration.attempts import CALLS, LEAKS, SERVICE, UNCHOSEN, USER, Attempt
 from tests.integration.races import RACES
 from tests.integration.red_side import DATABASE, OWNERS, Side, ends, leaves, made
 from tests.integration.sealed import KEY, SECRET, sealed_database
 from tests.integration.servers import connect
+from tests.integration.shared_attempts import BESIDE, FENCE, MORE
 from tests.integration.tables import with_cluster
 from tests.integration.test_seal_attacks import ATTEMPTS as SEAL_ATTEMPTS
 from tests.integration.test_seal_attacks import PLANTED
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from tests.conftest import StartProxy
 
 Tables = dict[str, dict[str, Any]]
+ATTEMPTS = attempts.ATTEMPTS | MORE
 # What is planted beside `PLANTED`, of which the proxy cannot see what it does when it is used.
 MORE = """
 CREATE PROCEDURE nothing(text) LANGUAGE sql AS '';
@@ -60,6 +64,8 @@ def field(shared: EmbeddedServer) -> Iterator[psycopg.Connection[Any]]:
             for table in ("plain", "sealed"):
                 admin.execute(f"UPDATE {table} SET item = 'secret of ' || tenant_id || ' ' || id".encode())
             admin.execute("CREATE TABLE original AS SELECT * FROM plain; ANALYZE")
+            admin.execute("CREATE SEQUENCE numbers; GRANT ALL ON numbers TO app")
+            admin.execute(FENCE.encode())
             for name, oid in admin.execute(
                 "SELECT proname, oid FROM pg_proc WHERE proname = 'become' AND pronargs = 1"
             ):
@@ -123,6 +129,29 @@ def test_a_name_is_the_same_in_every_client_encoding(
             for _ in range(2):
                 assert clients["std_1"].value(read) == b"std_1".hex()
                 assert clients[name].value(read) == name.encode().hex()
+
+
+@pytest.fixture(scope="module")
+def wide(
+    start_module_proxy: StartProxy, all_tiers: Tables, shared: EmbeddedServer, field: psycopg.Connection[Any]
+) -> Side:
+    """With a few server connections, without the seal."""
+    proxy = start_module_proxy(configured(all_tiers) | with_cluster(all_tiers, pool_size=4))
+    found = Side(shared, proxy, "plain", field, "", {})
+    return found._replace(rows=found.victims())
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_beside_the_victim(wide: Side, name: str) -> None:
+    does, looks, wanted = BESIDE[name]
+    with wide.enters("app@std_2") as victim:
+        for text in does:
+            victim.checked(victim.query(text.replace("{t}", wide.table)))
+        (temp,) = wide.admin.execute(
+            "SELECT coalesce((SELECT relnamespace::regnamespace::text FROM pg_class WHERE relname = 'mine'), '')"
+        ).fetchone() or ("",)
+        end = ends(wide, made(wide, tuple(step.replace("{temp}", temp) for step in looks), USER))
+        assert wanted in end, end
 
 
 @pytest.mark.parametrize("name", RACES)
