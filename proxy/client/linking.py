@@ -122,8 +122,7 @@ class Linking(Conversation):
         if server.values is needs and server.query_since < server.seal_due:
             sure, ahead = True, b""
         else:
-            guc = self.plane.options.tenant_guc.lower()
-            sure = entering.is_sure(self, server, needs, guc)
+            sure = entering.is_sure(self, server, needs, guc := self.plane.options.tenant_guc.lower())
             if not sure and (ahead := entering.at_once(self, server, opener, guc)):
                 out.append(ahead)
                 return True
