@@ -50,6 +50,7 @@ def fairness(bench: Bench, options: Options, aims: Targets) -> None:
         "a pool for each, 20 % guaranteed": replace(each, guaranteed="20%"),
     }
     table, plot = Table(_COLUMNS), _Plot()
+    _measure_machine(bench, options, aims, table, plot)
     for way, setup in ways.items():
         with bench.running(setup, direct=False) as found:
             # PgBouncer knows users, and neither tenants nor guarantees: in one pool nobody could tell the two apart.
@@ -57,6 +58,27 @@ def fairness(bench: Bench, options: Options, aims: Targets) -> None:
             targets = [target for target in found if comparable or target.role == "tiergate"]
             _measure(way, setup, targets, options, aims, table, plot)
     print(f"\n{plot.show()}")
+
+
+def _measure_machine(bench: Bench, options: Options, aims: Targets, table: Table, plot: _Plot) -> None:
+    """What becomes of the quiet client's query when nobody is between it and the server, nor in anybody's way: so much is
+    of clients and servers that share the cores, whoever forwards."""
+    seconds = 4 * options.seconds
+    direct = Target("direct", "direct", bench.tenant.port, bench.tenant.database, "quiet")
+    alone = side_by_side([direct], options.repetitions, lambda target: _quiet(target, False, seconds))
+    beside = side_by_side(
+        [direct],
+        options.repetitions,
+        partial(_beside, separate=False, seconds=seconds, count=_CAP - 1),
+    )
+    for what, runs in (("alone", alone), (f"beside {_CAP - 1} noisy", beside)):
+        table.rows(f"a connection each: {what}", [direct], runs)
+        plot.add(f"a connection each, direct, {what}", runs[direct.name])
+    for before, after in zip(alone[direct.name], beside[direct.name], strict=False):
+        for build in bench.builds:
+            aims.note(
+                "direct, a connection each: quiet p99 : alone", "-", build, after["p99"] / before["p99"]
+            )
 
 
 def _measure(

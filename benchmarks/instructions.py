@@ -12,7 +12,9 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import pgbench
@@ -37,28 +39,44 @@ def instructions(bench: Bench, options: Options, aims: Targets) -> None:
         if mode == "prepared":
             continue  # PgBouncer pools sessions for it, and that is less work
         for clients in _CLIENTS:
-            few, many = (_counted(bench, mode, clients, number) for number in (_FEW, _MANY))
-            costs = {
-                name: {place: (found[place] - few[name][place]) / (_MANY - _FEW) for place in _PLACES}
-                for name, found in many.items()
-            }
-            for name, cost in costs.items():
-                total = sum(cost.values())
-                ratio = f"{total / sum(costs['PgBouncer'].values()):.1f}" if "PgBouncer" in costs else "-"
-                shown = " | ".join(f"{cost[place]:,.0f}" for place in _PLACES)
-                work = f"pgbench -S, {mode}, {clients} clients"
-                print(f"| {work} | {name} | {total:,.0f} | {shown} | {ratio} |", flush=True)
+            _row(bench, Setup(bench.tenant), mode, clients, "")
+        for what, setup in _SHARED.items():
+            _row(dataclasses.replace(bench, pgbouncer=""), setup(bench), mode, _CLIENTS[0], f", {what}")
 
 
-def _counted(bench: Bench, mode: str, clients: int, transactions: int) -> dict[str, Counter[str]]:
+# Nothing is scarce, and what is there to share it out has nothing to do.
+_SHARED: dict[str, Callable[[Bench], Setup]] = {
+    "no caps": lambda bench: Setup(bench.tenant, shared=False),
+    "guarantees, moving and adaptive caps, rates": lambda bench: Setup(
+        bench.tenant, shared=True, guaranteed="20%"
+    ),
+}
+
+
+def _row(bench: Bench, setup: Setup, mode: str, clients: int, more: str) -> None:
+    few, many = (_counted(bench, setup, mode, clients, number) for number in (_FEW, _MANY))
+    costs = {
+        name: {place: (found[place] - few[name][place]) / (_MANY - _FEW) for place in _PLACES}
+        for name, found in many.items()
+    }
+    for name, cost in costs.items():
+        total = sum(cost.values())
+        ratio = f"{total / sum(costs['PgBouncer'].values()):.1f}" if "PgBouncer" in costs else "-"
+        shown = " | ".join(f"{cost[place]:,.0f}" for place in _PLACES)
+        work = f"pgbench -S, {mode}, {clients} clients{more}"
+        print(f"| {work} | {name} | {total:,.0f} | {shown} | {ratio} |", flush=True)
+
+
+def _counted(
+    bench: Bench, setup: Setup, mode: str, clients: int, transactions: int
+) -> dict[str, Counter[str]]:
     """Of each proxy, started anew: what all of its life took, by where."""
     found = {}
-    directory = bench.directory / f"callgrind-{mode}-{clients}-{transactions}"
-    directory.mkdir()
+    directory = Path(tempfile.mkdtemp(prefix="callgrind-", dir=bench.directory))
     directory.chmod(0o777)  # PgBouncer is nobody
     under = ("valgrind", "-q", "--tool=callgrind", f"--callgrind-out-file={directory}/%p")
     counting = dataclasses.replace(bench, under=under)
-    with counting.running(Setup(bench.tenant), direct=False) as targets:
+    with counting.running(setup, direct=False) as targets:
         for target in targets:
             _run(target, mode, clients, transactions)
     for target in targets:

@@ -107,6 +107,7 @@ class Setup:
     prepared: bool = False  # PgBouncer before 1.21 then pools sessions, with a server connection a client
     cpus: frozenset[int] = frozenset()
     elasticity: Elasticity | None = None
+    shared: bool | None = None  # no caps at all, or all that fair shares know; None: caps
 
 
 @dataclass(frozen=True)
@@ -187,6 +188,14 @@ client_tls_cert_file = "{setup.tls.chain}"
     server_user = "" if setup.users else f'user = "app"\npassword = "{PASSWORD}"\n'
     elasticity, most = setup.elasticity, setup.pool_size * setup.workers
     limits = elasticity.limits if elasticity else f"limits.max_connections = {most}"
+    capped = f"max_connections = {MOST_SERVERS // 2 if elasticity else most}"
+    if setup.shared:
+        capped += "\nadaptive_concurrency = true"
+        limits = (
+            f"limits.min_connections = {most}\nlimits.max_connections = {most + 1}\nlimits.max_qps = 1000000"
+        )
+    elif setup.shared is not None:
+        capped = limits = ""
     guaranteed = f'limits = {{ guaranteed_connections = "{setup.guaranteed}" }}' if setup.guaranteed else ""
     return f"""
 [proxy]
@@ -215,7 +224,7 @@ kind = "{tenant.kind}"
 {place}
 {server_user}
 pool_size = {setup.pool_size}
-max_connections = {MOST_SERVERS // 2 if elasticity else most}
+{capped}
 [tier.{tenant.tier}]
 cluster = "place"
 {limits}

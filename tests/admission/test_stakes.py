@@ -333,6 +333,14 @@ def test_who_has_tenants_of_more_weight_has_more(begin: Begin) -> None:
     assert shared_out(fleet, {one: one.wishes, other: other.wishes}) == [4, 16], "and it follows"
 
 
+def test_ten_have_what_their_tenants_weights_are_worth(begin: Begin) -> None:
+    fleet, *hosts = begin(limit=110, reserve=20, hosts=10, size=10)
+    wishes = {host: [Wish(f"t{weight}", weight, 90, 0.0)] for weight, host in enumerate(hosts, 1)}
+    found = shared_out(fleet, wishes)
+    assert sum(found) == 110
+    assert found == pytest.approx([2 * weight for weight in range(1, 11)], abs=2)
+
+
 def test_what_is_guaranteed_is_there_for_whoever_has_its_tenant(begin: Begin) -> None:
     fleet, crowded, quiet = begin(limit=8, reserve=0, hosts=2)
     crowd, entitled = Wish("a", 8.0, 400, 0.0), Wish("b", 1.0, 6, 6.0)
@@ -377,6 +385,23 @@ def test_redis_lost_the_last_share_is_kept_and_then_the_own_part(begin: Begin) -
     idle.want(NAMES[0], 20)
     fleet.step(2 * TTL, speaking=False)
     assert idle.used[NAMES[0]] == 5
+
+
+@pytest.mark.parametrize(("limit", "own"), [(20, 5), (3, 0)])
+def test_redis_stood_still_everybody_has_what_it_had_within_a_second(
+    begin: Begin, limit: int, own: int
+) -> None:
+    """Whoever has no part of its own stands still as long as Redis does after 0.7 of a ttl, and no longer, also if it does
+    so again and again."""
+    fleet, *hosts = begin(limit=limit, hosts=2)
+    for host in hosts:
+        host.want(NAMES[0], 400)
+    fleet.step(1.0)
+    for _ in range(3):
+        fleet.step(1.5 * TTL, speaking=False)
+        assert [host.used[NAMES[0]] for host in hosts] == [own, own]
+        fleet.step(1.0)
+        assert sum(host.used[NAMES[0]] for host in hosts) == limit
 
 
 def test_an_answer_that_was_read_too_late_is_none(begin: Begin) -> None:
