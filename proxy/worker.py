@@ -21,16 +21,15 @@ from proxy.client.accept import Acceptor
 from proxy.client.cancelling import Canceller, Tells
 from proxy.client.following import (
     all_changed,
-    end_unserved,
     follow_at_rest,
     forget_unused,
     tenants_changed,
     users_changed,
 )
-from proxy.client.idling import end_idle
 from proxy.client.login import Login
 from proxy.client.plane import Plane
 from proxy.client.relay import Relay
+from proxy.client.rounds import Rounds
 from proxy.client.strangers import asking
 from proxy.client.welcome import welcome, welcome_at_once
 from proxy.control.actions import Local
@@ -128,6 +127,7 @@ class Worker:
         )
         self.plane.logging_in = lambda: self._acceptor.pending
         self._sweeps = 0
+        self._rounds = Rounds(self.plane, self.process, _THOROUGH_EVERY)
         self._stats_turned = monotonic()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -195,9 +195,9 @@ class Worker:
         try:
             sweep(self.pools, now, thorough=thorough)
             self.elastic.look(self.plane.accounts if thorough else None)
+            self._rounds.look(now)
             if thorough:
                 charging.rest(self.plane.accounts)
-                self._end_idle_clients(now)
                 for relay in list(self.plane.relays):
                     relay.follow()
                 self._turn_stats(now)
@@ -215,14 +215,6 @@ class Worker:
             self._stats_turned = now
             for pool in self.pools:
                 pool.stats.turn(now)
-
-    def _end_idle_clients(self, now: float) -> None:
-        follow_at_rest(self.plane)
-        for session in list(self.plane.sessions):
-            if session.epoch != self.registry.epoch and session.state is SessionState.IDLE:
-                session.reroute()
-            end_unserved(session)
-            end_idle(session, self.process, now)
 
     # --- clients ------------------------------------------------------------------------------------
 
