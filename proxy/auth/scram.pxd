@@ -1,5 +1,7 @@
+cpdef bytes _digest(bytes data)
+
 cdef class Mac:
-    cdef bytes _inner, _outer
+    cdef object _inner, _outer
 
 cdef class ServerExchange:
     cdef object _verifier

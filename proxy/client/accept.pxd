@@ -1,6 +1,7 @@
 cimport cython
 
 from proxy.client.arrival cimport Arrival
+from proxy.net.transport cimport SocketTransport
 
 cdef double _NEVER
 
@@ -11,7 +12,7 @@ cdef class Acceptor:
     cdef public long _epoch, _pending
     cdef public double _timer_at
 
-    @cython.locals(here=long, deadline=double, arrival=Arrival)
+    @cython.locals(here=long, deadline=double, arrival=Arrival, transport=SocketTransport)
     cpdef object accept(self, int fd, str host, int port)
     cpdef object recall(self, bytes packet)
     cpdef object arrived(self, Arrival arrival)

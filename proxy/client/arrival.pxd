@@ -28,6 +28,7 @@ cdef class Arrival(LoginStream):
     cdef object _take_packet(self, bytes packet)
     @cython.locals(plain=bint, refused=bint)
     cdef object _introduce(self, bytes packet)
+    cdef object _ask_for_proof(self, object who)
     cdef object _prove(self, object talk, bytes body)
     cpdef object _proceed(self, object step)
     cpdef object _known_login(self)

@@ -1,3 +1,4 @@
+from proxy.admission.accounts cimport give_all
 from proxy.client.plane cimport Plane
 from proxy.client.settled cimport Settled
 from proxy.net.transport cimport deliver
@@ -37,6 +38,10 @@ cdef class Conversation(Link):
     cdef public Statement unnamed
 
     cpdef object step(self, str event)
+    cpdef object release_permits(self)
+    cpdef object use_pool(self, Pool pool)
+    cpdef object use_rules(self, object rules)
+    cpdef object look_at_texts(self, bint wanted)
     cpdef object name_statement(self, bytes name, Statement statement)
     cpdef object write(self, bytes data)
     cpdef object resume(self)

@@ -190,7 +190,8 @@ class Conversation(Link):
         # What a chooser has answered itself no server has under the client's name.
         mapped = pool.mode is not _SESSION_MODE or self.chooser is not None
         self.maps_statements = mapped and self.plane.pools.options.max_prepared_statements > 0
-        self.keeps_sequences = self.user.keep_sequences or pool.key in self.plane.keeping_sequences
+        keeping = self.plane.keeping_sequences
+        self.keeps_sequences = self.user.keep_sequences or (bool(keeping) and pool.key in keeping)
         self.look_at_texts(False)
 
     def use_rules(self, rules: Rules | None) -> None:

@@ -3,6 +3,7 @@ from proxy.client.plane cimport Plane
 from proxy.net.stream cimport LoginStream
 from proxy.protocol.state cimport State
 from proxy.server.pool cimport Pool
+from proxy.wire.encode cimport backend_key_data
 
 cimport cython
 

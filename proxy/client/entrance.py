@@ -15,14 +15,14 @@ from proxy.client.placing import Place, check_asked, find_place
 from proxy.errors import NotAuthorized
 from proxy.model import Limits, PoolMode, Tenant
 from proxy.protocol.state import EMPTY, State, intern, status, with_parameter
-from proxy.wire import encode
+from proxy.wire.encode import backend_key_data, ready_for_query
 
 if TYPE_CHECKING:
     from proxy.client.login import Login
     from proxy.client.plane import Plane
     from proxy.net.stream import LoginStream
 
-_READY = encode.ready_for_query()
+_READY = ready_for_query()
 _SESSION_MODE = PoolMode.SESSION
 _said: WeakKeyDictionary[State, bytes] = WeakKeyDictionary()
 
@@ -61,13 +61,13 @@ class Entrance:
         self.statuses = b""
 
     def holds(self, plane: Plane) -> bool:
-        """It is what would be found again."""
+        """It is what would be found again. (What has clients is not forgotten.)"""
         pools = plane.pools
         return (
             self.epoch == plane.registry.epoch
             and self._only_at_start == len(pools.only_at_start)
-            and pools.has(self._pool)
-            and plane.accounts.has(self.account)
+            and (self._pool.sessions > 0 or pools.has(self._pool))
+            and (self.account.clients.used > 0 or plane.accounts.has(self.account))
         )
 
     def introduced(self, plane: Plane) -> bool:
@@ -110,4 +110,4 @@ def statuses(told: State) -> bytes:
 
 def hello(statuses: bytes, pid: int, key: bytes) -> bytes:
     """Behind a login: what the server's parameters are, how to cancel, and that a query may come."""
-    return statuses + encode.backend_key_data(pid, key) + _READY
+    return statuses + backend_key_data(pid, key) + _READY

@@ -21,9 +21,11 @@ from proxy.sql.policy import Answers
 from proxy.sql.verdict import Judge
 from proxy.stats import ProcessStats
 from proxy.wire.startup import CancelRequest
-from proxy.wire.way import LONG, SHORT, Way, word
+from proxy.wire.way import LONG, RANDOM_BITS, SHORT, Way, word
 
 _TRIES = 20
+_AT_ONCE = 4_096  # random bytes that are asked for at once
+_RANDOM = (1 << RANDOM_BITS) - 1
 
 
 def _later(seconds: float, callback: Callable[[], None]) -> Timer:
@@ -42,9 +44,9 @@ class Member(Protocol):
 
 class Plane:
     __slots__ = (
-        "_keys", "_openings", "_openings_of", "_way", "_way_of", "accounts", "answers", "clients", "draining", "judge",
-        "keeping_sequences", "later", "logging_in", "number", "options", "placed_in", "places", "pools", "process",
-        "registry", "relays", "sessions",
+        "_drawn", "_keys", "_openings", "_openings_of", "_random", "_way", "_way_of", "accounts", "answers",
+        "clients", "draining", "judge", "keeping_sequences", "later", "logging_in", "number", "options", "placed_in",
+        "places", "pools", "process", "registry", "relays", "sessions",
     )  # fmt: skip
 
     def __init__(
@@ -79,7 +81,9 @@ class Plane:
         # Those who have that process id: nearly always one, and then no tuple.
         self._keys: dict[int, Member | tuple[Member, ...]] = {}
         self._way_of: ClientOptions | None = None  # whose way is kept
-        self._way = Way(0, 0)
+        self._way = 0  # as a word without its random bits
+        self._random = b""
+        self._drawn = 0  # so many of these are somebody's
         self._openings = Openings(options.tenant_guc)
         self._openings_of = options
 
@@ -99,21 +103,35 @@ class Plane:
     def new_key(self, minor: int, pid: int = 0) -> tuple[int, bytes]:
         """A process id, ours unless it is a server's, and a cancel secret: four bytes as protocol 3.0 wants it, 32
         from 3.2 on (which begin with the way)."""
-        random = urandom(LONG if minor >= 2 else 2 + SHORT)
+        random = self._draw(LONG if minor >= 2 else 2 + SHORT)
         if not pid:
             pid = self._word(random)
-            for _ in range(_TRIES):
-                if pid not in self._keys:
-                    break  # else another's, until there is no other: the secret tells them apart
-                pid = self._word(urandom(2))
+            if pid in self._keys:
+                pid = self._another()
         if minor < 2:
             return pid, random[2:]
-        return pid, self._word(urandom(2)).to_bytes(4, "big") + random[4:]
+        return pid, self._word(self._draw(2)).to_bytes(4, "big") + random[4:]
+
+    def _another(self) -> int:
+        """One that is nobody's, or if there is none, another's: the secret tells them apart."""
+        for _ in range(_TRIES):
+            pid = self._word(self._draw(2))
+            if pid not in self._keys:
+                break
+        return pid
+
+    def _draw(self, count: int) -> bytes:
+        """Random bytes that nobody else is given."""
+        at = self._drawn
+        if at + count > len(self._random):
+            self._random, at = urandom(_AT_ONCE), 0
+        self._drawn = at + count
+        return self._random[at : at + count]
 
     def _word(self, random: bytes) -> int:
         if self._way_of is not self.options:
-            self._way_of, self._way = self.options, self.way
-        return word(self._way, random[0] << 8 | random[1])
+            self._way_of, self._way = self.options, word(self.way, 0)
+        return self._way | ((random[0] << 8 | random[1]) & _RANDOM)
 
     def enter(self, session: Member) -> None:
         self.sessions.add(session)

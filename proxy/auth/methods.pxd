@@ -1,0 +1,1 @@
+cpdef object exchange(str auth_type, object asking)
