@@ -52,6 +52,14 @@ _OF_BATCHES = b"PBDECS"
 _LONGEST = 65_536
 _NAME = PREFIX + b"query"
 _AS_MESSAGES = Statement(_NAME, b"", b"\0\0", PLAIN)
+_BEHIND = encode.bind(b"", _NAME, []) + encode.describe(b"P", b"") + encode.execute() + encode.SYNC
+_ANSWERS = (
+    Expect(owed.PARSE, DROP, statement=_AS_MESSAGES),
+    Expect(owed.BIND, DROP, statement=_AS_MESSAGES),
+    FORWARD_DESCRIBE,
+    FORWARD_EXECUTE,
+    FORWARD_SYNC,
+)
 
 _opens = re.compile(rb"\s*(?:begin|start)\b[\w\s,]*;?\s*", re.IGNORECASE).fullmatch
 _plans = re.compile(rb"\s*(?:select|values|table|with|insert|update|delete|merge)\b", re.IGNORECASE).match
@@ -201,9 +209,6 @@ def as_messages(session: Conversation, server: ServerConnection, text: bytes) ->
     server.unnamed = STRANGE  # a Query would have taken it away
     asked = server.close_stale()  # that of the last time among them
     server.to_close.append(_NAME)
-    for kind in (owed.PARSE, owed.BIND):
-        server.expect(Expect(kind, DROP, statement=_AS_MESSAGES))
-    for entry in (FORWARD_DESCRIBE, FORWARD_EXECUTE, FORWARD_SYNC):
+    for entry in _ANSWERS:
         server.expect(entry)
-    asked += encode.parse(_NAME, text) + encode.bind(b"", _NAME, [])
-    return asked + encode.describe(b"P", b"") + encode.execute() + encode.SYNC
+    return asked + encode.parse(_NAME, text) + _BEHIND

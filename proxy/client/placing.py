@@ -39,10 +39,10 @@ class Place(NamedTuple):
 
 def place(session: Conversation) -> None:
     """Gives the session its pool and the state that RESET goes back to."""
-    take(session, _place(session, session.tenant))
+    take_place(session, _place(session, session.tenant))
 
 
-def take(session: Conversation, found: Place) -> None:
+def take_place(session: Conversation, found: Place) -> None:
     session.use_rules(found.rules)
     session.use_pool(found.pool)
     session.startup = session.state_needed = found.startup
@@ -124,7 +124,7 @@ def become(session: Conversation, tenant: Tenant, let_go: Callable[[ServerConnec
     own, old = session.state_needed, session.startup
     session.tenant, session.account = tenant, account
     session.limit_by(session.plane.registry.limits(tenant, session.user))
-    take(session, found)
+    take_place(session, found)
     if own is not old:
         guc = session.plane.options.tenant_guc.lower()
         had = {name: value for name, value in own.parameters.items() if name != guc}

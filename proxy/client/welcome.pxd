@@ -2,7 +2,7 @@ cimport cython
 
 from proxy.admission.accounts cimport Counter, take_all
 from proxy.client.entrance cimport Entrance, entrance, hello
-from proxy.client.placing cimport take as use_place
+from proxy.client.placing cimport take_place
 from proxy.client.plane cimport Plane
 from proxy.client.session cimport Session
 from proxy.net.stream cimport LoginStream

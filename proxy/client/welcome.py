@@ -16,8 +16,7 @@ from proxy.admission.accounts import Counter, give_all, take_all
 from proxy.client.answering import Chooser
 from proxy.client.entrance import Entrance, entrance, hello, statuses, without
 from proxy.client.permits import take
-from proxy.client.placing import place
-from proxy.client.placing import take as use_place
+from proxy.client.placing import place, take_place
 from proxy.client.session import Session
 from proxy.errors import CapReached, ServerLost, ServerRefused, ShuttingDown, TiergateError
 from proxy.model import PoolMode
@@ -142,7 +141,7 @@ def _session(plane: Plane, login: Login, found: Entrance, stream: LoginStream) -
     session = Session(plane, login, found, stream.host, stream.port)
     if login.chooses:
         session.chooser = Chooser(session, found.tenant)
-    use_place(session, found.place)
+    take_place(session, found.place)
     session.pool.learn(stream.client_key)
     return session
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from weakref import WeakValueDictionary
 
 from proxy.protocol import pipeline as owed
@@ -24,6 +25,10 @@ UNKNOWN = "\1"
 Change = tuple[str, str | None]
 
 _SMALL_BATCH = 50
+# What is owed for a SET whose failure fails all that comes behind it.
+_CRUCIAL = tuple(
+    Expect(kind, DROP, crucial=True) for kind in (owed.PARSE, owed.BIND, owed.EXECUTE, owed.CLOSE, owed.CLOSE)
+)
 # If the first fails, so does its connection; the other may be left behind.
 _FIRST, _AGAIN = PREFIX + b"state", PREFIX + b"settings"
 # Stands for what is set within a client's batch.
@@ -183,18 +188,26 @@ def is_plain(name: str, value: str) -> bool:
 def set_within(pipeline: Pipeline, name: str, value: str, *others: str) -> bytes:
     """Messages for ahead of what is to run with these parameters (name, value, ...) only, with their replies queued
     as dropped: no Sync of their own. A SET takes no snapshot, so that a transaction may still say how it is isolated."""
-    out = []
-    told = (name, value, *others)
-    for at in range(0, len(told), 2):
-        if not told[at]:
+    out = _set_kept(name, value)
+    for entry in _CRUCIAL:
+        pipeline.expect(entry)
+    for at in range(0, len(others), 2):
+        if not others[at]:
             continue
-        words = '"."'.join(told[at].split("."))
-        text = f"SET \"{words}\" TO '{told[at + 1]}'".encode("ascii")
-        out.append(encode.parse(_FIRST, text) + encode.bind(b"", _FIRST, []) + encode.execute())
-        out.append(encode.close(b"P", b"") + encode.close(b"S", _FIRST))
-        for kind in (owed.PARSE, owed.BIND, owed.EXECUTE, owed.CLOSE, owed.CLOSE):
-            pipeline.expect(Expect(kind, DROP, crucial=True))
-    return b"".join(out)
+        out += _set(others[at], others[at + 1])
+        for entry in _CRUCIAL:
+            pipeline.expect(entry)
+    return out
+
+
+def _set(name: str, value: str) -> bytes:
+    words = '"."'.join(name.split("."))
+    text = f"SET \"{words}\" TO '{value}'".encode("ascii")
+    asked = encode.parse(_FIRST, text) + encode.bind(b"", _FIRST, []) + encode.execute()
+    return asked + encode.close(b"P", b"") + encode.close(b"S", _FIRST)
+
+
+_set_kept = lru_cache(maxsize=1_000)(_set)  # the tenant's name; its seal is another each time
 
 
 def set_again(pipeline: Pipeline, changes: Sequence[Change], *, tolerant: bool = False) -> bytes:

@@ -1,0 +1,1 @@
+# The module is compiled; nothing of it is called in C.
