@@ -18,7 +18,7 @@ from proxy.admission.elastic import Elastic
 from proxy.admission.lease import Leases
 from proxy.admission.slices import Slices
 from proxy.client.accept import Acceptor
-from proxy.client.cancelling import Canceller, Tells
+from proxy.client.cancelling import Asks, Canceller
 from proxy.client.following import (
     all_changed,
     follow_at_rest,
@@ -80,7 +80,7 @@ class Worker:
         number: int = 1,
         leases: Leases | None = None,
         slices: Slices | None = None,
-        supervisor: Tells | None = None,
+        supervisor: Asks | None = None,
         custody: Custody | None = None,
     ) -> None:
         self.settings = config

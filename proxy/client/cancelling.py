@@ -1,8 +1,8 @@
 """Where a client's CancelRequest goes: to a session of this process, to another worker, or to another host.
 
 It is looked up here first, whatever it says, since most land where they belong. Else the way that the key holds
-is followed (see wire/way.py). Whoever has sent it is hung up on when it has been passed on for good, in this process
-and in those of peers: what it asks next is not struck by what it sent before. A request without a way is one for a
+is followed (see wire/way.py). Whoever has sent it is hung up on when it has been passed on for good, wherever that is
+done: what it asks next is not struck by what it sent before. A request without a way is one for a
 session that shows its server's own process id with a short secret; it is shown to all workers of the host, and once
 to every other host. Nobody is told whether it was found, as in PostgreSQL. Peers are spoken to as servers are:
 server_tls_sslmode holds for them.
@@ -11,6 +11,7 @@ server_tls_sslmode holds for them.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any, Protocol
 
 from proxy import log
@@ -23,19 +24,20 @@ from proxy.wire.startup import CancelRequest
 from proxy.wire.way import MAX_HOPS, Way, arrived, passed_on, way_of
 
 _log = log.get("cancel")
+OVER_WITHIN = 10.0  # seconds that other workers have for one; who has sent it waits no longer
 _MOST_AT_ONCE = 64  # requests on their way to peers; anybody may send one, so more are dropped
 
 
-class Tells(Protocol):
+class Asks(Protocol):
     """The end of a channel to the supervisor."""
 
-    def tell(self, kind: str, **fields: Any) -> None: ...
+    async def ask(self, kind: str, timeout: float | None = ..., **fields: Any) -> dict[str, Any]: ...
 
 
 class Canceller:
     """`supervisor` is None in a process that is alone."""
 
-    def __init__(self, plane: Plane, supervisor: Tells | None) -> None:
+    def __init__(self, plane: Plane, supervisor: Asks | None) -> None:
         self._plane = plane
         self._supervisor = supervisor
         self._under_way = 0
@@ -51,26 +53,32 @@ class Canceller:
         here = self._plane.way
         peers = self._plane.options.peers
         if way is None:
-            self._to_workers(request, None)
-            if not hops:
-                others = [address for peer, address in peers.items() if peer != here.peer]
-                return [task for address in others for task in self._to_peer(address, request, 1)]
+            others = [] if hops else [address for peer, address in peers.items() if peer != here.peer]
+            to_peers = [task for address in others for task in self._to_peer(address, request, 1)]
+            return [*self._to_workers(request, None), *to_peers]
         elif way.peer != here.peer:
             if way.peer in peers and hops < MAX_HOPS:
                 return self._to_peer(peers[way.peer], request, hops + 1)
         elif way.worker != here.worker:
-            self._to_workers(request, way)
+            return self._to_workers(request, way)
         return []
 
-    def _to_workers(self, request: CancelRequest, way: Way | None) -> None:
-        if self._supervisor is not None:
-            worker = way.worker if way is not None else None
-            key = request.key.decode("latin-1")
-            self._supervisor.tell("cancel", worker=worker, pid=request.pid, key=key)
+    def _to_workers(self, request: CancelRequest, way: Way | None) -> list[asyncio.Task[None]]:
+        if self._supervisor is None:
+            return []
+        return [self._plane.pools.spawn(self._show(self._supervisor, request, way))]
 
-    def told(self, fields: dict[str, Any]) -> None:
+    async def _show(self, supervisor: Asks, request: CancelRequest, way: Way | None) -> None:
+        worker = way.worker if way is not None else None
+        key = request.key.decode("latin-1")
+        with contextlib.suppress(TiergateError):  # it has gone, or is about to
+            await supervisor.ask("cancel", OVER_WITHIN, worker=worker, pid=request.pid, key=key)
+
+    async def told(self, fields: dict[str, Any]) -> None:
         """By the supervisor: it landed in another worker."""
-        self._plane.cancel(CancelRequest(fields["pid"], fields["key"].encode("latin-1")))
+        under_way = self._plane.cancel(CancelRequest(fields["pid"], fields["key"].encode("latin-1")))
+        if under_way:
+            await asyncio.wait(under_way)
 
     def _to_peer(
         self, address: tuple[str, int], request: CancelRequest, hops: int

@@ -132,9 +132,9 @@ class Member:
         worker.apply(fresh)
         worker.overrides = orders["overrides"]
 
-    def _cancel(self, fields: Fields) -> None:
+    async def _cancel(self, fields: Fields) -> None:
         if self._worker is not None:
-            self._worker.canceller.told(fields)
+            await self._worker.canceller.told(fields)
 
     def _leave(self, wish: _Wish) -> None:
         if self._worker is not None:

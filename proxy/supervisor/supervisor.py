@@ -10,6 +10,7 @@ from time import monotonic
 from typing import Any
 
 from proxy import BUILD, __version__, log, settings
+from proxy.client.cancelling import OVER_WITHIN
 from proxy.control import fleet, views
 from proxy.control.api import Http, listening
 from proxy.control.counts import Counts
@@ -164,11 +165,15 @@ class Supervisor:
             **fleet.handlers(control),
         }
 
-    def _cancel(self, landed: WorkerProcess, fields: Fields) -> None:
-        """Shown to the workers that it may be for: their numbers are known by the last eight bits, or not at all."""
-        for process in self.crew.processes.values():
-            if process is not landed and fields["worker"] in (None, process.number & 0xFF):
-                process.channel.tell("cancel", **fields)
+    async def _cancel(self, landed: WorkerProcess, fields: Fields) -> None:
+        """Shown to the workers that it may be for: their numbers are known by the last eight bits, or not at all.
+        Answered when all of them are done with it."""
+        shown = [
+            process.channel.ask("cancel", OVER_WITHIN, **fields)
+            for process in self.crew.processes.values()
+            if process is not landed and fields["worker"] in (None, process.number & 0xFF)
+        ]
+        await asyncio.gather(*shown, return_exceptions=True)
 
     def _began(self, process: WorkerProcess, adopted: bool) -> None:
         (self.permits.adopted if adopted else self.permits.joined)(process.number, process.channel)

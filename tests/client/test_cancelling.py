@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -29,9 +30,10 @@ class Scene:
 
         monkeypatch.setattr(cancelling, "say_and_wait", say)
 
-    def tell(self, kind: str, **fields: Any) -> None:
+    async def ask(self, kind: str, timeout: float | None = None, **fields: Any) -> dict[str, Any]:
         assert kind == "cancel"
         self.told.append(fields)
+        return {}
 
     def lands(self, request: CancelRequest) -> None:
         self.canceller.landed(request)
@@ -57,7 +59,7 @@ def test_another_workers_goes_over_the_supervisor(scene: Scene) -> None:
     scene.lands(asked)
     assert scene.sent == []
     assert scene.told == [{"worker": 6, "pid": asked.pid, "key": "\xff\0k!"}]
-    scene.canceller.told(scene.told[0])  # unknown there as well
+    asyncio.run(scene.canceller.told(scene.told[0]))  # unknown there as well
 
 
 def test_another_hosts_goes_there_until_it_has_gone_round_enough(scene: Scene) -> None:

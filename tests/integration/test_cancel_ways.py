@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import threading
 from collections.abc import Iterator
@@ -14,10 +15,11 @@ import pytest
 
 from proxy.cli.embedded import EmbeddedServer, free_port
 from proxy.wire.way import MAX_HOPS, Way, word
+from tests.integration.relays import HoldingRelay
 from tests.integration.running import Proxy, configuration, running
 from tests.integration.servers import backends
 from tests.integration.test_workers import running as several
-from tests.rawclient import V3_0, V3_2, RawClient, query, send_cancel, sqlstates
+from tests.rawclient import V3_0, V3_2, RawClient, cancel_request, query, send_cancel, sqlstates
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ PROTOCOLS = pytest.mark.parametrize("protocol", [V3_0, V3_2])
 MODES = pytest.mark.parametrize("mode", ["transaction", "session"])
 
 
-def text(server: EmbeddedServer, peers: dict[str, str] | None = None, **proxy: Any) -> str:
+def text(server: EmbeddedServer | HoldingRelay, peers: dict[str, str] | None = None, **proxy: Any) -> str:
     tables: dict[str, dict[str, object]] = {
         "cluster.shared": {"kind": "shared", "primary": f"127.0.0.1:{server.port}"},
         "tenant.std_1": {"tier": "standard"},
@@ -51,15 +53,35 @@ def is_cancelled(client: RawClient) -> None:
 
 
 def test_from_whichever_worker(shared: EmbeddedServer, tmp_path: Path) -> None:
-    config = (
-        text(shared, workers=3, log_format="json", log_level="info", http_addr=f"127.0.0.1:{free_port()}")
-        + '\n[tenant.std_2]\ntier = "standard"\npool_mode = "session"\n'
-    )
-    with several(tmp_path / "tiergate.toml", config) as fleet:
-        for tenant, protocol in product(("std_1", "std_2"), (V3_0, V3_2)):
+    with HoldingRelay(shared.port) as relay:
+        config = (
+            text(relay, workers=3, log_format="json", log_level="info", http_addr=f"127.0.0.1:{free_port()}")
+            + '\n[tenant.std_2]\ntier = "standard"\npool_mode = "session"\n'
+        )
+        with several(tmp_path / "tiergate.toml", config) as fleet:
             with RawClient(fleet.port) as client:
-                client.log_in(f"app@{tenant}", "appdb", "", protocol=protocol)
-                _is_cancelled_with_its_key_only(fleet.port, client, shared)
+                client.log_in("app@std_1", "appdb", "")
+                client.checked(client.query("BEGIN"))
+                relay.let.clear()
+                sleeping(client, shared)
+                _who_cancels_waits_for_the_signal(fleet.port, client, relay)
+            for tenant, protocol in product(("std_1", "std_2"), (V3_0, V3_2)):
+                with RawClient(fleet.port) as client:
+                    client.log_in(f"app@{tenant}", "appdb", "", protocol=protocol)
+                    _is_cancelled_with_its_key_only(fleet.port, client, shared)
+
+
+def _who_cancels_waits_for_the_signal(port: int, client: RawClient, relay: HoldingRelay) -> None:
+    cancelling = [socket.create_connection(("127.0.0.1", port), 10) for _ in range(9)]
+    for each in cancelling:
+        each.sendall(cancel_request(client.pid, client.key))
+    wait_until(lambda: relay.accepted > len(cancelling), what="the cancels")
+    assert select.select(cancelling, [], [], 0.2)[0] == []
+    relay.let.set()
+    for each in cancelling:
+        assert each.recv(1) == b""
+        each.close()
+    assert sqlstates(client.read_ready()) == ["57014"]
 
 
 def _is_cancelled_with_its_key_only(port: int, client: RawClient, server: EmbeddedServer) -> None:
