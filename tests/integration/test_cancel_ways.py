@@ -151,8 +151,7 @@ class Mirror:
                     packet = sock.recv(1000)
                     self.packets.append(packet)
                     with socket.create_connection(("127.0.0.1", self.back_to)) as onward:
-                        onward.sendall(packet)
-                        onward.recv(1)
+                        onward.sendall(packet)  # and does not wait: it would be for itself
 
     def close(self) -> None:
         self._end = True
