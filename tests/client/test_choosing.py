@@ -103,7 +103,7 @@ def test_a_cancel_while_its_block_is_being_begun(stage: Stage) -> None:
     """It must not strike the change of tenant, and what waits is cancelled before it has begun."""
     client, server = begun(stage, CALL)
     server.take()
-    assert stage.plane.cancel(CancelRequest(client.session.pid, client.session.key))
+    assert stage.plane.cancel(CancelRequest(client.session.pid, client.session.key)) is not None
     assert stage.pools.busy == 0  # nothing is sent to the server
     server.say(settings_taken())
     assert server.take() == ROLLBACK
@@ -151,7 +151,7 @@ def test_a_statement_that_gets_no_connection_fails_its_block(stage: Stage) -> No
         assert waiter.kinds() == "CZ"
     stage.pools.step()
     assert third.state is SessionState.WAITING
-    assert stage.plane.cancel(CancelRequest(third.session.pid, third.session.key))
+    assert stage.plane.cancel(CancelRequest(third.session.pid, third.session.key)) is not None
     frames = third.reads()
     assert (sqlstates(frames), frames[-1].body) == (["57014"], b"E")
     third.says(COMMIT)
