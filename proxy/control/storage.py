@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 
 from proxy import log
 from proxy.control.tenancy import Tenancy, Told
@@ -25,6 +25,7 @@ from proxy.server.login import ServerLogin, connect
 _log = log.get("storage")
 _FROM, _TO = 2, 5  # o'clock, UTC: the night
 _LOOKS = 600.0  # seconds between two looks at the clock
+_SIGN = timedelta(minutes=1)  # how often whoever measures says that it still does
 _PAGE = 1000
 _GB = 2**30
 _LONG = 3600.0  # seconds that one cluster may take at night
@@ -91,15 +92,32 @@ class Storage:
             await asyncio.sleep(_LOOKS)
 
     async def look(self, now: datetime) -> bool:
-        """Measures everything if it is night and no other proxy does."""
-        if not _FROM <= now.hour < _TO or not await self._tenancy.store.claim(now.date()):
+        """Measures everything if it is night and no other proxy does, or has. One that ends meanwhile leaves it to the
+        next that looks."""
+        day, store = now.date(), self._tenancy.store
+        if not _FROM <= now.hour < _TO or not await store.claim(day, 3 * _SIGN):
             return False
+        signs = asyncio.get_running_loop().create_task(self._signs(day))
+        try:
+            await self._measure_all()
+        finally:
+            signs.cancel()
+            await asyncio.gather(signs, return_exceptions=True)
+        await store.go_on(day, done=True)
+        return True
+
+    async def _signs(self, day: date) -> None:
+        while True:
+            await asyncio.sleep(_SIGN.total_seconds())
+            with contextlib.suppress(TiergateError):
+                await self._tenancy.store.go_on(day, done=False)
+
+    async def _measure_all(self) -> None:
         for name, tenants in (await self._everyone()).items():
             cluster = self._tenancy.directory().clusters.get(name)
             if cluster is not None and cluster.storage_user:
                 with contextlib.suppress(TiergateError):
                     await self._probe(cluster, tenants, _LONG)
-        return True
 
     async def of(self, told: Told) -> float:
         """What one tenant stores now, in GB; its whole cluster is measured. Raises NotMeasured, ServerError."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from datetime import date
+from datetime import date, timedelta
 from uuid import UUID
 
 import asyncpg
@@ -103,10 +103,16 @@ class Store:
         async with self._transaction() as connection:
             await usage.write(connection, process, day, used)
 
-    async def claim(self, day: date) -> bool:
-        """True for the first of all proxies who wants to measure what is stored on that day."""
+    async def claim(self, day: date, lease: timedelta) -> bool:
+        """True for the first of all proxies who wants to measure what is stored on that day, or the next if that one has
+        not gone on for so long."""
         async with self._transaction() as connection:
-            return await usage.claim(connection, day)
+            return await usage.claim(connection, day, lease)
+
+    async def go_on(self, day: date, *, done: bool) -> None:
+        """Whoever has claimed the day still measures, or has done so."""
+        async with self._transaction() as connection:
+            await usage.go_on(connection, day, done=done)
 
     async def record_storage(self, day: date, used: Sequence[tuple[str, float]]) -> None:
         """What tenants store, in GB by their ids."""

@@ -42,15 +42,26 @@ async def write(
     await connection.execute("DELETE FROM tiergate_registry.usage_part WHERE metric_date < $1", day - _KEPT)
 
 
-async def claim(connection: Connection, day: date) -> bool:
-    """True for the first who wants to measure what is stored on that day."""
+async def claim(connection: Connection, day: date, lease: timedelta) -> bool:
+    """True for the first who wants to measure what is stored on that day, and for another if it has not said for so long
+    that it still does."""
     await connection.execute("DELETE FROM tiergate_registry.storage_day WHERE metric_date < $1", day - _KEPT)
     return bool(
         await connection.fetchval(
-            "INSERT INTO tiergate_registry.storage_day (metric_date) VALUES ($1) ON CONFLICT DO NOTHING RETURNING true",
-            day,
+            "INSERT INTO tiergate_registry.storage_day AS d (metric_date) VALUES ($1)"
+            " ON CONFLICT (metric_date) DO UPDATE SET at = now() WHERE d.at < now() - $2::interval RETURNING true",
+            day, lease,
         )
-    )
+    )  # fmt: skip
+
+
+async def go_on(connection: Connection, day: date, *, done: bool) -> None:
+    """Whoever measures still does, or has done so."""
+    await connection.execute(
+        "UPDATE tiergate_registry.storage_day SET at = CASE WHEN $2 THEN 'infinity' ELSE now() END"
+        " WHERE metric_date = $1 AND at < 'infinity'",
+        day, done,
+    )  # fmt: skip
 
 
 async def write_storage(connection: Connection, day: date, used: Sequence[tuple[UUID, float]]) -> None:

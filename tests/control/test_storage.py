@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -111,6 +111,25 @@ def test_at_night_by_one_proxy(api: Managed) -> None:
     assert rows == [
         ("acme", True, True), ("big", True, True), ("globex", True, True), ("initech", True, True), ("nothing", False, True)
     ]  # fmt: skip
+
+
+def test_who_does_not_come_to_an_end_leaves_the_night_to_the_next(api: Managed) -> None:
+    night = datetime(2026, 5, 2, 3, tzinfo=UTC)
+    assert api.proxy.run(api.store.claim(night.date(), timedelta(minutes=3)))  # and is killed
+    assert not api.proxy.run(api.storage.look(night))
+    api.sql(
+        "UPDATE tiergate_registry.storage_day SET at = now() - interval '4 minutes' WHERE metric_date = '2026-05-02'"
+    )
+    api.proxy.run(api.store.go_on(night.date(), done=False))  # it was slow, not dead
+    assert not api.proxy.run(api.storage.look(night))
+    api.sql(
+        "UPDATE tiergate_registry.storage_day SET at = now() - interval '4 minutes' WHERE metric_date = '2026-05-02'"
+    )
+    assert api.proxy.run(api.storage.look(night))
+    assert not api.proxy.run(api.storage.look(night))
+    assert api.sql(
+        "SELECT at = 'infinity' FROM tiergate_registry.storage_day WHERE metric_date = '2026-05-02'"
+    ) == [(True,)]
 
 
 def test_metrics_tell_what_was_measured(api: Managed) -> None:

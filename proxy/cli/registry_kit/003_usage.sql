@@ -17,7 +17,7 @@ CREATE TABLE IF NOT EXISTS tiergate_registry.usage_part (
 CREATE INDEX IF NOT EXISTS idx_usage_part_date ON tiergate_registry.usage_part(metric_date);
 REVOKE ALL ON tiergate_registry.usage_part FROM PUBLIC;
 
--- Days on which somebody has measured what is stored, or does so now.
+-- Days on which somebody has measured what is stored (`at` is infinity), or did so at that moment.
 CREATE TABLE IF NOT EXISTS tiergate_registry.storage_day (
     metric_date DATE PRIMARY KEY,
     at TIMESTAMPTZ NOT NULL DEFAULT NOW()
