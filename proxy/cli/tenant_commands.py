@@ -47,7 +47,7 @@ def list_tenants(
     config: SomeConfig = None,
     tier: Annotated[str, typer.Option(metavar="TIER", autocompletion=completing.tiers)] = "",
     shard: Annotated[int | None, typer.Option(metavar="N")] = None,
-    cluster: Annotated[str, typer.Option(metavar="NAME", help="By cluster_name.")] = "",
+    cluster: Annotated[str, typer.Option(metavar="NAME", help="Those that it serves.")] = "",
     state: Annotated[
         str,
         typer.Option(metavar="STATE", help="active, suspended or expired.", autocompletion=completing.states),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Any
 
 from proxy import log
 from proxy.model import Cluster, Directory, Role
 
 Found = dict[str, Any]
+_PASSWORD = re.compile(r"(://[^/@:\s]*):[^/\s]*(?=@)")  # of a URL
 
 
 def postgresql(cluster: Cluster) -> Found:
@@ -25,21 +28,26 @@ def postgresql(cluster: Cluster) -> Found:
 
 
 def others(name: str, identity: str, tier: str, directory: Directory) -> dict[str, Found | None]:
-    """By store, in the keys of the file: the tenant's own go before those of its tier. Secrets are left out."""
+    """By store, in the keys of the file: the tenant's own table, or its tier's; never some keys of each, which could name
+    two places. Secrets are left out."""
     of_tier = directory.stores.get(("tier", tier), {})
     own = directory.stores.get(("tenant", name), {})
     found: dict[str, Found | None] = dict.fromkeys(("redis", "clickhouse", "kafka"))
     for store in of_tier.keys() | own.keys():
-        found[store] = _shown({**of_tier.get(store, {}), **own.get(store, {})})
+        found[store] = _shown(own.get(store) or of_tier[store])
     redis = found["redis"]
     if redis is not None:  # one Redis serves several tenants
         redis["key_prefix"] = f"{identity or name}:"
     return found
 
 
-def _shown(table: Found) -> Found:
-    return {
-        key: _shown(value) if isinstance(value, dict) else value
-        for key, value in table.items()
-        if not log.is_secret(key)
-    }
+def _shown(table: Mapping[str, Any]) -> Found:
+    return {key: _told(value) for key, value in table.items() if not log.is_secret(key)}
+
+
+def _told(value: Any) -> Any:
+    if isinstance(value, dict):
+        return _shown(value)
+    if isinstance(value, list):
+        return [_told(one) for one in value]
+    return _PASSWORD.sub(r"\1", value) if isinstance(value, str) else value

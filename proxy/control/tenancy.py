@@ -11,7 +11,7 @@ from uuid import UUID
 
 from proxy.errors import FeatureNotSupported, InvalidParameter, NoSuchName
 from proxy.model import Cluster, ClusterKind, Directory, ServerOptions, Tenant, Tier
-from proxy.registry import rows
+from proxy.registry import rows, statements
 from proxy.registry.rows import Row, UnusableRow
 from proxy.registry.statements import Columns, Living, Wanted
 from proxy.registry.store import Store
@@ -115,6 +115,17 @@ class Tenancy:
         tenants = self.directory().tenants
         found = [tenants[name] for name in sorted(tenants) if name > after and _is(tenants[name], wanted)]
         return [_of_file(tenant) for tenant in found[:limit]]
+
+    def serves(self, cluster: str) -> statements.Cluster:
+        """Whom a cluster serves, for a page of them."""
+        directory = self.directory()
+        shared = [name for name, found in directory.clusters.items() if found.kind is ClusterKind.SHARED]
+        return statements.Cluster(
+            cluster,
+            placement.shard_of(cluster),
+            tuple(tier.name for tier in directory.tiers.values() if tier.cluster == cluster),
+            tuple(t.name for t in directory.tiers.values() if not t.cluster) if shared == [cluster] else (),
+        )
 
     async def usage(self, tenant_id: str, first: date, last: date) -> list[Columns]:
         return await self.store.usage(UUID(tenant_id), first, last)
@@ -319,7 +330,13 @@ def _is(tenant: Tenant, wanted: Wanted) -> bool:
     said: Mapping[str, object] = {
         "tier": tenant.tier,
         "shard_id": tenant.shard_id,
-        "cluster_name": tenant.cluster,
+        "cluster": tenant.cluster,
         "state": "active" if tenant.active else "suspended",
     }
-    return all(getattr(wanted, key) in (None, value) for key, value in said.items())
+    asked = {
+        "tier": wanted.tier,
+        "shard_id": wanted.shard_id,
+        "cluster": None if wanted.cluster is None else wanted.cluster.name,
+        "state": wanted.state,
+    }
+    return all(asked[key] in (None, value) for key, value in said.items())

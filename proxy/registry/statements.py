@@ -36,6 +36,12 @@ _STATES = {
     "suspended": "t.active IS NOT TRUE",
     "expired": f"t.active AND NOT {_SERVED}",
 }
+# As rows are read (see `rows`), but for endpoints, which may be those of a configured cluster.
+_ON = """(t.cluster_name = ${name}::text OR (
+    coalesce(t.cluster_name, '') = '' AND t.primary_endpoint IS NULL AND t.coordinator_endpoints IS NULL
+    AND CASE WHEN t.cluster_endpoint_type = 'vip_pool' AND t.shard_id IS NOT NULL THEN t.shard_id = ${shard}::int
+        ELSE t.tier = ANY (${usual}::text[])
+            OR (t.cluster_endpoint_type = 'shared_pool' AND t.tier = ANY (${only}::text[])) END))"""
 
 
 class Conflict(InvalidParameter):
@@ -63,12 +69,23 @@ class KeyReused(InvalidParameter):
 
 
 @dataclass(frozen=True, slots=True)
+class Cluster:
+    """Whom a configured cluster serves: those that name it, or its shard, or nothing and are of these tiers, for which it
+    is the usual one or, if they live on shared clusters, the only one."""
+
+    name: str
+    shard: int | None = None
+    usual_for: tuple[str, ...] = ()
+    only_for: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Wanted:
     """Which tenants a page shall have; None: any."""
 
     tier: str | None = None
     shard_id: int | None = None
-    cluster_name: str | None = None
+    cluster: Cluster | None = None
     state: str | None = None
 
 
@@ -101,12 +118,18 @@ def _uuid(text: str) -> UUID | None:
 
 
 async def page(connection: Connection, wanted: Wanted, after: str, limit: int) -> list[Columns]:
-    conditions, values = ['t.tenant_code COLLATE "C" > $1::text'], [after, limit]
-    for column, cast in (("tier", "::text"), ("shard_id", ""), ("cluster_name", "::text")):
+    conditions = ['t.tenant_code COLLATE "C" > $1::text']
+    values: list[Any] = [after, limit]
+    for column, cast in (("tier", "::text"), ("shard_id", "")):
         value = getattr(wanted, column)
         if value is not None:
             values.append(value)
             conditions.append(f"t.{column} = ${len(values)}{cast}")
+    on = wanted.cluster
+    if on is not None:
+        n = len(values) + 1
+        values += [on.name, on.shard, list(on.usual_for), list(on.only_for)]
+        conditions.append(_ON.format(name=n, shard=n + 1, usual=n + 2, only=n + 3))
     if wanted.state is not None:
         conditions.append(_STATES[wanted.state])
     query = (

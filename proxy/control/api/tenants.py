@@ -61,7 +61,9 @@ def _add_views(app: FastAPI) -> None:
         request: Request,
         tier: Annotated[bodies.TierName | None, Query()] = None,
         shard_id: Annotated[bodies.Count | None, Query()] = None,
-        cluster_name: Annotated[bodies.ClusterName | None, Query()] = None,
+        cluster_name: Annotated[
+            bodies.ClusterName | None, Query(description="served by that cluster, unless endpoints say so")
+        ] = None,
         state: Annotated[bodies.State | None, Query()] = None,
         source: Annotated[str, Query(pattern="^(registry|file)$")] = "registry",
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
@@ -70,8 +72,11 @@ def _add_views(app: FastAPI) -> None:
         ] = "",
     ) -> bodies.TenantPage:
         """In the order of their codes. Without a registry, and with source=file, those of the file."""
-        wanted = Wanted(tier, shard_id, cluster_name, state)
-        found = await desk(request).tenancy.page(wanted, cursor, limit + 1, of_file=source == "file")
+        tenancy = desk(request).tenancy
+        on = tenancy.serves(cluster_name) if cluster_name is not None else None
+        found = await tenancy.page(
+            Wanted(tier, shard_id, on, state), cursor, limit + 1, of_file=source == "file"
+        )
         more = found[limit - 1].name if len(found) > limit else None
         return bodies.TenantPage(items=[bodies.body(told) for told in found[:limit]], next=more)
 

@@ -39,7 +39,12 @@ def proxy(start_module_proxy: StartProxy, shared: EmbeddedServer) -> Proxy:
         "cluster.vip-2": {"kind": "vip", "coordinators": [address]},
         "tier.vip": {"max_tenants": 4, "default_shards": 2},
         "tier.enterprise": {"max_tenants": 3},
-        "tier.vip.redis": {"hosts": ["redis-vip"], "password": "redis-secret"},
+        "tier.vip.redis": {
+            "hosts": ["redis-vip"],
+            "password": "redis-secret",
+            "url": "redis://u:redis-secret@r/0",
+        },
+        "tier.standard.redis": {"cluster_hosts": ["redis-of-all"]},
         "tier.vip.kafka": {"hosts": ["kafka-1"], "priority": "high"},
         "tenant.std_1.redis": {"hosts": ["redis-own"], "tls": {"port": 6380, "private_key": "k"}},
     }
@@ -170,7 +175,18 @@ def test_list_by_what_they_are(api: Managed) -> None:
 
     assert listed("tier=vip") == ["v1", "v2"]
     assert listed("shard_id=2") == ["v2"]
-    assert listed("cluster_name=shared") == ["old", "s1"]
+    create(api, "own", tier="enterprise", primary_endpoint="db1:5433")
+    api.sql(
+        "INSERT INTO tenant_registry (tenant_id, tenant_code, tenant_name, tier, cluster_endpoint_type)"
+        " VALUES (gen_random_uuid(), 'unsaid', 'x', 'standard', 'shared_pool')"
+    )
+    everyone = call(api, "GET", "/v1/tenants", "viewer").json()["items"]
+    for cluster in ("shared", "vip-1", "vip-2"):
+        served = [tenant["tenant_code"] for tenant in everyone if tenant["cluster"] == cluster]
+        assert listed(f"cluster_name={cluster}") == served
+        assert served
+    assert listed("cluster_name=own") == listed("cluster_name=nowhere") == []
+    api.sql("DELETE FROM tenant_registry WHERE tenant_code IN ('own', 'unsaid')")
     assert [listed(f"state={state}") for state in ("active", "suspended", "expired")] == [
         ["v1", "v2"], ["s1"], ["old"]
     ]  # fmt: skip
@@ -343,7 +359,7 @@ def test_resources(api: Managed, shared: EmbeddedServer) -> None:
             "cluster": "vip-1", "cluster_type": "vip", "primary": None, "read_replicas": [],
             "coordinator_hosts": [f"{shared.host}:{shared.port}"], "dbname": None,
         },
-        "redis": {"hosts": ["redis-vip"], "key_prefix": f"{identity}:"},
+        "redis": {"hosts": ["redis-vip"], "url": "redis://u@r/0", "key_prefix": f"{identity}:"},
         "clickhouse": None,
         "kafka": {"hosts": ["kafka-1"], "priority": "high"},
     }  # fmt: skip
