@@ -154,13 +154,24 @@ def set_tier(
 def set_limits(
     access: Access,
     name: Name,
-    limits: Annotated[list[str], _LIMITS],
+    limits: Annotated[list[str] | None, _LIMITS] = None,
+    expires: Annotated[
+        str, typer.Option(metavar="TIME", help="Until when, as 2030-01-01T00:00:00Z; none: for ever.")
+    ] = "",
+    title: Annotated[str, typer.Option(metavar="TEXT", help="Its name for people.")] = "",
     json: Json = False,
 ) -> None:
-    """What the tenant may use."""
+    """What the tenant may use, and until when."""
     from proxy.cli.remote_tenants import run_set_limits
 
-    raise typer.Exit(run_set_limits(access.open(), name, _limits(limits), as_json=json))
+    said = _limits(limits or [])
+    if expires:
+        said["expires_at"] = None if expires == "none" else expires
+    if title:
+        said["tenant_name"] = title
+    if not said:
+        raise typer.BadParameter("nothing is said: KEY=VALUE, --expires or --title")
+    raise typer.Exit(run_set_limits(access.open(), name, said, as_json=json))
 
 
 @tenants.command("suspend")

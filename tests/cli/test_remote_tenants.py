@@ -58,12 +58,17 @@ def test_the_life_of_a_tenant(api: Managed) -> None:
     assert (
         said(api, "tenants", "set-limits", "acme", "max_qps=none", "memory_quota_gb=1.5")["max_qps"] is None
     )
+    ending = said(
+        api, "tenants", "set-limits", "acme", "--expires", "2020-01-01T00:00:00Z", "--title", "Acme"
+    )
+    assert (ending["state"], ending["tenant_name"]) == ("expired", "Acme")
+    assert said(api, "tenants", "set-limits", "acme", "--expires", "none")["state"] == "active"
     moved = said(api, "tenants", "set-tier", made["tenant_id"], "vip")
     assert (moved["cluster"], moved["memory_quota_gb"]) == ("vip-1", 1.5)
     assert said(api, "tenants", "suspend", "acme", role="operator")["state"] == "suspended"
     assert said(api, "tenants", "list", "--state", "suspended")[0]["tenant_code"] == "acme"
     assert said(api, "tenants", "resume", "acme", role="operator")["state"] == "active"
-    assert said(api, "tenants", "show", "acme")["version"] == 5
+    assert said(api, "tenants", "show", "acme")["version"] == 7
     assert said(api, "tenants", "delete", "acme") == {"deleted": "acme"}
     assert run(api, "tenants", "show", "acme").exit_code == 1
 
@@ -111,6 +116,8 @@ def test_list_goes_through_the_pages(api: Managed, monkeypatch: pytest.MonkeyPat
         (["create", "x", "gold"], 1, "tier: "),
         (["set-limits", "std_1", "max_qps=1"], 1, "Change the file, or create it here."),
         (["set-limits", "std_1", "max_qps"], 2, "is not KEY=VALUE"),
+        (["set-limits", "std_1"], 2, "nothing is said"),
+        (["set-limits", "std_1", "--expires", "soon"], 1, "expires_at: "),
         (["set-limits", "std_1", "max_qps=many"], 2, "neither a number nor none"),
         (["list", "--tier", "free", "--config", "x"], 2, "only --json goes with --config"),
     ],
