@@ -9,6 +9,7 @@ from proxy.server.asking import ask, run
 _INSTALLING = (
     0x7469657267737163  # the advisory lock of those who make the tables, until their connection ends
 )
+_TOLD_BY_STATEMENTS = 4  # the version since which there is a trigger for each kind of change
 _COUNTS = """
 SELECT pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE t.active AND (t.expires_at IS NULL
     OR t.expires_at > pg_catalog.now())) FROM public.tenant_registry AS t
@@ -70,6 +71,6 @@ async def status(stream: LoginStream, scripts: dict[int, str]) -> list[str]:
     ((all_of_them, served),) = await ask(stream, _COUNTS)
     said = [f"registry {number}{old}", f"tenants: {all_of_them}, of which {served} are served"]
     ((triggers,),) = await ask(stream, _TRIGGERS)
-    if triggers != "2":
+    if triggers != ("2" if number < _TOLD_BY_STATEMENTS else "4"):
         said.append("WARNING: changes are not told, a trigger is missing: tiergate sql upgrade --registry")
     return said

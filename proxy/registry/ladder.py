@@ -23,6 +23,7 @@ from proxy.registry.sources import Near, Source, SourceDown, StoreState, Ticket
 
 _log = log.get("registry")
 _BATCH = 500  # names
+_MANY = 500  # names at once, for which all copies are made void: one by one they would keep the process for seconds
 _TICK = 0.25  # seconds
 _STALE_EVERY = 8  # ticks
 _LONGEST = 255  # characters of a name that any registry could have
@@ -217,10 +218,13 @@ class Ladder:
             while self._untold:
                 names, self._untold = self._untold, set()
                 self._telling = names
-                if self.near is not None:
+                many = len(names) > _MANY
+                if self.near is not None and many:
+                    await self.near.renew(begins=False)
+                elif self.near is not None:
                     await self.near.invalidate(names)
                 self._telling = set()
-                self._refresh(names)
+                self._refresh(self._used() if many else names)
         finally:
             self._voiding, self._telling = None, set()
 
@@ -230,7 +234,8 @@ class Ladder:
             await asyncio.wait({self._voiding})
 
     def _doubt(self, names: Collection[str]) -> None:
-        self._doubted.update(canonical(name) for name in names)
+        if self._flying:
+            self._doubted.update(name for name in map(canonical, names) if name in self._flying)
         self._rows.doubt(names)
 
     def _refresh(self, names: Iterable[str]) -> None:

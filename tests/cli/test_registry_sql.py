@@ -55,13 +55,13 @@ def test_the_files_stand_in_deploy() -> None:
 
 def test_from_nothing_and_again(database: str) -> None:
     assert run("status", database)[0] == run("upgrade", database)[0] == 1
-    assert run("install", database)[1].endswith("registry 3 installed\n")
+    assert run("install", database)[1].endswith("registry 4 installed\n")
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute(INSERT.encode())
-        assert run("install", database)[1].endswith("registry 3 is now 3\n")
+        assert run("install", database)[1].endswith("registry 4 is now 4\n")
         code, said = run("status", database)
         assert (code, "tenants: 1, of which 1 are served" in said, "WARNING" in said) == (0, True, False)
-        connection.execute("DROP TRIGGER tiergate_tell ON tenant_registry")
+        connection.execute("DROP TRIGGER tiergate_tell_updated ON tenant_registry")
         assert "WARNING: changes are not told" in run("status", database)[1]
         assert run("upgrade", database)[0] == 0
         assert "WARNING" not in run("status", database)[1]
@@ -72,7 +72,7 @@ def test_tables_made_by_hand_keep_their_rows(database: str) -> None:
         connection.execute(BY_HAND.encode())
         connection.execute(INSERT.encode())
         assert "made by hand" in run("status", database)[1]
-        assert run("upgrade", database)[1].endswith("registry made by hand is now registry 3\n")
+        assert run("upgrade", database)[1].endswith("registry made by hand is now registry 4\n")
         assert connection.execute("SELECT tenant_code, version FROM tenant_registry").fetchall() == [
             (ACME, 1)
         ]
@@ -93,6 +93,26 @@ def test_every_change_is_told_once_with_a_number_of_its_own(database: str) -> No
         said.append(told(connection, "TRUNCATE tenant_registry CASCADE"))
         assert said[3]["all"] is True
         assert len({one["change"] for one in said}) == 4
+
+
+def test_a_statement_tells_once_of_all_its_rows(database: str) -> None:
+    run("install", database)
+    add = (
+        "INSERT INTO tenant_registry (tenant_id, tenant_code, tenant_name, tier, cluster_endpoint_type)"
+        " SELECT gen_random_uuid(), '{}' || n, 'x', 'free', 'shared_pool' FROM generate_series(1, {}) n"
+    )
+    with psycopg.connect(database, autocommit=True) as connection:
+        few = told(connection, add.format("few", 3))["names"]
+        assert {name for name in few if name.startswith("few")} == {"few1", "few2", "few3"}
+        assert len(few) == 6
+        assert told(connection, add.format("many", 1000)) == {"all": True, "change": 3}
+        assert told(connection, add.format("\u20ac" * 47, 49)).keys() == {
+            "all",
+            "change",
+        }  # 8000 bytes are less
+        assert told(connection, "UPDATE tenant_registry SET max_qps = 1").keys() == {"all", "change"}
+        connection.execute("DELETE FROM tenant_registry WHERE tenant_code = 'nobody'")  # nothing to tell
+        assert "few2" in told(connection, "DELETE FROM tenant_registry WHERE tenant_code = 'few2'")["names"]
 
 
 def test_a_user_has_a_verifier_and_no_password(database: str) -> None:
@@ -121,7 +141,7 @@ def test_what_is_newer_than_the_program_stays_as_it_is(database: str) -> None:
         )
         for verb in ("install", "upgrade"):
             code, said = run(verb, database)
-            assert (code, "registry 99 is newer than this program, which knows 3" in said) == (1, True)
+            assert (code, "registry 99 is newer than this program, which knows 4" in said) == (1, True)
         assert "registry 99, which is newer than this program" in run("status", database)[1]
         assert connection.execute("SELECT tiergate_registry.version()").fetchone() == (99,)
 
@@ -135,7 +155,7 @@ def test_several_may_install_at_once(database: str) -> None:
 def test_as_json(database: str) -> None:
     code, said = run("install", database, "--json")
     (one,) = json.loads(said)
-    assert (code, one["said"], one["error"]) == (0, ["registry 3 installed"], None)
+    assert (code, one["said"], one["error"]) == (0, ["registry 4 installed"], None)
     assert one["at"].endswith("/registries")
     code, said = run("status", database.replace("registries", "postgres"), "--json")
     (one,) = json.loads(said)

@@ -235,6 +235,24 @@ def test_a_change_is_read_anew_where_it_is_used_and_told_once() -> None:
     play(scene)
 
 
+def test_many_changes_at_once_make_all_copies_void_and_what_is_used_is_read_anew() -> None:
+    async def scene(stage: Stage) -> None:
+        await stage.registry.find("acme")
+        stage.used.add("acme")
+        stage.table.stored["acme"] = replace(ACME, max_connections=3)
+        before = stage.copies.renewed
+        for number in range(2000):
+            stage.ladder.heard([f"n{number}"])
+        stage.ladder.heard(["acme", ID])
+        await stage.settle()
+        assert (stage.copies.renewed, stage.copies.void) == (before + 1, [])
+        assert stage.told == ["acme"]
+        assert stage.table.asked == [["acme"], ["acme"]]
+        assert not stage.ladder._doubted  # nothing of it was under way
+
+    play(scene)
+
+
 def test_what_nobody_uses_is_not_read_anew() -> None:
     async def scene(stage: Stage) -> None:
         await stage.registry.find("acme")

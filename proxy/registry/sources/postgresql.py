@@ -41,14 +41,17 @@ WHERE NOT u.locked
 _NO_USERS = (
     "SELECT '', '', '' WHERE pg_catalog.array_length($1::pg_catalog.text[] || $2::pg_catalog.text[], 1) < 0"
 )
-# Whether it has users that we may read, and whether it tells of changes: tables that were made by hand have no triggers.
+# Whether it has users that we may read, and whether it tells of changes, by the one trigger of before version 4 or by three:
+# tables that were made by hand have none.
 _WHAT_IT_HAS = """
-SELECT pg_catalog.has_table_privilege(pg_catalog.to_regclass('public.tenant_users'), 'SELECT'), EXISTS (
-    SELECT FROM pg_catalog.pg_trigger AS t
-    WHERE t.tgrelid = pg_catalog.to_regclass('public.tenant_registry') AND t.tgname = 'tiergate_tell'
-        AND t.tgenabled IN ('O', 'A'))
+SELECT pg_catalog.has_table_privilege(pg_catalog.to_regclass('public.tenant_users'), 'SELECT'), (
+    SELECT pg_catalog.bool_or(t.tgname = 'tiergate_tell') OR pg_catalog.count(*) = 3
+    FROM pg_catalog.pg_trigger AS t
+    WHERE t.tgrelid = pg_catalog.to_regclass('public.tenant_registry') AND t.tgenabled IN ('O', 'A') AND t.tgname
+        IN ('tiergate_tell', 'tiergate_tell_inserted', 'tiergate_tell_updated', 'tiergate_tell_deleted'))
 """
 _MUTE = "its tables tell of no changes; tiergate sql upgrade --registry mends that"
+_FLOOD = 1000  # notices at once, of which nobody reads the names any more
 _CONNECT = 5.0  # seconds
 _ANSWER = 2.0
 _PING_EVERY = 5.0
@@ -67,6 +70,7 @@ class PostgreSQL:
         self._lost = asyncio.Event()
         self._failed = False
         self._has_users = False
+        self._notices: list[str] = []
         self._mute = ""  # why no changes are heard although it is up
         self._silent = False  # it has not answered in time
         self._served = False  # the connection of now has been up
@@ -159,14 +163,25 @@ class PostgreSQL:
         self._mute = mute
 
     def _heard(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
-        try:
-            said = json.loads(str(payload))
-            names = None if said.get("all") else [str(name) for name in said["names"]]
-        except (ValueError, KeyError, TypeError, AttributeError):
-            names = None  # something has changed, and nobody says what
-        if names is None:
+        if not self._notices:
+            asyncio.get_running_loop().call_soon(self._read_notices)  # behind all that have come with it
+        self._notices.append(str(payload))
+
+    def _read_notices(self) -> None:
+        notices, self._notices = self._notices, []
+        names: set[str] | None = set()
+        for notice in notices if len(notices) <= _FLOOD else ():
+            try:
+                said = json.loads(notice)
+                if not said.get("all") and names is not None:
+                    names.update(str(name) for name in said["names"])
+                    continue
+            except (ValueError, KeyError, TypeError, AttributeError):
+                pass  # something has changed, and nobody says what
+            names = None
+        if names is None or len(notices) > _FLOOD:
             self._ear.heard_all()
-        else:
+        elif names:
             self._ear.heard(names)
 
     async def hears(self) -> bool:
@@ -179,6 +194,7 @@ class PostgreSQL:
                 await connection.execute("SELECT 1")
         except (*_FAILURES, TimeoutError):
             return False
+        self._read_notices()
         return self._connection is connection and not self._mute
 
     # --- look-ups -------------------------------------------------------------------------------------
@@ -220,6 +236,7 @@ class PostgreSQL:
             try:
                 async with self._busy:
                     found: list[Any] = await connection.fetch(*query(about))
+                self._read_notices()  # of what has changed before that is doubted before it is believed
                 self._silent = False
                 if not self.state.up:
                     self.state = State(True, monotonic(), self._mute)

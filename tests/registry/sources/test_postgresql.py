@@ -71,6 +71,21 @@ def test_changes_are_heard(registry: Book) -> None:
     asyncio.run(scene())
 
 
+def test_of_a_flood_of_notices_none_is_read(registry: Book) -> None:
+    flood = "SELECT pg_notify('tiergate_registry', '{\"names\": [\"n' || n || '\"]}') FROM generate_series(1, %s) n"
+
+    async def scene() -> None:
+        async with joined(registry.dsn) as (source, ear):
+            await source.rows([])
+            await asyncio.to_thread(registry.run, flood, 20)
+            await until(lambda: len(ear.names) == 20)
+            assert ear.all == 1
+            await asyncio.to_thread(registry.run, flood, 30_000)
+            await until(lambda: ear.all > 1)
+
+    asyncio.run(scene())
+
+
 def test_it_says_whether_it_has_heard_everything(registry: Book) -> None:
     async def scene() -> None:
         async with joined(registry.dsn) as (source, ear):
@@ -111,7 +126,7 @@ def test_tables_that_tell_of_no_changes_are_seen_until_they_do(
     monkeypatch.setattr(postgresql, "_PING_EVERY", 0.01)
     registry.add("mute")
     registry.add_user("late", "mute", "secret")
-    registry.run("DROP TRIGGER tiergate_tell ON tenant_registry")
+    registry.run("DROP TRIGGER tiergate_tell_updated ON tenant_registry")
     registry.run("ALTER TABLE tenant_users RENAME TO users_of_later")
 
     async def scene() -> None:

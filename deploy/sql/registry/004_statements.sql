@@ -1,0 +1,1 @@
+../../../proxy/cli/registry_kit/004_statements.sql
