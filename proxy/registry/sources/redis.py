@@ -40,6 +40,7 @@ _LAYOUT = 1  # of keys and values
 _COPY_TTL = 3600  # seconds
 _STAMP_TTL = 2 * _COPY_TTL
 _ANSWER = 0.5
+_LOOK = 0.5  # seconds after which whoever listens looks whether it still should
 _PING_EVERY = 5.0
 _PATIENCE = 0.4  # seconds in which somebody must vouch
 _SPREAD = 0.1  # seconds over which those who can take turns, so that one does
@@ -164,7 +165,7 @@ class Redis:
     async def _follow(self, feed: PubSub) -> None:
         heard = pinged = monotonic()
         while not self._lost.is_set():
-            said = await feed.get_message(timeout=_ANSWER)
+            said = await feed.get_message(timeout=_LOOK)
             now = monotonic()
             if said is not None:
                 heard = now
