@@ -2,7 +2,7 @@
 
 `python -m tests.integration.load_clients [--again] PORT DATABASE SECONDS CLIENTS TENANT...` prints one line of JSON:
 transactions done, wrong answers, lost ones (a connection that ended or an answer that never came), errors. With
---again a client that has lost its connection opens another.
+--again a client that has lost its connection opens another, and all go on until their input ends (SECONDS may be inf).
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import json
 import random
 import resource
 import sys
+import threading
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from time import monotonic
 
@@ -19,6 +21,7 @@ import uvloop
 
 from proxy.wire import decode, encode
 
+Over = Callable[[], bool]
 QUERY = b"SELECT current_setting('app.tenant_id'), $1::text"
 LOGINS_AT_ONCE = 100
 ANSWER_TIMEOUT = 60.0
@@ -100,7 +103,14 @@ def transaction(kind: int, echo: bytes) -> list[bytes]:
 
 
 async def live(
-    port: int, database: str, tenant: str, number: int, until: float, result: Result, gate: asyncio.Semaphore
+    port: int,
+    database: str,
+    tenant: str,
+    number: int,
+    over: Over,
+    result: Result,
+    gate: asyncio.Semaphore,
+    rest: float,
 ) -> bool:
     """True when its time is over, False if it has lost its connection."""
     dice = random.Random(number)
@@ -109,7 +119,7 @@ async def live(
     try:
         async with gate:
             client = await log_in(port, database, tenant)
-        while monotonic() < until or not count:
+        while not over() or not count:
             count += 1
             echo = f"{tenant}/{number}/{count}".encode()
             kind = dice.randrange(4)
@@ -133,7 +143,7 @@ async def live(
                 print(f"wrong: {tenant} {echo!r} got {rows!r}", file=sys.stderr)
             else:
                 result.done += 1
-            await asyncio.sleep(dice.random() * 0.4)
+            await asyncio.sleep(dice.random() * rest)
         client.writer.write(encode.TERMINATE)
         await client.writer.drain()
     except (OSError, EOFError, TimeoutError) as error:
@@ -151,11 +161,20 @@ async def run(
 ) -> Result:
     result = Result()
     gate = asyncio.Semaphore(LOGINS_AT_ONCE)
-    until = monotonic() + seconds
+    until, told = monotonic() + seconds, threading.Event()
+    if again:
+        threading.Thread(target=lambda: (sys.stdin.read(), told.set()), daemon=True).start()
+
+    def over() -> bool:
+        return told.is_set() or monotonic() >= until
 
     async def one(number: int) -> None:
         tenant = tenants[number % len(tenants)]
-        while not await live(port, database, tenant, number, until, result, gate) and again:
+        while (
+            not await live(port, database, tenant, number, over, result, gate, 2.0 if again else 0.4)
+            and again
+            and not over()
+        ):
             pass
 
     await asyncio.gather(*map(one, range(clients)))
