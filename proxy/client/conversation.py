@@ -36,7 +36,6 @@ _TRANSACTION_MODE, _SESSION_MODE, _STATEMENT_MODE = (
     PoolMode.STATEMENT,
 )
 # An idle client has no list and no dict of its own. Nothing is ever put into these.
-NOTHING_PARKED: list[bytes] = []
 NO_STATEMENTS: dict[bytes, Statement] = {}
 NO_PINS: frozenset[PinReason] = frozenset()
 
@@ -60,7 +59,7 @@ class Conversation(Link):
         "cancel_wanted", "checked", "chooser", "confirming", "connected_at", "described", "discarded", "doubts", "drawn_on",
         "drawn_use", "draws_alone", "entering", "epoch", "evicted", "evicting", "gone", "held_back", "holding", "host",
         "idle_since", "inquiry", "judge", "keeps_sequences", "key", "lasting", "lasting_in", "leaving", "login",
-        "maps_statements", "mode", "opening", "owing", "paid", "parked", "parked_size", "pid", "pins", "plane", "pool",
+        "maps_statements", "mode", "opening", "owing", "paid", "parked", "pid", "pins", "plane", "pool",
         "port", "registry", "rules", "scanner", "server", "skipping", "startup", "state", "statements", "strict",
         "temp_first", "tenant", "throttled", "told", "transport", "undescribed", "unnamed", "unnamed_by", "unsynced",
         "user", "watch", "write_paused",
@@ -119,8 +118,7 @@ class Conversation(Link):
         self.key = b""
         self.connected_at = self.idle_since = monotonic()
         self._permits = entrance.permits
-        self.parked: list[bytes] = NOTHING_PARKED
-        self.parked_size = 0
+        self.parked = b""  # what has been read, and waits
         self.holding = False  # linked, but the batch waits until the server has our state
         self.held_back = False  # linked, but the batch waits until earlier requests have been answered
         self.answers_first = False  # what has been asked must be answered before more is asked
@@ -221,12 +219,8 @@ class Conversation(Link):
             deliver(self.transport, data)
 
     def _park(self, data: bytes) -> None:
-        if self.parked:
-            self.parked.append(data)
-        else:
-            self.parked = [data]
-        self.parked_size += len(data)
-        if self.parked_size > PARKED_MAX:
+        self.parked = self.parked + data if self.parked else data
+        if len(self.parked) > PARKED_MAX:
             self.transport.pause_reading()
 
     def still_waits(self) -> None:

@@ -142,7 +142,7 @@ def _at_hand(session: Conversation) -> tuple[bytes, int]:
     """What has been read and not been sent, from its first frame on."""
     if not session.parked:
         return session.scanner.data, session.scanner.start
-    return (session.parked[0], 0) if len(session.parked) == 1 else (b"", 0)
+    return session.parked, 0
 
 
 def _is_whole(data: bytes, start: int) -> bool:

@@ -8,7 +8,7 @@ from proxy.server.connection cimport ServerConnection
 cdef int FAILED, IDLE
 
 cdef class Linking(Conversation):
-    @cython.locals(data=bytes, parked=list)
+    @cython.locals(data=bytes)
     cpdef object resume(self)
     cpdef object _process(self, bytes data)
     @cython.locals(now=double, server=ServerConnection)
@@ -20,6 +20,7 @@ cdef class Linking(Conversation):
     cpdef bint enter(self, ServerConnection server) except -1
     @cython.locals(out=list, entered=bint)
     cpdef bint _enter(self, ServerConnection server, double now) except -1
+    @cython.locals(linked=ServerConnection)
     cpdef object granted(self, object server)
     cpdef object replies(self, bytes data)
     @cython.locals(server=ServerConnection)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from time import monotonic
 
 from proxy.client import effects, entering, remains, sequences, sql_prepared
-from proxy.client.conversation import NO_PINS, NOTHING_PARKED, PARKED_MAX, Conversation
+from proxy.client.conversation import NO_PINS, PARKED_MAX, Conversation
 from proxy.client.placing import follow_registry
 from proxy.client.preparing import describe_new
 from proxy.client.throttling import may_begin
@@ -27,11 +27,9 @@ class Linking(Conversation):
     __slots__ = ()
 
     def resume(self) -> None:
-        parked, self.parked = self.parked, NOTHING_PARKED
-        data = parked[0] if len(parked) == 1 else b"".join(parked)
-        if self.parked_size > PARKED_MAX and not self.gone:
+        data, self.parked = self.parked, b""
+        if len(data) > PARKED_MAX and not self.gone:
             self.transport.resume_reading()
-        self.parked_size = 0
         if data:
             self._process(data)
 
@@ -169,8 +167,9 @@ class Linking(Conversation):
         self._unlink(server)
 
     def granted(self, server: ServerConnection) -> None:
-        self._attach(server)
-        if not self.acquiring and self._enter(server, server.lent_at):
+        linked = server
+        self._attach(linked)
+        if not self.acquiring and self._enter(linked, linked.lent_at):
             self.resume()
 
     def refused(self, error: TiergateError) -> None:

@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 def hold_for(session: Linking, work: Coroutine[None, None, None]) -> None:
     session.holding = True
     wait = session.evicting = object()
-    rest = session.scanner.rewind()
-    session.parked = [rest, *session.parked]
-    session.parked_size += len(rest)
+    session.parked = session.scanner.rewind() + session.parked
 
     async def hold() -> None:
         try:

@@ -13,7 +13,6 @@ from time import monotonic
 from proxy import log
 from proxy.client import effects, throttling
 from proxy.client.answering import AGAIN, DONE, SEEK
-from proxy.client.conversation import NOTHING_PARKED
 from proxy.client.entering import SENT
 from proxy.client.hearing import COPY_ENDS, SERVERLESS, Hearing
 from proxy.client.parking import evict, hold_for
@@ -305,7 +304,7 @@ class Session(Hearing):
             self._return(server)
         self.statements.clear()
         self.unnamed_by = None
-        self.parked = NOTHING_PARKED
+        self.parked = b""
         self.release_permits()
         self.plane.leave(self)
         self.transport.close()

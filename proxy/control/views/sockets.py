@@ -148,7 +148,7 @@ def _sockets(plane: Plane, wanted: Callable[[str], bool]) -> View:
 
 def _all(plane: Plane, now: float) -> Iterator[tuple[Row, Transport, int]]:
     for session in plane.sessions:
-        yield _client(session, now), session.transport, session.parked_size
+        yield _client(session, now), session.transport, len(session.parked)
     for pool in plane.pools:
         for server in pool.connections():
             yield _server(pool, server, now), server.transport, 0
