@@ -18,6 +18,7 @@ cdef class Waiters:
     cdef list _numbered
     cdef Py_ssize_t _taken
 
+    cpdef Py_ssize_t count(self) except -1
     cpdef object push(self, object number, object waiter)
     cpdef object push_front(self, object number, object waiter)
     cpdef tuple first(self)
@@ -33,6 +34,8 @@ cdef class Line(Place):
     cdef public Standing standing
     cdef public dict aside, seekers, users
     cdef list _heads
+    cdef UserAccount _user
+    cdef Waiters _waiters
 
     cpdef object due_at(self, long long number)
     @cython.locals(waiters=Waiters)

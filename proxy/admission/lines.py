@@ -40,6 +40,9 @@ class Waiters:
         self._taken = 0
 
     def __len__(self) -> int:
+        return self.count()
+
+    def count(self) -> int:
         return len(self._numbered) - self._taken
 
     def __iter__(self) -> Iterator[tuple[int, Any]]:
@@ -83,7 +86,18 @@ class Line(Place):
     """The waiters of one tenant. `users` are those that may be served, each with its own in the order of
     their numbers, `aside` those at their cap. `seekers` wait for permits, of the tenant's own (None) and the users'."""
 
-    __slots__ = ("_heads", "account", "aside", "group", "queue", "seekers", "standing", "users")
+    __slots__ = (
+        "_heads",
+        "_user",
+        "_waiters",
+        "account",
+        "aside",
+        "group",
+        "queue",
+        "seekers",
+        "standing",
+        "users",
+    )
 
     def __init__(self, queue: Queue, account: Account, standing: Standing, group: Group | None) -> None:
         super().__init__()
@@ -93,6 +107,10 @@ class Line(Place):
         self.standing = standing
         # A heap, where there are several users; what is true of no user any more is passed over.
         self._heads: list[tuple[int, int, UserAccount]] | None = None
+        self._user: UserAccount | None = (
+            None  # one of those that may be served, the last that somebody came for or left,
+        )
+        self._waiters = Waiters()  # and its waiters
         self.users: dict[UserAccount, Waiters] = {}
         self.aside: dict[UserAccount, Waiters] = {}
         self.seekers: dict[UserAccount | None, Refused] = {}
@@ -113,9 +131,9 @@ class Line(Place):
             self.queue.head_moved()
 
     def take(self, user: UserAccount) -> Any:
-        waiters = self.users[user]
+        waiters = self._of(user)
         waiter = waiters.take()
-        if not len(waiters):
+        if waiters.count() == 0:
             self._without(user)
         elif self._heads is not None:
             self._head(user)
@@ -124,7 +142,7 @@ class Line(Place):
     def push(self, user: UserAccount, number: int, waiter: Any) -> None:
         waiters = self._of(user)
         waiters.push(number, waiter)
-        if self._heads is not None and len(waiters) == 1:
+        if self._heads is not None and waiters.count() == 1:
             self._head(user)
 
     def push_front(self, user: UserAccount, number: int, waiter: Any) -> None:
@@ -133,12 +151,16 @@ class Line(Place):
             self._head(user)
 
     def _of(self, user: UserAccount) -> Waiters:
+        if user is self._user:
+            return self._waiters
         waiters = self.users.get(user)
-        if waiters is None and self.aside:
-            waiters = self.aside.get(user)
         if waiters is None:
+            waiters = self.aside.get(user)
+            if waiters is not None:
+                return waiters
             waiters = Waiters()
             self._with(user, waiters)
+        self._user, self._waiters = user, waiters
         return waiters
 
     def _with(self, user: UserAccount, waiters: Waiters) -> None:
@@ -152,6 +174,8 @@ class Line(Place):
                 self._head(each)
 
     def _without(self, user: UserAccount) -> Waiters:
+        if user is self._user:
+            self._user = None
         waiters = self.users.pop(user)
         if len(self.users) < 2:
             self._heads = None
@@ -173,6 +197,8 @@ class Line(Place):
     def first(self) -> UserAccount:
         """The user whose waiter came first."""
         if self._heads is None:
+            if self._user is not None:
+                return self._user
             for only in self.users:
                 return only
         assert self._heads is not None

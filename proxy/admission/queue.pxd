@@ -11,6 +11,7 @@ cdef class FairQueue(Queue):
     cdef public Seeker claim
     cdef public Py_ssize_t most, size
     cdef dict _groups, _lines
+    cdef Line _recent
     cdef Turns _turns
     cdef object _on_free
     cdef long long _first, _last

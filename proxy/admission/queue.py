@@ -35,6 +35,7 @@ class FairQueue(Queue):
         "_last",
         "_lines",
         "_on_free",
+        "_recent",
         "_turns",
         "claim",
         "most",
@@ -49,6 +50,7 @@ class FairQueue(Queue):
         self._groups: dict[Guarantee, Group] = {}
         self._turns = Turns()  # of Line and Group
         self._lines: dict[Account, Line] = {}
+        self._recent: Line | None = None  # one of these, the last that somebody came for
         self._on_free = on_free
         self.size = 0
         self._first = self._last = 0  # the numbers of those at the two ends
@@ -168,6 +170,9 @@ class FairQueue(Queue):
     # --- lines ----------------------------------------------------------------------------------------
 
     def _line(self, account: Account) -> Line:
+        line = self._recent
+        if line is not None and line.account is account:
+            return line
         line = self._lines.get(account)
         if line is None:
             standing = self.rota.standing(account)
@@ -175,6 +180,7 @@ class FairQueue(Queue):
                 standing.begin()
             line = self._lines[account] = Line(self, account, standing, self._group(account))
             standing.places[line] = None
+        self._recent = line
         return line
 
     def _tidy(self, line: Line) -> None:
@@ -183,6 +189,8 @@ class FairQueue(Queue):
             self._leave(line)
         if not (line.users or line.aside):
             del self._lines[line.account], line.standing.places[line]
+            if self._recent is line:
+                self._recent = None
             for seeker in line.seekers.values():
                 seeker.leave()
         self.head_moved()
