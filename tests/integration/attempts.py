@@ -588,7 +588,7 @@ SLIPS = {
     "a block that is prepared": after(
         USER, several("BEGIN", "PREPARE TRANSACTION 'slip'", READ, "ROLLBACK PREPARED 'slip'")
     ),
-    "its own backend's cancel": after(USER, several("SELECT pg_cancel_backend(pg_backend_pid())", READ), by="57014"),
+    "its own backend's cancel": after(USER, several("SELECT cancels_itself()", READ), by="57014"),
     "behind the ROLLBACK of another's block": after(
         SERVICE, "BEGIN", FREE, several("SELECT 1/0", "ROLLBACK; " + READ), by="22012"
     ),

@@ -109,13 +109,13 @@ def cancels_its_own_change(side: Side) -> None:
 
 @contextmanager
 def meanwhile(side: Side, function: str) -> Iterator[None]:
-    """Another session of the same role does something to the backends over and over again."""
+    """Somebody does something to the backends over and over again."""
     over = threading.Event()
     failures: list[BaseException] = []
 
     def work() -> None:
         try:
-            with connect(side.server, DATABASE, "app") as other:
+            with connect(side.server, DATABASE) as other:
                 while not over.is_set():
                     other.execute(
                         f"SELECT {function}(pid) FROM pg_stat_activity WHERE usename = 'app' AND datname = '{DATABASE}'"
