@@ -180,7 +180,7 @@ class Linking(Conversation):
     def reroute(self) -> bool:
         """Follows a change of the registry before the next transaction. False: the session has ended."""
         try:
-            follow_registry(self)
+            follow_registry(self, self.let_go)
         except TiergateError as error:
             self.end(error)
             return False

@@ -181,8 +181,9 @@ def check_asked(registry: Registry, login: Login, tenant: Tenant) -> None:
             raise refused
 
 
-def follow_registry(session: Conversation) -> None:
-    """Takes up what has changed of tenant, tier, user and limits. Raises what ends the session."""
+def follow_registry(session: Conversation, let_go: Callable[[ServerConnection], None]) -> None:
+    """Takes up what has changed of tenant, tier, user and limits; a connection that was kept for nothing is let go.
+    Raises what ends the session."""
     if session.chooser is not None:
         session.chooser.follow()
         return
@@ -200,24 +201,33 @@ def follow_registry(session: Conversation) -> None:
     session.user_account = plane.accounts.user(user)
     session.limit_by(registry.limits(tenant, user))
     session.use_rules(registry.rules(tenant))
+    if session.server is not None and not _stays(session, session.server):
+        idle_since = session.idle_since
+        let_go(session.server)
+        session.idle_since = idle_since
     if session.server is None:
         own = session.state_needed.parameters
         old = session.startup.parameters
         place(session)
         _keep_own(session, own, old)
-    else:
-        _stay(session, session.server)
 
 
-def _stay(session: Conversation, server: ServerConnection) -> None:
+def _stays(session: Conversation, server: ServerConnection) -> bool:
     """A connection that is kept, in session mode or for a pin, has what no other has: where the tenant has moved, its
     session must end, so that nothing more is written where nobody looks for it. Any other place waits until the
-    connection is let go."""
+    connection is let go.
+
+    What a client leaves behind in session mode nobody looks at. So only of one that has asked for nothing since it
+    came, of itself or of its server connection, it is certain that it has left nothing.
+    """
     found = _place(session, session.tenant).pool
     if found.key.cluster != session.pool.key.cluster or server.endpoint not in found.cluster.endpoints:
+        if not session.pins and server.query_since < session.connected_at:
+            return False
         raise ShuttingDown(
             f'tenant "{session.tenant.name}" has moved, and the session kept its server connection',
             hint="Connect again.",
         )
     if found is not session.pool:
         session.epoch = OLD
+    return True

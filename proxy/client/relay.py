@@ -174,7 +174,7 @@ class Relay:
             return
         place = session.pool.key
         try:
-            follow_registry(session)
+            follow_registry(session, session.let_go)
         except TiergateError:
             self.close()
             return

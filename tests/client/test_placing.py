@@ -118,7 +118,7 @@ def test_a_tenant_that_moves_takes_its_own_settings_along(stage: Stage) -> None:
     session.state_needed = with_parameter(session.state_needed, "timezone", "Asia/Tokyo")
     session.state_needed = with_parameter(session.state_needed, "application_name", "changed")
     stage.registry.replace(tenant(cluster="own"), stage.plane.options)
-    follow_registry(session)
+    follow_registry(session, session.let_go)
     assert session.pool.key.cluster == "own"
     assert session.state_needed.parameters == {
         "timezone": "Asia/Tokyo",
@@ -133,7 +133,7 @@ def test_new_limits_hold_from_the_next_transaction(stage: Stage) -> None:
     stage.registry.replace(
         tenant(limits=Limits(query_wait_timeout=3.0, max_connections=1)), stage.plane.options
     )
-    follow_registry(session)
+    follow_registry(session, session.let_go)
     assert session.wait_limit == 3.0
     assert session.account.servers.limit == 1
     assert session.epoch == stage.registry.epoch
@@ -142,7 +142,7 @@ def test_new_limits_hold_from_the_next_transaction(stage: Stage) -> None:
 def test_a_new_pool_mode_is_taken_up(stage: Stage) -> None:
     session = stage.client().session
     stage.registry.replace(tenant(pool_mode=PoolMode.STATEMENT), stage.plane.options)
-    follow_registry(session)
+    follow_registry(session, session.let_go)
     assert session.mode is PoolMode.STATEMENT
 
 
@@ -150,7 +150,7 @@ def test_who_has_a_connection_keeps_its_place(stage: Stage) -> None:
     client, _server = stage.linked()
     pool = client.session.pool
     stage.registry.replace(tenant(pool_mode=PoolMode.STATEMENT), stage.plane.options)
-    follow_registry(client.session)
+    follow_registry(client.session, client.session.let_go)
     assert client.session.pool is pool
     assert client.session.epoch == OLD, "the new one is for when the connection is let go"
     stage.leave()
@@ -160,7 +160,7 @@ def test_who_has_a_connection_cannot_follow_its_tenant_to_another_cluster(stage:
     client, _server = stage.linked()
     stage.registry.replace(tenant(cluster="own"), stage.plane.options)
     with pytest.raises(ShuttingDown, match='tenant "acme" has moved'):
-        follow_registry(client.session)
+        follow_registry(client.session, client.session.let_go)
     stage.leave()
 
 
@@ -183,14 +183,14 @@ def test_who_may_not_be_there_any_more_is_told(
     session = stage.client().session
     stage.registry.replace(directory, stage.plane.options)
     with pytest.raises(error):
-        follow_registry(session)
+        follow_registry(session, session.let_go)
 
 
 def test_a_suspended_tenant_is_told(stage: Stage) -> None:
     session = stage.client().session
     stage.registry.disable("tenant", "acme")
     with pytest.raises(ShuttingDown, match="suspended"):
-        follow_registry(session)
+        follow_registry(session, session.let_go)
 
 
 # --- sessions that change their tenant ----------------------------------------------------------------

@@ -287,18 +287,25 @@ def test_operators_may_name_tenants_that_nobody_has_met_yet(proxy: Proxy, regist
     assert proxy.raw("app@unmet_2").value(WHERE) == "shared"
 
 
-def test_in_session_mode_who_is_served_elsewhere_now_ends_at_rest(
+def test_in_session_mode_who_is_served_elsewhere_now_ends_at_rest_or_has_left_nothing(
     start_proxy: StartProxy, shared: EmbeddedServer, vip: EmbeddedServer, registry: Book
 ) -> None:
     registry.add("settled")
     proxy = start_proxy(tables(shared, vip), registry_dsn=registry.dsn, pool_mode="session")
     idle, busy = proxy.raw("app@settled"), proxy.raw("app@settled")
+    unused = proxy.raw("app@settled", parameters={"application_name": "spare"})
+    idle.query("SELECT 1")
     busy.query("BEGIN")
     registry.change("settled", cluster_name="other")
     assert ended(idle)["C"] == "57P01"
     assert busy.value(WHERE) == "shared"
     assert rows_of_commit(busy) == "COMMIT"
-    assert proxy.raw("app@settled").value(WHERE) == "vip"
+    # Who has asked for nothing has left nothing behind.
+    assert unused.rows("SELECT current_setting('application_name')") == [["spare"]]
+    assert unused.value(WHERE) == "vip"
+    registry.change("settled", cluster_name="shared")
+    assert ended(unused)["C"] == "57P01"
+    assert proxy.raw("app@settled").value(WHERE) == "shared"
 
 
 def rows_of_commit(client: RawClient) -> str:
