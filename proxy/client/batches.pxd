@@ -1,6 +1,7 @@
 cimport cython
 
 from proxy.client.conversation cimport Conversation
+from proxy.client.settled cimport Settled
 from proxy.client.unnamed cimport UnnamedIs, unnamed_is
 from proxy.protocol.pipeline cimport batch_of
 from proxy.protocol.statements cimport Statement, unnamed_statement
@@ -11,6 +12,7 @@ cdef bytes _DESCRIBE, _EXECUTE, _SYNC, _BIND_UNNAMED, _KINDS, _KINDS_DESCRIBED, 
 cdef Py_ssize_t _MOST_ROWS
 cdef int _BIND
 
+@cython.locals(chooser=Settled)
 cdef bint _usual(Conversation session, ServerConnection server) except -1
 cdef Py_ssize_t _behind_bind(bytes data, Py_ssize_t at) except -1
 @cython.locals(text_end=Py_ssize_t, own=Statement, oids=bytes, text=bytes)

@@ -31,8 +31,9 @@ _KINDS_ALL = bytes([PARSE, BIND, DESCRIBE, EXECUTE, SYNC])
 
 def _usual(session: Conversation, server: ServerConnection) -> bool:
     """Requests are only passed on, and nothing is owed."""
+    chooser = session.chooser
     return (
-        session.chooser is None
+        (chooser is None or chooser.calm)
         and session.maps_statements
         and not (
             session.unsynced

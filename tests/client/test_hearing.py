@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from proxy.protocol.pipeline import BATCH
 from proxy.wire import encode
 from tests.client.stage import COMMIT, Client, Stage, done, frames
 from tests.transports import Transport
@@ -113,4 +114,38 @@ def test_within_a_transaction_nothing_is(stage: Stage) -> None:
     server.take()
     client.says(COMMIT)
     assert server.take() == COMMIT
+    stage.leave()
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        pytest.param(NAMED, id="of a named statement"),
+        pytest.param(
+            encode.parse(b"", b"SELECT 1") + encode.bind(b"", b"", []) + encode.execute() + encode.SYNC,
+            id="with a Parse",
+        ),
+    ],
+)
+def test_a_batch_of_the_usual_form_is_taken_up_as_one(stage: Stage, asked: bytes) -> None:
+    client, server = settled(stage)
+    for _ in range(2):
+        client.says(asked)
+        assert client.session.server is not None
+        assert client.session.server.pipeline.entries[0].kind == BATCH
+        server.take()
+        server.say((encode.PARSE_COMPLETE if asked is not NAMED else b"") + ANSWERED)
+        assert client.kinds().endswith("2CZ")
+        assert client.session.server is None
+    stage.leave()
+
+
+def test_but_not_in_a_transaction_that_has_a_tenant_of_its_own(stage: Stage) -> None:
+    client, _ = settled(stage)
+    client.says(encode.query(b"BEGIN"))
+    client.says(encode.query(b"SET LOCAL app.tenant_id = 'beta'"))
+    client.says(NAMED)
+    held = client.session.server
+    assert held is not None
+    assert BATCH not in [entry.kind for entry in held.pipeline.entries]
     stage.leave()
