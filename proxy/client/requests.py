@@ -17,6 +17,7 @@ from proxy.client.entering import FOLLOWS, SENT, as_messages
 from proxy.client.prepared import evict, on_bind, on_close, on_describe, on_parse
 from proxy.client.preparing import SAID
 from proxy.client.refusals import REFUSED, TooLong, frame_size, refusal, watch
+from proxy.client.resetting import amended
 from proxy.client.unnamed import unnamed_is
 from proxy.client.waits import Owing, wait_for_answers
 from proxy.errors import ProtocolViolation
@@ -106,8 +107,10 @@ def on_query(
     restored = effects.restored(session, verdict)
     several = verdict.statements != 1
     changing = bool(verdict.prepares or verdict.deallocates)
+    resets = None
     if restored and several:
         wait_for_answers(server)
+        resets = amended(server, text, restored)
     evict(session, verdict)
     instead = changes = None
     if (verdict.by_name or session.by_sql) and session.maps_statements:
@@ -119,13 +122,17 @@ def on_query(
             instead = ahead + data[start:stop]
         if changing:
             changes = sql_prepared.Changes(session, server, verdict)
-    lost = session.startup.parameters if verdict.discards_all else restored
-    server.expect(_begun(session, server, Expect(owed.QUERY, restores=lost or None, learn=changes)))
+    if instead is not None or changes is not None:
+        resets = None
+    lost = session.startup.parameters if verdict.discards_all else restored if resets is None else None
+    server.expect(_begun(session, server, Expect(owed.QUERY, restores=lost or None, learn=changes or resets)))
     effects.obey(session, verdict)
     if verdict.deallocates_all or verdict.discards_all or changing:
         session.answers_first = True
     if not restored:
         return instead
+    if resets is not None:
+        return encode.query(resets.text)
     if several:
         # Behind a COPY FROM STDIN it would be read as data; and whether there was a RESET shows in the end only.
         session.answers_first = True

@@ -99,7 +99,8 @@ class Expect:
     crucial: of a DROP within the client's batch, that nothing of it makes sense after an error.
     restores: parameters (lower case) that are set again right behind this request, so that what it makes of
     them is not told. learn(kind, body, whole): wants to know the answer of a Describe, and which PREPAREs and
-    DEALLOCATEs are done. interest: which replies must be told while this is the head.
+    DEALLOCATEs are done; of a Query, it may have a reply left out (True) or an error replaced (bytes). interest: which
+    replies must be told while this is the head.
     """
 
     __slots__ = (
@@ -118,7 +119,7 @@ class Expect:
         tolerant: bool = False,
         crucial: bool = False,
         restores: Mapping[str, str] | None = None,
-        learn: Callable[[int, bytes, bool], None] | None = None,
+        learn: Callable[[int, bytes, bool], bool | bytes | None] | None = None,
         interest: bytes = FROM_SERVER,
     ) -> None:
         if learn is not None:

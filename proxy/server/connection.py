@@ -144,6 +144,8 @@ class ServerConnection(Stated):
                     self.copy_in = False
                     if stop - start > HEADER_SIZE and data[start + 5] in _TOLD_TAGS:
                         self._completed(data[start + 5 : stop], head)
+                    elif head is not None and head.learn is not None and head.kind == owed.QUERY:
+                        action = DROP if head.learn(kind, b"", True) else action
                 elif kind == _ERROR:
                     frame = data[start:stop]
                     action, replacement = self._error(frame, head, action, whole=told != HEAD)
@@ -157,8 +159,12 @@ class ServerConnection(Stated):
                     self.copy_in = pipeline.copy_in_began()
                     if self.link is not None:
                         self.link.copy_began(self.copy_in, pipeline.ends)
-                elif head is not None and head.learn is not None:
-                    head.learn(kind, data[start + 5 : stop], told != HEAD)
+                elif (
+                    head is not None
+                    and head.learn is not None
+                    and head.learn(kind, data[start + 5 : stop], told != HEAD)
+                ):
+                    action = DROP
                 if action == DROP or replacement:
                     pieces.append(data[sent:start])
                     pieces.append(replacement)
@@ -302,7 +308,10 @@ class ServerConnection(Stated):
             return action, encode.error(f"canceling statement due to {self.struck}", sqlstate)
         if PREFIX in frame and self.link is not None:
             return action, self.link.rename_statement(frame)
-        return action, b""
+        moved = (
+            head.learn(_ERROR, frame, True) if head.kind == owed.QUERY and head.learn is not None else None
+        )
+        return action, moved if isinstance(moved, bytes) else b""
 
     # --- what is asked of it ------------------------------------------------------------------------
 

@@ -344,7 +344,9 @@ RIGHTS = {
         "CREATE TEMP TABLE {t} (tenant_id text, item text)", "INSERT INTO {t} VALUES ('std_2', 'x')", by=NOTHING
     ),
     "RESET ALL": user("RESET ALL", by=OWN),
-    "RESET ALL ahead in the text": user("RESET ALL; " + READ, by=NOTHING),
+    "RESET ALL ahead in the text": user("RESET ALL; " + READ, by=OWN),
+    "RESET ALL amid the text": user("SELECT 1; RESET ALL; " + READ + "; RESET ALL", by=OWN),
+    "RESET ALL in a text that is not parsed": user(padded("RESET ALL; " + READ, LONG), by=NOTHING),
     "RESET ALL that is committed in a text that fails": user("RESET ALL; COMMIT; BEGIN; SELECT 1/0", by="22012"),
     "DISCARD ALL": user("DISCARD ALL", by=OWN),
     "a notification of what is read": user(

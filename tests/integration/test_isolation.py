@@ -20,6 +20,7 @@ from tests.rawclient import (
     describe,
     errors,
     execute,
+    kinds,
     parse,
     query,
     rows,
@@ -308,6 +309,24 @@ def test_reset_goes_back_to_the_startup_value(proxy: Proxy, reset: str) -> None:
     assert (setting(client, "DateStyle") or "").startswith("German" if everything else "ISO")
     assert setting(client, "app.tenant_id") == "std_1"
     assert client.parameters["application_name"] == ("mine" if everything else "other")
+
+
+def test_behind_a_reset_in_the_same_text_the_own_values_are_there(proxy: Proxy) -> None:
+    client = proxy.raw(parameters={"options": "-c work_mem=5MB -c my.var='\"é", "DateStyle": "German"})
+    show = "SELECT current_setting('app.tenant_id'), current_setting('work_mem'), current_setting('my.var', true)"
+    own = [["std_1", "5MB", "'\"é"]]
+    client.checked(client.query("SET work_mem = '7MB'"))
+    assert kinds(client.query(f"SELECT 1; RESET ALL; {show}")) == "TDCCTDCZ"
+    assert client.rows(f"RESET ALL; {show}") == own
+    assert client.rows(f"RESET work_mem; {show}") == own
+    assert client.rows(f"BEGIN; RESET ALL; {show}; COMMIT") == own
+    assert client.rows(f"SET work_mem TO DEFAULT; {show}") == own
+    (error,) = errors(client.query("RESET ALL; SELECT nothing_of_the_kind"))
+    assert error["P"] == "19"
+    client.checked(client.query("SET work_mem = '7MB'"))
+    assert sqlstates(client.query("RESET ALL; SELECT 1/0")) == ["22012"]
+    assert setting(client, "work_mem") == "7MB", "the RESET was undone with the text"
+    assert (setting(client, "DateStyle") or "").startswith("German")
 
 
 def test_values_of_ten_kilobytes_follow(pooled: Proxy) -> None:

@@ -1,0 +1,34 @@
+"""Where in a text of several statements parameters are reset."""
+
+from __future__ import annotations
+
+import re
+
+from proxy.sql import constants, escapes, tree
+
+_LONGEST = 65_536
+_RESETS = frozenset({"VAR_RESET", "VAR_SET_DEFAULT"})
+_may_reset = re.compile(rb"\b(?:reset|default)\b", re.IGNORECASE).search
+
+
+def resets(text: bytes) -> list[tuple[int, str]]:
+    """Where each such statement ends, and what it resets ("": all). None are told where no parser takes the text, or
+    where its meaning depends on the session."""
+    if len(text) > _LONGEST or not _may_reset(text):
+        return []
+    if escapes.reread(text) is not text or escapes.doubtful(text):
+        return []
+    try:
+        statements = tree.located(text)
+    except tree.Unreadable:
+        return []
+    found = []
+    for kind, fields, _, stop in statements:
+        if kind != "VariableSetStmt":
+            continue
+        what = fields.get("kind")
+        if what == "VAR_RESET_ALL":
+            found.append((stop, ""))
+        elif what in _RESETS and not fields.get("is_local"):
+            found.append((stop, constants.guc(fields.get("name", ""))))
+    return found
