@@ -15,6 +15,9 @@ from proxy.wire import encode
 _SETTING = re.compile(r"SET (\w+) = '(\w*)'")
 _SPEAKING = re.compile(r"""SET "app"\."tenant_id" TO '(\w*)'""")
 _PREPARE = re.compile(r"PREPARE (\w+) AS (.*)")
+# What is written behind a RESET, with its values as digits.
+_AMENDED = re.compile(r'SELECT 1 AS "(tiergate_again_\w+)"')
+_DIGITS = re.compile(r"decode\('([0-9a-f]*)'")
 LOOK = "SELECT * FROM pg_prepared_statements"
 _REPORTED = {"timezone": "TimeZone", "application_name": "application_name"}
 # The last two are no parameters: whether work_mem has been set in the session, and what is listened to.
@@ -117,7 +120,7 @@ class SimulatedServer:
         self.portals.pop(b"", None)
         self._open()
         said = []
-        for statement in text.split("; "):
+        for statement in map(str.strip, text.split("; ")):
             try:
                 rows, tag = self._run(statement, [])
             except _Failure as failure:
@@ -126,7 +129,9 @@ class SimulatedServer:
             if tag == "COPY":  # the last one, if there are several
                 self._copying, self._extended = True, False
                 return b"".join(said) + encode.frame(b"G", b"\0\0\0")
-            head = encode.row_description([("answer", 25, 0)]) if rows else b""
+            amended = _AMENDED.match(statement)
+            columns = [(amended[1] if amended else "answer", 25, 0)]
+            head = encode.row_description(columns) if rows or amended else b""
             said.append(head + rows + encode.command_complete(tag))
         return b"".join(said) + self._end_of_batch()
 
@@ -232,6 +237,11 @@ class SimulatedServer:
             return encode.data_row(["work_mem"]) if self.values["source"] else b"", "SELECT 1"
         if text.startswith("SELECT EXISTS (SELECT FROM pg_catalog.pg_listening_channels"):
             return encode.data_row(["t" if self.values["channel"] else "f"]), "SELECT 1"
+        if _AMENDED.match(text):
+            names = [bytes.fromhex(digits).decode() for digits in _DIGITS.findall(text)]
+            for name, value in zip(names[::2], names[1::2], strict=True):
+                self._set(name, value)
+            return b"", "SELECT 0"
         if text == LOOK:
             seen = [
                 f"{name.decode()}: {self.sources.get(name, said)}"
