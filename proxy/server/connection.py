@@ -159,12 +159,8 @@ class ServerConnection(Stated):
                     self.copy_in = pipeline.copy_in_began()
                     if self.link is not None:
                         self.link.copy_began(self.copy_in, pipeline.ends)
-                elif (
-                    head is not None
-                    and head.learn is not None
-                    and head.learn(kind, data[start + 5 : stop], told != HEAD)
-                ):
-                    action = DROP
+                elif head is not None and head.learn is not None:
+                    action = DROP if head.learn(kind, data[start + 5 : stop], told != HEAD) else action
                 if action == DROP or replacement:
                     pieces.append(data[sent:start])
                     pieces.append(replacement)
@@ -308,9 +304,8 @@ class ServerConnection(Stated):
             return action, encode.error(f"canceling statement due to {self.struck}", sqlstate)
         if PREFIX in frame and self.link is not None:
             return action, self.link.rename_statement(frame)
-        moved = (
-            head.learn(_ERROR, frame, True) if head.kind == owed.QUERY and head.learn is not None else None
-        )
+        learn = head.learn if head.kind == owed.QUERY else None
+        moved = learn(_ERROR, frame, True) if learn is not None else None
         return action, moved if isinstance(moved, bytes) else b""
 
     # --- what is asked of it ------------------------------------------------------------------------
