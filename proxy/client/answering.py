@@ -21,6 +21,7 @@ from proxy.protocol.statements import Statement
 from proxy.protocol.tenancy import IN_FAILED_TRANSACTION, Block, set_local_outside
 from proxy.server.connection import IDLE, IN_TRANSACTION
 from proxy.sql.opening import Opening, concerns_session_only
+from proxy.sql.resetting import resets_first
 from proxy.sql.steps import Step, Verb
 from proxy.wire import decode, encode
 from proxy.wire.decode import bind_names, parse_fields
@@ -166,8 +167,13 @@ class Chooser(Choice):
     def _query(self, text: bytes) -> int:
         session, tenancy = self._session, self.tenancy
         opening = session.plane.openings.of(text)
+        if opening is None and tenancy.block is Block.NONE and tenancy.home.name and resets_first(text):
+            tenancy.begin()
+            tenancy.name(tenancy.home, local=False)
         if opening is None or opening.typed or not self.can(opening.steps[0]):
             return self._pass(text)
+        if opening.statements > 1 and opening.steps[0].verb is Verb.SET_TRANSACTION and not tenancy.holds:
+            return self._pass(text)  # it is for the transaction that the text is
         for step in opening.steps:
             if self.must_seek(step, step.value):
                 return SEEK

@@ -163,7 +163,10 @@ class Tenancy:
     def can(self, step: Step) -> bool:
         """False where only a server can do it."""
         return not (
-            (step.verb is Verb.SET_TRANSACTION and self._savepoints)
+            (
+                step.verb is Verb.SET_TRANSACTION
+                and (bool(self._savepoints) or (self.open and self.block is Block.NONE))
+            )
             or (self.block is Block.NONE and step.verb in (Verb.SAVEPOINT, Verb.RELEASE, Verb.ROLLBACK_TO))
         )
 

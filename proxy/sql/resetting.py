@@ -11,6 +11,19 @@ _RESETS = frozenset({"VAR_RESET", "VAR_SET_DEFAULT"})
 _may_reset = re.compile(rb"\b(?:reset|default)\b", re.IGNORECASE).search
 
 
+_begins_so = re.compile(rb"[\s;]*reset\s+all\s*", re.IGNORECASE).fullmatch
+
+
+def resets_first(text: bytes) -> bool:
+    """It begins with a RESET ALL, and something follows."""
+    found = resets(text)
+    return (
+        bool(found)
+        and _begins_so(text[: found[0][0]]) is not None
+        and text[found[0][0] :].strip(b"; \t\r\n") != b""
+    )
+
+
 def resets(text: bytes) -> list[tuple[int, str]]:
     """Where each such statement ends, and what it resets ("": all). None are told where no parser takes the text, or
     where its meaning depends on the session."""

@@ -139,6 +139,11 @@ SCRIPTS = {
     "set transaction": q("START TRANSACTION", REPEATABLE, L2, "SHOW transaction_isolation", WHO, "END"),
     "set transaction behind a savepoint": q("BEGIN", "SAVEPOINT a", SERIALIZABLE, "ROLLBACK TO a", "COMMIT"),
     "set transaction outside": q("SET TRANSACTION READ ONLY", WHO),
+    "set transaction in a text": q(
+        "SET TRANSACTION READ ONLY; INSERT INTO notes VALUES (1, 'x')", "SET TRANSACTION READ ONLY; COMMIT AND CHAIN", WHO,
+        "SET TRANSACTION READ ONLY; ROLLBACK AND CHAIN",
+        S2 + "; SET TRANSACTION READ ONLY; INSERT INTO notes VALUES (1, 'x')", WHO,
+    ),
     "begin twice": q("BEGIN", "BEGIN READ ONLY", "SHOW transaction_read_only", "BEGIN", "COMMIT", "COMMIT"),
     "no block": q("COMMIT", "ROLLBACK", "SAVEPOINT a", "RELEASE a", "ROLLBACK TO a", WHO),
     "comments": q("/* request 1 */ BEGIN -- go", "-- who\nSET LOCAL app.tenant_id = 'std_2' /* it */", WHO,
@@ -167,6 +172,7 @@ SCRIPTS = {
         x("BEGIN"), x(L2), x("EXECUTE w"), x("ROLLBACK"), x("DEALLOCATE w"), x("EXECUTE w"),
     ],
     "reset all": q(S2, "RESET ALL", WHO),
+    "reset all ahead in a text": q(S2, "RESET ALL; " + WHO, WHO, S2, "RESET ALL; SELECT 1/0", WHO, "RESET ALL;", WHO),
     "reset all in a block": q(S2, "BEGIN", L2, "RESET app.tenant_id", WHO, "COMMIT", WHO),
     "reset all that is rolled back": q(S2, "BEGIN", "RESET ALL", "ROLLBACK", WHO),
     "discard all": q(S2, WHO, "DISCARD ALL", WHO),
@@ -380,7 +386,12 @@ def test_what_follows_a_reset_in_one_text_or_batch_is_not_run_for_the_tenant_bef
 ) -> None:
     client = start_proxy(service(all_tiers), default_tenant=home).raw("app")
     told = "25001" if home else "42501"
-    for text in (f"RESET ALL; {WHO}", f"{WHO}; RESET ALL; {WHO}", f"RESET ALL; COMMIT; {WHO}"):
+    client.checked(client.query(S2))
+    if home:
+        assert client.rows(f"RESET ALL; {WHO}")[0][0] == home
+    else:
+        assert sqlstates(client.query(f"RESET ALL; {WHO}")) == [told]
+    for text in (f"{WHO}; RESET ALL; {WHO}", f"RESET ALL; COMMIT; {WHO}"):
         client.checked(client.query(S2))
         assert sqlstates(client.query(text)) == [told]
         assert tenant_of(client) == "std_2"

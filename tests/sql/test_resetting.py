@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.sql.resetting import resets
+from proxy.sql.resetting import resets, resets_first
 
 
 @pytest.mark.parametrize(
@@ -25,3 +25,18 @@ from proxy.sql.resetting import resets
 )
 def test_the_ends_of_resets(text: str, found: list[tuple[str, str]]) -> None:
     assert resets(text.encode()) == [(len(ahead.encode()), name) for ahead, name in found]
+
+
+@pytest.mark.parametrize(
+    ("text", "first"),
+    [
+        ("RESET ALL; SELECT 1", True),
+        (" ;reset\nall ;; SELECT 1", True),
+        ("RESET ALL", False),
+        ("RESET ALL; ", False),
+        ("RESET work_mem; SELECT 1", False),
+        ("SELECT 1; RESET ALL; SELECT 1", False),
+    ],
+)
+def test_what_begins_with_one(text: str, first: bool) -> None:
+    assert resets_first(text.encode()) is first
