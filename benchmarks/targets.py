@@ -187,14 +187,13 @@ client_tls_cert_file = "{setup.tls.chain}"
     others += "".join(f'[user.{name}]\npassword = "{PASSWORD}"\ntenants = "*"\n' for name in setup.users)
     server_user = "" if setup.users else f'user = "app"\npassword = "{PASSWORD}"\n'
     elasticity, most = setup.elasticity, setup.pool_size * setup.workers
-    limits = elasticity.limits if elasticity else f"limits.max_connections = {most}"
+    caps = elasticity.limits if elasticity else f"limits.max_connections = {most}"
     capped = f"max_connections = {MOST_SERVERS // 2 if elasticity else most}"
     if setup.shared:
         capped += "\nadaptive_concurrency = true"
-        limits = (
-            f"limits.min_connections = {most}\nlimits.max_connections = {most + 1}\nlimits.max_qps = 1000000"
-        )
-    elif setup.shared is not None:
+        caps = f"limits.min_connections = {most}\nlimits.max_connections = {most + 1}"
+    limits = f"{caps}\nlimits.max_qps = 1000000"
+    if setup.shared is False:
         capped = limits = ""
     guaranteed = f'limits = {{ guaranteed_connections = "{setup.guaranteed}" }}' if setup.guaranteed else ""
     return f"""

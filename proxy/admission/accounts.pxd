@@ -1,5 +1,6 @@
 cimport cython
 
+from proxy.admission.gate cimport Gate
 from proxy.admission.turns cimport Place, Rota, Turns
 from proxy.stats cimport TenantStats
 
@@ -37,7 +38,8 @@ cdef class UserAccount:
 
 cdef class Account:
     cdef public Counter clients, servers
-    cdef public object gate, guarantor, limits, tenant
+    cdef public Gate gate
+    cdef public object guarantor, limits, tenant
     cdef object _gate, _gates
     cdef UserAccount _of
     cdef tuple _together

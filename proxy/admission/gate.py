@@ -54,7 +54,7 @@ class Gate:
     """`waiting` has since when each waits; `bell` is set while somebody will look when the next may go, by `ring`."""
 
     __slots__ = (
-        "_bytes", "_bytes_seen", "_name", "_patience", "_queries", "_quota", "_quota_kept", "_shared", "_slices",
+        "_alone", "_bytes", "_bytes_seen", "_name", "_patience", "_queries", "_quota", "_quota_kept", "_shared", "_slices",
         "_slow_at", "_stats", "_utc", "_wait_limit", "bell", "ring", "waiting",
     )  # fmt: skip
 
@@ -64,6 +64,7 @@ class Gate:
         self._utc = utc
         self._slices = slices
         self._shared: list[Slice] = []
+        self._alone: Bucket | None = None  # that of the queries, if there is nothing else to ask, as of most
         self._queries: Meter | None = None
         self._bytes: Meter | None = None
         self._quota: Meter | None = None
@@ -90,6 +91,10 @@ class Gate:
         if daily:
             self._quota_kept = self._changed(self._quota_kept, "queries a day", 0.0, daily)
         self._quota = self._quota_kept if daily else None
+        queries = self._queries
+        self._alone = None
+        if isinstance(queries, Bucket) and self._bytes is None and self._quota_kept is None:
+            self._alone = queries
         meters = (self._queries, self._bytes, self._quota)
         self._shared = [meter for meter in meters if isinstance(meter, Slice)]
         return rated(limits)
@@ -117,9 +122,8 @@ class Gate:
         """One query, if it may come in at once."""
         if self.waiting:
             return False
-        queries = self._queries
-        if queries is not None and self._bytes is None and self._quota_kept is None:  # as most are
-            return queries.take(now)
+        if self._alone is not None:
+            return self._alone.take(now)
         if self._by_queries(now, 1) or self._by_bytes(now) or self._by_quota(now):
             return False
         self.spend(1, now)

@@ -45,7 +45,7 @@ def _usual(session: Conversation, server: ServerConnection) -> bool:
             or session.lasting
             or session.pins
             or session.by_sql
-            or session.account.gate is not None
+            or (session.account.gate is not None and not session.paid)
             or server.copy_in
             or server.entered
             or server.to_close
@@ -106,6 +106,7 @@ def begins_with_parse(
     session.bound_in = server.pipeline.asked
     described = end - bound > len(_EXECUTE) + _MOST_ROWS + len(_SYNC)
     server.expect_batch(batch_of(_KINDS_ALL if described else _KINDS_PARSED, own, undo))
+    session.paid = False  # all of it is one query
     session.scanner.pos = end
     return True
 
@@ -135,5 +136,6 @@ def begins_with_bind(
     session.bound_in = server.pipeline.asked
     described = end - stop > len(_EXECUTE) + _MOST_ROWS + len(_SYNC)
     server.expect_batch(batch_of(_KINDS_DESCRIBED if described else _KINDS, statement, None))
+    session.paid = False  # all of it is one query
     session.scanner.pos = end
     return rebound(data, start, stop, name_end, statement.name)

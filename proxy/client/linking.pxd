@@ -1,6 +1,7 @@
 cimport cython
 
 from proxy.client.conversation cimport Conversation
+from proxy.client.throttling cimport may_begin
 from proxy.net.transport cimport deliver
 from proxy.protocol.state cimport State
 from proxy.server.connection cimport ServerConnection

@@ -11,14 +11,14 @@ import asyncio
 from time import monotonic
 
 from proxy import log
-from proxy.client import effects, throttling
+from proxy.client import effects
 from proxy.client.answering import AGAIN, DONE, SEEK
 from proxy.client.entering import SENT
 from proxy.client.hearing import COPY_ENDS, SERVERLESS, Hearing
 from proxy.client.parking import evict, hold_for
 from proxy.client.refusals import TooLong, look
 from proxy.client.requests import MALFORMED, handle
-from proxy.client.throttling import BEHIND, HALT, PAID
+from proxy.client.throttling import BEHIND, HALT, PAID, asked, may_begin, pay
 from proxy.client.waits import AnswersFirst, EvictFirst
 from proxy.errors import ProtocolViolation, QueryCanceled, TiergateError
 from proxy.protocol.lifecycle import SessionState
@@ -117,7 +117,7 @@ class Session(Hearing):
                     metered = self.account.gate is not None
                     if self.server is None:
                         server = None
-                    elif metered and not throttling.may_begin(self):
+                    elif metered and not may_begin(self):
                         if self._answered(kind):
                             continue
                         return
@@ -137,7 +137,7 @@ class Session(Hearing):
                     return
                 metered = self.account.gate is not None
                 sent = start
-            if metered and (due := throttling.pay(self, server, kind)) != PAID:
+            if metered and (due := pay(self, server, kind)) != PAID:
                 out.append(scanner.data[sent:start])
                 sent = start
                 if due == BEHIND:
@@ -190,7 +190,7 @@ class Session(Hearing):
                 hold_for(self, evict(self, eviction.databases))
                 return
             if metered:
-                throttling.asked(self, kind, told)
+                asked(self, kind, told)
             if instead is not None:
                 if told == HEAD and kind != _BIND and self.watch is not DROPPED:
                     # What is still to come of it would be read as frames that nobody has looked at.
@@ -235,7 +235,7 @@ class Session(Hearing):
         self.loosen(server)
         if self.holding:  # the connection is asked first what it must be asked before it is given back
             self._park(self.scanner.rewind())
-        elif self.server is None or throttling.may_begin(self):
+        elif self.server is None or may_begin(self):
             self._process(self.scanner.rewind())
         else:
             return self.throttled is not None

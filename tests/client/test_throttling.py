@@ -11,6 +11,7 @@ from proxy.client import throttling
 from proxy.errors import QueryCanceled, ShuttingDown
 from proxy.model import ClientOptions, Directory, Limits, PoolMode
 from proxy.protocol.lifecycle import SessionState
+from proxy.protocol.pipeline import BATCH
 from proxy.registry.memory import Registry
 from proxy.wire import encode
 from tests.client.stage import BEGIN, COMMIT, DIRECTORY, Client, Stage, done, inquired, settings_taken
@@ -481,4 +482,40 @@ def test_a_tenant_that_is_suspended_while_it_waits_is_not_served(scene: Scene) -
     scene.passes(0.1)
     assert sqlstates(client.reads()) == ["57P01"]
     assert client.state is SessionState.CLOSED
+    scene.leave()
+
+
+def test_a_batch_that_is_taken_up_as_one_is_one_query(scene: Scene) -> None:
+    """In a transaction block its messages are counted one by one, for nothing there asks ahead."""
+    client, _ = over_the_rate(scene)
+    gate = client.session.account.gate
+    assert gate is not None
+
+    def worked(status: bytes = b"I") -> None:
+        scene.stage.server().say(WORKED + encode.ready_for_query(status))
+        assert client.kinds() == "12CZ"
+
+    for _ in range(3):
+        scene.passes(0.1)
+        client.says(WORK + encode.SYNC)
+        assert client.session.server is not None
+        assert client.session.server.pipeline.entries[0].kind == BATCH
+        assert scene.stage.server().take() == WORK + encode.SYNC
+        worked()
+        assert gate.due(scene.now) == pytest.approx(0.1)
+    client.says(WORK + encode.SYNC)
+    assert client.state is SessionState.WAITING
+    scene.passes(0.1)
+    worked()
+    scene.passes(0.1)
+    client.says(encode.query(b"BEGIN"))
+    scene.stage.server().say(done("BEGIN", b"T"))
+    assert client.kinds() == "CZ"
+    for spent in (1, 2):
+        client.says(WORK + encode.SYNC)
+        worked(b"T")
+        assert gate.due(scene.now) == pytest.approx(0.1 + 0.1 * spent)
+    client.says(encode.query(b"COMMIT"))
+    scene.stage.server().say(done("COMMIT"))
+    assert client.kinds() == "CZ"
     scene.leave()

@@ -1,0 +1,16 @@
+cimport cython
+
+from proxy.admission.gate cimport Gate
+from proxy.client.conversation cimport Conversation
+from proxy.server.connection cimport ServerConnection
+from proxy.wire.frames cimport Scanner
+
+cdef int HEAD, HEADER_SIZE, IDLE, _QUERY
+cdef bytes _BEGINNINGS, _QUERIES
+
+@cython.locals(gate=Gate, scanner=Scanner, now=double)
+cpdef bint may_begin(Conversation session) except -1
+@cython.locals(gate=Gate, owing=bint)
+cpdef int pay(Conversation session, ServerConnection server, int kind) except -1
+@cython.locals(gate=Gate, scanner=Scanner)
+cpdef object asked(Conversation session, int kind, int told)
