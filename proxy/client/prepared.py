@@ -115,7 +115,9 @@ def _parse_named(
     session.name_statement(name, statement)
     if session.described:
         session.described.pop(name, None)
-    if statement in server.prepared and server.status != FAILED:
+    # Where the answers to earlier batches are to come, nobody knows yet whether their transaction has failed.
+    would_do = server.status != FAILED and server.pipeline.answered == server.pipeline.asked
+    if would_do and statement in server.prepared:
         server.prepared.use(statement)
         server.expect(
             Expect(

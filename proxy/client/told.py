@@ -114,6 +114,11 @@ def _typed(session: Conversation, statement: Statement, told: Description) -> St
     return typed
 
 
+def _named_nothing(statement: Statement, told: Description) -> bool:
+    """An EXECUTE was described when there was nothing of the name, which is no promise of what it returns."""
+    return bool(statement.verdict.executes) and not told.columns
+
+
 def named_as_told(
     session: Conversation, server: ServerConnection, name: bytes, statement: Statement, told: Description
 ) -> Statement:
@@ -126,7 +131,7 @@ def named_as_told(
         session.checked = None
         typed = _typed(session, statement, told) if found.description.parameters != told.parameters else None
         if typed is None:
-            return CHANGED
+            return statement if _named_nothing(statement, told) else CHANGED
         statement = typed
         session.name_statement(name, typed)
         found = server.prepared.get(statement)

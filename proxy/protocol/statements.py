@@ -11,6 +11,7 @@ prepared become another, so what is prepared after a change of the schema, or wi
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Collection
 from itertools import count
 from weakref import WeakValueDictionary
 
@@ -135,11 +136,16 @@ class Catalog:
     def statement(self, text: bytes, oids: bytes, verdict: Verdict, meaning: Meaning = _ANY) -> Statement:
         known = self._by_content.get((text, oids, meaning))
         if known is None:
-            name = b"%s%d" % (PREFIX, next(self._numbers))
-            known = Statement(name, text, oids, verdict, meaning)
+            known = Statement(self._name(verdict.executes), text, oids, verdict, meaning)
             if not verdict.executes:  # what that is, is each client's own affair
                 self._by_content[text, oids, meaning] = known
         return known
+
+    def _name(self, executed: Collection[str]) -> bytes:
+        """None of those that the text executes: what has such a name makes way for what the client calls so."""
+        while (name := b"%s%d" % (PREFIX, next(self._numbers))).decode() in executed:
+            pass
+        return name
 
     def in_sql(self, text: bytes, verdict: Verdict, state: object) -> SqlStatement:
         """What `text` prepares. Clients share it that have done that in the same state, so that one finds it where

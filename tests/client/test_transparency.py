@@ -202,8 +202,10 @@ class Play:
                 self.server_hears(who // 2, size)
             else:
                 self.speakers[who // 2 % len(self.speakers)].says(size)
-        moves = True
+        moves, rounds = True, 0
         while moves:
+            rounds += 1
+            assert rounds < 10_000, "it goes round and round"
             self.stage.pools.step()
             moves = self.server_hears(0, 1 << 20)
             for speaker in self.speakers:
@@ -302,6 +304,36 @@ def test_a_reset_that_fails_with_its_batch_has_reset_nothing() -> None:
     failing = encode.bind(b"", b"missing", []) + encode.SYNC
     cycles = [encode.query(b"SET timezone = 'MST'"), reset + failing, encode.query(b"SELECT 1")]
     check([("acme", {"timezone": "CET"}, cycles)], [], 1, 200, waits=True)
+
+
+def test_a_statement_that_executes_what_servers_might_call_it() -> None:
+    describe = encode.parse(b"b", b"EXECUTE tiergate_1") + encode.describe(b"S", b"b")
+    runs = encode.bind(b"", b"b", []) + encode.execute() + encode.SYNC
+    prepares = encode.query(b"PREPARE tiergate_1 AS SELECT 4")
+    for cycles in ([describe + runs], [prepares, describe + runs, describe + runs]):
+        check([("acme", {}, cycles)], [], 1, 1, waits=True)
+
+
+def test_nobody_is_told_of_a_statement_before_it_is_known_that_the_transaction_goes_on() -> None:
+    """The connection has it already: another client's."""
+    parse = encode.parse(b"b", b"SELECT 1") + encode.SYNC
+    cycles = [encode.query(b"BEGIN"), encode.query(b"FAIL"), parse]
+    turns = [
+        (0, 5_000),
+        *[(1, 5_000)] * 4,
+        *[(2, 5_000)] * 3,
+    ]  # one is answered, and then the other says all of it
+    check([("acme", {}, [parse]), ("acme", {}, cycles)], turns, 1, 200, waits=False)
+
+
+def test_what_an_execute_names_may_come_after_it_was_described() -> None:
+    cycles = [
+        encode.parse(b"a", b"EXECUTE q") + encode.describe(b"S", b"a") + encode.SYNC,
+        encode.query(b"PREPARE q AS SELECT 4"),
+        encode.parse(b"b", b"SELECT 1") + encode.bind(b"", b"b", []) + encode.execute() + encode.SYNC,
+        encode.bind(b"", b"a", []) + encode.execute() + encode.SYNC,
+    ]
+    check([("acme", {}, cycles)], [], 1, 1, waits=True)
 
 
 def test_a_name_that_is_taken_is_taken_in_a_failed_transaction_too() -> None:
