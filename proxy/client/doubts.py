@@ -8,7 +8,7 @@ class Doubts:
 
     sets, resets: names of parameters. certain: all was set in transactions of its own, which have not failed if
     `last_error` is still the server's. causes: one of a pin may be gone. failed_at: how much had been asked of the
-    server when it would not answer. stopgap: therefore the session is pinned. sequences: numbers may have been drawn.
+    server when it would not answer; struck: how often something has cancelled that question. stopgap: therefore the session is pinned. sequences: numbers may have been drawn.
     numbered: the session has said itself what the number of a sequence is.
     """
 
@@ -22,6 +22,7 @@ class Doubts:
         "sequences",
         "sets",
         "stopgap",
+        "struck",
     )
 
     def __init__(self, last_error: bytes) -> None:
@@ -31,5 +32,6 @@ class Doubts:
         self.last_error = last_error
         self.causes = False
         self.failed_at = -1
+        self.struck = 0
         self.stopgap = False
         self.sequences = self.numbered = False

@@ -24,7 +24,7 @@ from proxy.server.connection import IDLE, ServerConnection
 from proxy.sql.constants import TRANSACTION_ONLY, guc
 from proxy.sql.verdict import Verdict
 from proxy.sql.words import may_release
-from proxy.wire.decode import bind_values
+from proxy.wire.decode import bind_values, sqlstate
 
 if TYPE_CHECKING:
     from proxy.client.conversation import Conversation
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 NOTHING: frozenset[str] = frozenset()
 # These would end the idle connection, fail on one that has had temporary tables, have no value, or are ours.
 STAYING = frozenset({"idle_session_timeout", "temp_buffers", "seed", PARAMETER})
+_TRIES = 4  # a question that somebody cancels: it is not what was to be cancelled
 _TOO_LONG = 65_536  # bytes of a value that is not to be carried about
 
 
@@ -149,7 +150,10 @@ def learned(session: Conversation, server: ServerConnection, error: bytes) -> bo
     assert inquiry is not None
     assert doubts is not None
     if error:
-        doubts.failed_at = server.pipeline.asked
+        doubts.struck += 1
+        if doubts.struck == _TRIES or sqlstate(error) != "57014":
+            doubts.struck = 0
+            doubts.failed_at = server.pipeline.asked
         doubts.stopgap = doubts.stopgap or PinReason.SET not in session.pins
         return False
     session.doubts = None

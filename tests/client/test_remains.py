@@ -378,10 +378,13 @@ def test_a_session_that_cannot_be_asked_is_pinned_until_it_can(stage: Stage) -> 
     """For example since it has set a timeout that strikes the question too."""
     client, server = stage.unlinked()
     does(client, server, b"SET statement_timeout = 1")
-    server.say(encode.error("canceled", "57014"), encode.ready_for_query())
-    assert client.reads() == []
-    assert client.session.pins == {PinReason.SET}
-    assert client.state is SessionState.PINNED
+    for times in range(1, 5):
+        server.say(encode.error("canceled", "57014"), encode.ready_for_query())
+        assert client.reads() == []
+        assert client.session.pins == {PinReason.SET}
+        assert client.state is SessionState.PINNED
+        asked = server.take()
+        assert names(asked) == (["statement_timeout"] if times < 4 else [])
     asked = does(client, server, b"RESET statement_timeout")
     assert names(asked) == ["statement_timeout"]
     assert asks_for_sources(asked)
@@ -389,6 +392,19 @@ def test_a_session_that_cannot_be_asked_is_pinned_until_it_can(stage: Stage) -> 
     assert client.session.pins == set()
     assert client.state is SessionState.IDLE
     assert carries(client) == {}
+    stage.leave()
+
+
+def test_a_question_that_somebody_has_cancelled_is_asked_again(stage: Stage) -> None:
+    client, server = stage.unlinked()
+    does(client, server, SET)
+    server.say(encode.error("canceled", "57014"), encode.ready_for_query())
+    assert names(server.take()) == ["work_mem"]
+    server.say(inquired("5MB", in_session="work_mem"))
+    assert client.reads() == []
+    assert client.session.pins == set()
+    assert client.state is SessionState.IDLE
+    assert carries(client) == {"work_mem": "5MB"}
     stage.leave()
 
 

@@ -386,7 +386,7 @@ UNSEEN = {
     ),
     "a large object of what the victim has": stopped(
         USER, "BEGIN", BECOME, "SELECT lo_from_bytea(4242, string_agg(item, ',')::bytea) FROM {t}",
-        "SELECT convert_from(lo_get(4242), 'UTF8')",
+        "SELECT convert_from(public.reads_object(4242), 'UTF8')",
     ),
     "a function, by a service user": stopped(SERVICE, "BEGIN", BECOME),
     "a function in a block held back": stopped(

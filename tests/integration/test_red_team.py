@@ -69,6 +69,10 @@ def field(shared: EmbeddedServer) -> Iterator[psycopg.Connection[Any]]:
                 "CREATE FUNCTION cancels_itself() RETURNS boolean LANGUAGE sql SECURITY DEFINER"
                 " AS 'SELECT pg_cancel_backend(pg_backend_pid())'"
             )
+            admin.execute(
+                "CREATE FUNCTION reads_object(oid) RETURNS bytea LANGUAGE sql SECURITY DEFINER"
+                " AS 'SELECT pg_catalog.lo_get($1)'"
+            )
             admin.execute(FENCE.encode())
             for name, oid in admin.execute(
                 "SELECT proname, oid FROM pg_proc WHERE proname = 'become' AND pronargs = 1"
