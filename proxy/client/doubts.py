@@ -8,8 +8,9 @@ class Doubts:
 
     sets, resets: names of parameters. certain: all was set in transactions of its own, which have not failed if
     `last_error` is still the server's. causes: one of a pin may be gone. failed_at: how much had been asked of the
-    server when it would not answer; struck: how often something has cancelled that question. stopgap: therefore the session is pinned. sequences: numbers may have been drawn.
-    numbered: the session has said itself what the number of a sequence is.
+    server when it would not answer; struck: how often something has cancelled that question. stopgap: therefore the
+    session is pinned. sequences: numbers may have been drawn. numbered: the session has said itself what the number of a
+    sequence is.
     """
 
     __slots__ = (
