@@ -116,7 +116,7 @@ def meanwhile(side: Side, function: str) -> Iterator[None]:
     def work() -> None:
         try:
             with connect(side.server, DATABASE) as other:
-                while not over.wait(0.005):  # between which what is asked again can be answered
+                while not over.wait(0.03):  # between which what is asked again can be answered
                     other.execute(
                         f"SELECT {function}(pid) FROM pg_stat_activity WHERE usename = 'app' AND datname = '{DATABASE}'"
                         " AND pid <> pg_backend_pid()".encode()
