@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from proxy.admission.accounts import Counter, give_all
+from proxy.errors import ServerRefused
 from proxy.model import Cluster, ClusterKind, PoolKey, PoolMode, ServerOptions
 from proxy.protocol.statements import Catalog, Statement
 from proxy.server import cleaning, connection, places, pool
@@ -13,10 +14,14 @@ from proxy.server.connection import ServerConnection
 from proxy.server.deadlines import Deadlines
 from proxy.server.pool import Pool
 from proxy.server.room import Room as WholeRoom
+from proxy.wire import encode
 from tests.server.recording import Waiter, account
 from tests.transports import REPORTED, Transport, endpoint
 
 KEY = PoolKey("shared", "appdb", "app")
+DONE = encode.command_complete("OK") + encode.ready_for_query()
+NO = encode.error("no", "42601") + encode.ready_for_query()
+REFUSED = ServerRefused("sorry", "53300", encode.error("sorry", "53300", severity="FATAL"))
 
 
 class Clock:
@@ -129,3 +134,19 @@ def wire(server: ServerConnection) -> Transport:
 
 def waiter(name: str = "acme", **limits: int) -> Waiter:
     return Waiter(account(name, **limits))
+
+
+def lent(pool: Pool, who: Waiter) -> ServerConnection:
+    server = pool.acquire(who, 1_000.0)
+    assert server is not None
+    return server
+
+
+def opened(keeper: Keeper, pool: Pool, count: int = 1) -> list[ServerConnection]:
+    """Idle connections."""
+    pool.fill(count)
+    return [keeper.opens(pool) for _ in range(count)]
+
+
+def gone(server: ServerConnection) -> None:
+    wire(server).hang_up()

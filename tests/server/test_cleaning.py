@@ -4,18 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.errors import ServerRefused
 from proxy.model import PoolMode, ServerOptions
 from proxy.protocol.state import EMPTY, intern
-from proxy.server.connection import ServerConnection
-from proxy.server.pool import Pool
 from proxy.wire import encode
-from tests.server.keeping import Clock, Keeper, waiter, wire
-from tests.server.recording import Waiter
-
-DONE = encode.command_complete("OK") + encode.ready_for_query()
-NO = encode.error("no", "42601") + encode.ready_for_query()
-REFUSED = ServerRefused("sorry", "53300", encode.error("sorry", "53300", severity="FATAL"))
+from tests.server.keeping import DONE, NO, Clock, Keeper, gone, lent, opened, waiter, wire
 
 
 @pytest.fixture(autouse=True)
@@ -26,22 +18,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 @pytest.fixture
 def keeper() -> Keeper:
     return Keeper()
-
-
-def lent(pool: Pool, who: Waiter) -> ServerConnection:
-    server = pool.acquire(who, 1_000.0)
-    assert server is not None
-    return server
-
-
-def opened(keeper: Keeper, pool: Pool, count: int = 1) -> list[ServerConnection]:
-    """Idle connections."""
-    pool.fill(count)
-    return [keeper.opens(pool) for _ in range(count)]
-
-
-def gone(server: ServerConnection) -> None:
-    wire(server).hang_up()
 
 
 def test_a_dirty_one_is_reset_first(keeper: Keeper) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from proxy.admission.accounts import TierAccount
-from proxy.errors import CapReached, NoHealthyEndpoint, ServerLost, ServerRefused
+from proxy.errors import CapReached, NoHealthyEndpoint, ServerLost
 from proxy.model import Limits, ServerOptions, Tier
 from proxy.protocol.lifecycle import ServerState
 from proxy.protocol.state import intern
@@ -13,12 +13,8 @@ from proxy.server.connection import ServerConnection
 from proxy.server.pool import Pool
 from proxy.wire import encode
 from tests.admission.calls import Call
-from tests.server.keeping import Clock, Keeper, cluster, waiter, wire
+from tests.server.keeping import DONE, REFUSED, Clock, Keeper, cluster, gone, lent, opened, waiter, wire
 from tests.server.recording import Waiter, account
-
-DONE = encode.command_complete("OK") + encode.ready_for_query()
-NO = encode.error("no", "42601") + encode.ready_for_query()
-REFUSED = ServerRefused("sorry", "53300", encode.error("sorry", "53300", severity="FATAL"))
 
 
 @pytest.fixture(autouse=True)
@@ -29,22 +25,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 @pytest.fixture
 def keeper() -> Keeper:
     return Keeper()
-
-
-def lent(pool: Pool, who: Waiter) -> ServerConnection:
-    server = pool.acquire(who, 1_000.0)
-    assert server is not None
-    return server
-
-
-def opened(keeper: Keeper, pool: Pool, count: int = 1) -> list[ServerConnection]:
-    """Idle connections."""
-    pool.fill(count)
-    return [keeper.opens(pool) for _ in range(count)]
-
-
-def gone(server: ServerConnection) -> None:
-    wire(server).hang_up()
 
 
 # --- checkout ---------------------------------------------------------------------------------------

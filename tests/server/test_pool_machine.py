@@ -15,12 +15,10 @@ from proxy.protocol.state import EMPTY, State, intern
 from proxy.server.connection import ServerConnection
 from proxy.wire import encode
 from tests.examples import examples
-from tests.server.keeping import Clock, Keeper, cluster, wire
+from tests.server.keeping import DONE, NO, Clock, Keeper, cluster, wire
 from tests.server.recording import Waiter, account
 
 _STALE = 30.0
-DONE = encode.command_complete("OK") + encode.ready_for_query()
-NO = encode.error("no", "42601") + encode.ready_for_query()
 FAILURES: dict[str, TiergateError] = {
     "lost": ServerLost("down"),
     "refused": ServerRefused("no", "53300", encode.error("no", "53300")),
