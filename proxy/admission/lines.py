@@ -107,10 +107,9 @@ class Line(Place):
         self.standing = standing
         # A heap, where there are several users; what is true of no user any more is passed over.
         self._heads: list[tuple[int, int, UserAccount]] | None = None
-        self._user: UserAccount | None = (
-            None  # one of those that may be served, the last that somebody came for or left,
-        )
-        self._waiters = Waiters()  # and its waiters
+        # One of those that may be served, the last that somebody came for or left, and its waiters.
+        self._user: UserAccount | None = None
+        self._waiters = Waiters()
         self.users: dict[UserAccount, Waiters] = {}
         self.aside: dict[UserAccount, Waiters] = {}
         self.seekers: dict[UserAccount | None, Refused] = {}
