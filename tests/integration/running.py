@@ -20,13 +20,17 @@ from typing import Any, ClassVar, TypeVar
 import psycopg
 import uvloop
 
-from proxy import log, settings
+from proxy import log, settings, worker
 from proxy.cli.embedded import free_port
 from proxy.worker import Worker
 from tests.rawclient import V3_0, Frame, RawClient, row_values
 from tests.waiting import wait_until
 
 T = TypeVar("T")
+
+# What a proxy does once a second, hundreds of tests would wait for; and at its end for what only TLS needs.
+worker._THOROUGH_EVERY = 4  # sweeps
+_LAST_TURNS, worker._LAST_TURNS = worker._LAST_TURNS, 0.0
 
 
 def open_sockets() -> dict[str, str]:
@@ -88,6 +92,7 @@ class Proxy:
     host = "127.0.0.1"
     _alive: ClassVar[int] = 0  # sockets are counted from the start of the first to the end of the last
     _before: ClassVar[dict[str, str]] = {}
+    patience = 10.0  # seconds until the tasks of a proxy that has stopped must have ended
 
     def __init__(self, config: Path) -> None:
         self.config = config
@@ -136,7 +141,10 @@ class Proxy:
         await self._end.wait()
         async with asyncio.timeout(15):
             await self.worker.stop()
-        deadline = self._loop.time() + 10
+        tls = self.settings.tls
+        if {tls.client_tls_sslmode, tls.server_tls_sslmode} != {"disable"}:
+            await asyncio.sleep(_LAST_TURNS)
+        deadline = self._loop.time() + self.patience
         while (tasks := asyncio.all_tasks() - {asyncio.current_task()}) and self._loop.time() < deadline:
             await asyncio.sleep(0.005)
         self._tasks = [repr(task) for task in tasks]

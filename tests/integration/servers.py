@@ -31,6 +31,8 @@ SETTINGS = {
     "synchronous_commit": "off",
     "full_page_writes": "off",
     "autovacuum": "off",
+    "max_wal_size": "96MB",
+    "min_wal_size": "32MB",
 }
 
 # Every way a server can ask for a password; the superuser gets in without one.

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 Tables = dict[str, dict[str, Any]]
 MEGABYTE = 1 << 20
-BIG = 96 * MEGABYTE
+BIG = 64 * MEGABYTE
 MAY_GROW = 40 * MEGABYTE
 
 

@@ -313,7 +313,7 @@ def waits_too_long(client: RawClient) -> None:
 
 @pytest.mark.parametrize("place", ["proxy", "tenant"])
 def test_query_wait_timeout(start_proxy: StartProxy, all_tiers: Tables, place: str) -> None:
-    limit = {"query_wait_timeout": "400ms"}
+    limit = {"query_wait_timeout": "100ms"}
     tables = with_cluster(all_tiers, pool_size=1)
     if place == "tenant":
         proxy = start_proxy(with_limits(tables, "std_2", **limit))

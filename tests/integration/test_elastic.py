@@ -18,7 +18,7 @@ def test_a_cap_moves_and_so_does_the_pool(
     monkeypatch.setattr("proxy.admission.elastic.KEEP", 1)
     tables = dict(all_tiers)
     tables["tier.standard"] = {"limits": {"min_connections": 1, "max_connections": 4}, "cluster": "shared"}
-    proxy = start_proxy(tables, server_surplus_timeout="1s")
+    proxy = start_proxy(tables, server_surplus_timeout="200ms")
     clients = [proxy.raw() for _ in range(6)]
 
     def now() -> int:

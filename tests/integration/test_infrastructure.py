@@ -137,6 +137,7 @@ def test_what_a_proxy_leaves_is_found(shared: EmbeddedServer, tmp_path: Path) ->
     proxy.raw("app").query("SELECT 1")
     proxy.call(proxy.worker.plane.clients.take)
     proxy.call(leave)
+    proxy.patience = 0.2
     with pytest.raises(AssertionError) as found:
         proxy.stop()
     kept[0].close()
