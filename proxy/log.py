@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import MutableMapping
 from functools import lru_cache
-from typing import Any, Literal, TextIO
+from typing import Any, Literal, TextIO, cast
 
 import structlog
 
@@ -87,11 +87,13 @@ def configure(format: Format = "console", level: Level = "info", stream: TextIO 
     """May be called again, for a reload."""
     global _threshold, _bound
     _threshold = _LEVELS[level]
-    out = stream if stream is not None else sys.stderr
+    outlet = _Outlet(stream or sys.stderr or sys.stdout)
+    out = cast(TextIO, outlet)
     shared: list[structlog.types.Processor] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
+        outlet.tell,
         redact,
     ]
     render: structlog.types.Processor = (
@@ -117,6 +119,33 @@ def configure(format: Format = "console", level: Level = "info", stream: TextIO 
             root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(max(_threshold, logging.INFO))
+
+
+class _Outlet:
+    """Where lines go. One that cannot be written (a full disk, a pipe without a reader) is lost and nothing else: it
+    must not end what it tells of."""
+
+    def __init__(self, out: TextIO) -> None:
+        self.lost = 0  # lines, since one was written
+        self._out = out
+
+    def write(self, text: str) -> None:
+        try:
+            self._out.write(text)
+            self._out.flush()
+        except (OSError, ValueError):  # ValueError: it has been closed
+            self.lost += 1
+        else:
+            self.lost = 0
+
+    def flush(self) -> None:
+        """Each line has been flushed when it was written."""
+
+    def tell(self, logger: Any, method: str, event: Event) -> Event:
+        """The first line that gets through says how many did not."""
+        if self.lost:
+            event["lines_lost"] = self.lost
+        return event
 
 
 def redact(logger: Any, method: str, event: Event) -> Event:

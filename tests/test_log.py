@@ -212,3 +212,36 @@ def test_what_cannot_be_printed_is_escaped_and_the_rest_is_left() -> None:
         line
         == 'it is\\tso logger=test plain=a-b:c/d spaced="a b" empty="" quoted="say \\"x\\"" odd="a\\x07=ü"\n'
     )
+
+
+class Disk(io.StringIO):
+    """Full until there is room."""
+
+    room = False
+
+    def flush(self) -> None:
+        if not self.room:
+            self.truncate(0)
+            self.seek(0)
+            raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("format", ["json", "console"])
+def test_a_line_that_cannot_be_written_is_lost_and_nothing_else(format: Format) -> None:
+    out = Disk()
+    log.configure(format, "info", out)
+    log.get("x").error("lost")
+    logging.getLogger("library").error("lost as well")
+    assert out.getvalue() == ""
+    out.room = True
+    log.get("x").info("there is room")
+    log.get("x").info("and goes on")
+    first, second = out.getvalue().splitlines()
+    assert "lines_lost" in first and "2" in first.partition("lines_lost")[2]
+    assert "lines_lost" not in second
+
+
+def test_a_stream_that_was_closed() -> None:
+    out = to("json")
+    out.close()
+    log.get("x").error("nobody hears it")
