@@ -188,11 +188,12 @@ def new_token(
         ),
     ] = "viewer",
     tenant: Annotated[str, typer.Option(metavar="TENANT", help="Whose administrator: a name or an id.")] = "",
+    json: Json = False,
 ) -> None:
     """Print a new token (standard output) and the table with its hash for the configuration (standard error)."""
     from proxy.cli.token import run_new
 
-    raise typer.Exit(run_new(name, role, tenant))
+    raise typer.Exit(run_new(name, role, tenant, as_json=json))
 
 
 @main.command()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import typer
 
 from proxy.auth import token
@@ -11,8 +13,11 @@ from proxy.model import ApiRole
 from proxy.settings.reader import dotted, shown
 
 
-def run_new(name: str, role: str, tenant: str) -> int:
-    """The token goes to standard output, alone; the table for the file, without it, to standard error."""
+def run_new(name: str, role: str, tenant: str, *, as_json: bool) -> int:
+    """The token goes to standard output, alone; the table for the file, without it, to standard error.
+
+    As JSON it is one object, of the token and the keys of its table.
+    """
     known = [kind.value for kind in ApiRole]
     if role not in known:
         complain(ConfigError(f'--role must be one of {", ".join(known)}, not "{role}"'))
@@ -21,6 +26,10 @@ def run_new(name: str, role: str, tenant: str) -> int:
         complain(ConfigError("--tenant is for the role tenant-admin, which needs it"))
         return 2
     made = token.new()
+    if as_json:
+        keys = {"hash": token.hashed(made), "role": role} | ({"tenant": tenant} if tenant else {})
+        typer.echo(json.dumps({"token": made, "name": name, **keys}))
+        return 0
     table = [f"[{dotted('api_token', name)}]", f'hash = "{token.hashed(made)}"', f'role = "{role}"']
     if tenant:
         table.append(f"tenant = {shown(tenant)}")

@@ -65,6 +65,19 @@ def reconnect(plane: Plane, cluster: str) -> None:
     plane.pools.reconnect(cluster)
 
 
+async def wait_close(plane: Plane, cluster: str) -> None:
+    """Until those that `reconnect` has told to go are gone. "" is every cluster."""
+    if cluster:
+        _known_cluster(plane, cluster)
+    while any(
+        server.generation != pool.generation
+        for pool in plane.pools
+        if cluster in ("", pool.key.cluster)
+        for server in pool.connections()
+    ):
+        await asyncio.sleep(0.01)
+
+
 def kill(plane: Plane, name: str, kind: str = "") -> Named:
     """Drops the clients of a tenant; or all connections of a cluster ("*": of all), which then is paused."""
     if name == "*":
@@ -169,6 +182,8 @@ class Local:
                 resume(plane, *words)
             case "reconnect":
                 reconnect(plane, *words)
+            case "wait_close":
+                await wait_close(plane, *words)
             case "disable":
                 return list(disable(plane, *words))
             case "enable":

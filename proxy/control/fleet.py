@@ -24,7 +24,7 @@ _log = log.get("fleet")
 _SEEN = 10.0  # seconds within which a worker must have told what it sees
 _SCRAPED = 3.0  # and what it has counted: who scrapes waits 10
 # These wait for transactions, for another program, or for much to be read.
-_SLOW_VERBS = frozenset({"pause", "upgrade", "reload", "set"})
+_SLOW_VERBS = frozenset({"pause", "wait_close", "upgrade", "reload", "set"})
 
 
 class Control(Protocol):

@@ -18,6 +18,7 @@ from proxy.net.sockets import accept
 _log = log.get("listen")
 _ACCEPTS_A_TURN = 64
 _EMFILE_PAUSE = 0.1
+_QUIET = 10.0  # seconds, behind a failure that was told
 
 
 class Listener:
@@ -36,6 +37,7 @@ class Listener:
         self._accepted = accepted
         self._again: asyncio.TimerHandle | None = None
         self._closed = False
+        self._quiet_until = 0.0
         self.family = sock.family
         self.port: int = 0 if sock.family == socket.AF_UNIX else sock.getsockname()[1]
         self._path: str = sock.getsockname() if sock.family == socket.AF_UNIX and owns_path else ""
@@ -51,7 +53,10 @@ class Listener:
                 client = accept(self._sock)
             except OSError as error:
                 # Out of descriptors: look again a little later, or this would be called without end.
-                _log.error("accept failed", error=str(error))
+                now = self._loop.time()
+                if now >= self._quiet_until:
+                    self._quiet_until = now + _QUIET
+                    _log.error("accept failed", error=str(error))
                 self._loop.remove_reader(self._sock.fileno())
                 self._again = self._loop.call_later(_EMFILE_PAUSE, self._listen_again)
                 return

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from typer.testing import CliRunner
 
@@ -17,6 +19,13 @@ def test_the_table_is_the_tokens() -> None:
     (found,) = good(result.stderr).api_tokens.values()
     assert (found.name, found.role, found.tenant) == ("a b", ApiRole.TENANT_ADMIN, 'x"y')
     assert token.owner(result.stdout.strip(), [found]) is found
+
+
+def test_as_json() -> None:
+    result = CliRunner().invoke(main, ["token", "new", "ops", "--role", "operator", "--json"])
+    made = json.loads(result.stdout)
+    assert (result.stderr, made["name"], made["role"]) == ("", "ops", "operator")
+    assert made["hash"] == token.hashed(made["token"])
 
 
 @pytest.mark.parametrize("options", [["--role", "x"], ["--tenant", "x"], ["--role", "tenant-admin"]])

@@ -67,6 +67,19 @@ def test_reconnect_replaces_connections_when_they_are_free(proxy: Proxy) -> None
     assert client.value("SELECT pg_backend_pid()") != before
 
 
+def test_wait_close_answers_when_those_told_to_go_are_gone(proxy: Proxy) -> None:
+    client = proxy.raw()
+    client.query("BEGIN")
+    proxy.console("RECONNECT")
+    console = proxy.raw("admin", "tiergate", "admin-secret")
+    proxy.console("WAIT_CLOSE vip-1")
+    console.send(rawclient.query("WAIT_CLOSE shared"))
+    assert console.nothing_to_read(0.1)
+    client.query("COMMIT")
+    assert rawclient.kinds(console.read_ready()) == "CZ"
+    proxy.console("WAIT_CLOSE")
+
+
 def test_kill_ends_a_tenants_sessions_only(proxy: Proxy) -> None:
     mine, other = proxy.raw("app@std_1"), proxy.raw("app@std_2")
     mine.query("BEGIN")
@@ -167,7 +180,9 @@ def test_disable_refuses_logins_until_enable(proxy: Proxy, name: str) -> None:
     assert failure(proxy, f"ENABLE {name}") == "22023"
 
 
-@pytest.mark.parametrize("command", ["KILL", "DISABLE", "ENABLE", "PAUSE", "RESUME", "RECONNECT"])
+@pytest.mark.parametrize(
+    "command", ["KILL", "DISABLE", "ENABLE", "PAUSE", "RESUME", "RECONNECT", "WAIT_CLOSE"]
+)
 def test_an_unknown_name_is_refused(proxy: Proxy, command: str) -> None:
     assert failure(proxy, f"{command} nobody") == "22023"
 

@@ -92,6 +92,7 @@ def test_help_names_every_view_and_command(proxy: Proxy) -> None:
         "pause",
         "resume",
         "reconnect",
+        "wait_close",
         "kill",
         "disable",
         "enable",
@@ -133,7 +134,7 @@ def test_an_unknown_command_is_a_syntax_error(proxy: Proxy, command: str) -> Non
 
 @pytest.mark.parametrize(
     "command",
-    ["PAUSE", "RESUME", "RELOAD", "KILL std_1", "DISABLE std_1", "ENABLE std_1", "RECONNECT", "SHUTDOWN",
+    ["PAUSE", "RESUME", "RELOAD", "KILL std_1", "DISABLE std_1", "ENABLE std_1", "RECONNECT", "WAIT_CLOSE", "SHUTDOWN",
      "SET log_level = debug"],
 )  # fmt: skip
 def test_stats_users_may_only_show(proxy: Proxy, command: str) -> None:

@@ -32,7 +32,8 @@ PGBOUNCER = {
         " ptr link remote_pid tls application_name prepared_statements id"
     ),
     "DATABASES": (
-        "name host port database force_user pool_size pool_mode max_connections current_connections paused disabled"
+        "name host port database force_user pool_size min_pool_size reserve_pool pool_mode max_connections"
+        " current_connections paused disabled"
     ),
     "SOCKETS": (
         "type user database replication state addr port local_addr local_port connect_time request_time wait wait_us"

@@ -141,6 +141,29 @@ def test_a_shortage_of_descriptors_passes(loop_runs: Both, monkeypatch: pytest.M
     assert "Too many open files" in said.getvalue()
 
 
+def test_a_shortage_that_lasts_is_told_once_in_a_while(
+    loop_runs: Both, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = io.StringIO()
+    log.configure("json", "error", said)
+
+    def short(listening: socket.socket) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async def main() -> None:
+        (sock,) = tcp_sockets("127.0.0.1", 0, 16)
+        with listening(sock) as (listener, _guests):
+            monkeypatch.setattr(listen, "accept", short)
+            for _ in range(5):
+                listener._readable()
+                timer = listener._again
+                assert timer is not None
+                timer.cancel()
+
+    loop_runs(main())
+    assert len(said.getvalue().splitlines()) == 1
+
+
 def test_closed_in_a_shortage_it_does_not_come_back(loop_runs: Both, monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         (sock,) = tcp_sockets("127.0.0.1", 0, 16)

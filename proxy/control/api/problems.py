@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
 
 from proxy import log
 from proxy.control.tenancy import NoRegistry, WrongValue
@@ -133,6 +134,13 @@ def _of_validation(error: RequestValidationError) -> Problem:
     return Problem(422, f"{wrong[0].field}: {wrong[0].detail}", field=wrong[0].field, errors=wrong)
 
 
+def _methods(request: Request) -> list[str]:
+    """Those that the path has. The router knows only those of the first of its routes."""
+    routes = [route for route in request.app.routes if isinstance(route, Route)]
+    partial = [route for route in routes if route.matches(request.scope)[0] is Match.PARTIAL]
+    return sorted({method for route in partial for method in route.methods or ()})
+
+
 def install(app: FastAPI) -> None:
     @app.exception_handler(Problem)
     async def problem(_: Request, error: Problem) -> JSONResponse:
@@ -147,8 +155,11 @@ def install(app: FastAPI) -> None:
         return _of_validation(error).answer()
 
     @app.exception_handler(HTTPException)
-    async def http(_: Request, error: HTTPException) -> JSONResponse:
-        return Problem(error.status_code, str(error.detail), headers=error.headers).answer()
+    async def http(request: Request, error: HTTPException) -> JSONResponse:
+        headers = {**(error.headers or {})}
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            headers["Allow"] = ", ".join(_methods(request))
+        return Problem(error.status_code, str(error.detail), headers=headers).answer()
 
     @app.exception_handler(Exception)
     async def bug(request: Request, error: Exception) -> JSONResponse:

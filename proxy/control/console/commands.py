@@ -26,12 +26,13 @@ HELP = (
     "PAUSE [cluster]",
     "RESUME [cluster]",
     "RECONNECT [cluster]",
+    "WAIT_CLOSE [cluster]",
     "DISABLE [TENANT|CLUSTER] name",
     "ENABLE [TENANT|CLUSTER] name",
     "KILL [[TENANT|CLUSTER] name]",
     "KILL CLIENT ptr (also KILL_CLIENT)",
     "UPGRADE",
-    "SHUTDOWN [WAIT_FOR_CLIENTS]",
+    "SHUTDOWN [WAIT_FOR_CLIENTS|WAIT_FOR_SERVERS]",
 )
 _WORD = re.compile(r"""\s*(?:"((?:[^"]|"")*)"|'((?:[^']|'')*)'|(=)|([^\s;='"]+))""")
 
@@ -98,6 +99,9 @@ async def execute(control: Control, statement: str, *, may_write: bool, as_pgbou
         case "reconnect", 0 | 1:
             await control.act(verb, name)
             return Answer("RECONNECT")
+        case "wait_close", 0 | 1:
+            await control.act(verb, name)
+            return Answer("WAIT_CLOSE")
         case "disable" | "enable" | "kill", 1 | 2 if len(rest) == 1 or name.lower() in _KINDS:
             kind = [word.lower() for word in rest[:-1]]
             await control.act(verb, rest[-1], *kind)

@@ -17,8 +17,8 @@ from proxy.sql.policy import Rules
 
 def databases(plane: Plane) -> View:
     columns = (
-        "name", "host", "port", "database", "force_user", "pool_size", "min_pool_size", "pool_mode", "max_connections",
-        "current_connections", "paused", "disabled",
+        "name", "host", "port", "database", "force_user", "pool_size", "min_pool_size", "reserve_pool", "pool_mode",
+        "max_connections", "current_connections", "paused", "disabled",
     )  # fmt: skip
     rows: list[tuple[Value, ...]] = []
     for cluster in plane.registry.clusters():
@@ -26,7 +26,7 @@ def databases(plane: Plane) -> View:
         rows.append(
             (
                 cluster.name, first.host if first else "", first.port if first else 0, cluster.dbname, cluster.user,
-                cluster.pool_size, cluster.min_pool_size, cluster.pool_mode.value if cluster.pool_mode else "",
+                cluster.pool_size, cluster.min_pool_size, 0, cluster.pool_mode.value if cluster.pool_mode else "",
                 cluster.max_connections, plane.pools.room.cluster(cluster.name).used,
                 int(plane.pools.paused(cluster.name)), int(plane.registry.is_disabled("cluster", cluster.name)),
             )

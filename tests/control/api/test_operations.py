@@ -109,6 +109,8 @@ def test_names_that_are_not_there(proxy: Proxy) -> None:
         assert (answer.status_code, answer.json()["detail"]) == (404, 'cluster "nowhere" does not exist')
     assert call(proxy, "GET", "/v1/nothing", "admin").json()["status"] == 404
     assert call(proxy, "PUT", "/v1/pools", "admin").json()["status"] == 405
+    assert call(proxy, "PUT", "/v1/pools", "admin").headers["allow"] == "GET"
+    assert call(proxy, "PUT", "/v1/tenants/std_1", "admin").headers["allow"] == "DELETE, GET, PATCH"
     wrong = call(proxy, "POST", "/v1/clusters/shared/pause?timeout=soon", "operator").json()
     assert (wrong["status"], wrong["field"]) == (422, "timeout")
 
