@@ -53,6 +53,11 @@ def _tenant_change(session: Conversation, text: bytes, verdict: Verdict) -> Tier
             f'parameter "{guc}" cannot be changed: it names the tenant of this session',
             hint="Connect again to speak for another tenant.",
         )
+    if verdict.alters_role:
+        return TenantChangeRefused(
+            "parameters and passwords of a role or database cannot be changed on a shared cluster",
+            hint="All tenants that are this role have them. Connect to the server itself for this.",
+        )
     if verdict.hides is not None:
         return TenantChangeRefused(
             f"{verdict.hides.what} is not allowed on a shared cluster", hint=verdict.hides.hint

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 Node = dict[str, Any]
@@ -86,3 +87,10 @@ def string(node: Any) -> str:
         return ""
     text: str = node.get("String", {}).get("sval", "")
     return text
+
+
+def options(fields: Node, key: str = "options") -> Iterator[tuple[str, Node]]:
+    """The DefElems of a statement: the name of each, and what it says."""
+    for option in fields.get(key, ()):
+        element = option.get("DefElem", {})
+        yield element.get("defname", ""), element.get("arg", {})

@@ -21,7 +21,7 @@ class Findings:
         self.bound_names: dict[int, None] = {}
         self.hides: Hidden | None = None  # why names of parameters that it sets cannot be told
         self.resets_all = self.deallocates_all = self.unlistens = self.looks = False
-        self.asks_sequences = self.sets_sequences = False
+        self.asks_sequences = self.sets_sequences = self.alters_role = False
         self.prepares: list[tuple[str, bytes]] = []
         self.executes: dict[str, None] = {}
         self.deallocates: list[str] = []

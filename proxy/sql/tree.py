@@ -14,8 +14,8 @@ from typing import Any
 from pglast.parser import ParseError, parse_sql_json
 
 from proxy.model import PinReason
-from proxy.sql import constants, escapes, lookups, preparing, words
-from proxy.sql.constants import Node, guc, is_true, string, text_of
+from proxy.sql import constants, databases, escapes, lookups, preparing, words
+from proxy.sql.constants import Node, guc, is_true, options, string, text_of
 from proxy.sql.findings import ALL, Findings
 from proxy.sql.hidden import Hidden
 
@@ -32,6 +32,7 @@ _SESSION_FUNCTIONS = {
     "dblink_connect_u": PinReason.UNINSPECTED,
     "setseed": PinReason.SET,
 }  # fmt: skip
+_SET_LIMIT = "pg_trgm.similarity_threshold"  # what pg_trgm's set_limit() sets
 # They run a text that need not stand in the statement.
 _TEXT_RUNNERS = frozenset(
     {"query_to_xml", "query_to_xmlschema", "query_to_xml_and_xmlschema", "ts_stat", "ts_rewrite"}
@@ -252,12 +253,6 @@ def _is_temporary_schema(name: str | None) -> bool:
     return name is not None and name.startswith("pg_temp")
 
 
-def _options(fields: Node, key: str = "options") -> Iterator[tuple[str, Node]]:
-    for option in fields.get(key, ()):
-        element = option.get("DefElem", {})
-        yield element.get("defname", ""), element.get("arg", {})
-
-
 def _call(findings: Findings, call: Node) -> None:
     name = string(call["funcname"][-1])
     if name == "set_config":
@@ -265,6 +260,10 @@ def _call(findings: Findings, call: Node) -> None:
     elif name in _TEXT_RUNNERS:
         findings.pins.add(PinReason.UNINSPECTED)
         findings.hides = Hidden.TEXT_RUNNER
+    elif name == "set_limit":
+        findings.set(_SET_LIMIT)
+        if findings.stores:
+            findings.pins.add(PinReason.SET)
     elif name in _SESSION_FUNCTIONS:
         findings.pins.add(_SESSION_FUNCTIONS[name])
     elif name in ("currval", "lastval"):
@@ -283,7 +282,7 @@ def _stored_set(findings: Findings, fields: Node) -> None:
 
 def _define(findings: Findings, fields: Node) -> None:
     """An aggregate calls its functions with what its caller names."""
-    for _, value in _options(fields, "definition"):
+    for _, value in options(fields, "definition"):
         names = value.get("TypeName", {}).get("names", ())
         if names and string(names[-1]) in _TEXT_RUNNERS | {"set_config"}:
             findings.hides = Hidden.AGGREGATE
@@ -297,7 +296,7 @@ def _update(findings: Findings, fields: Node) -> None:
 
 def _do(findings: Findings, fields: Node) -> None:
     body, language = "", "plpgsql"
-    for name, value in _options(fields, "args"):
+    for name, value in options(fields, "args"):
         if name == "as":
             body = value.get("String", {}).get("sval", "")
         elif name == "language":
@@ -339,28 +338,6 @@ def _deallocate(findings: Findings, fields: Node) -> None:
         findings.deallocates_all = True
 
 
-def _create_database(findings: Findings, fields: Node) -> None:
-    template = "template1"
-    for name, value in _options(fields):
-        if name == "template":
-            template = string(value) or template
-    findings.drops_databases[template] = None
-
-
-def _drop_database(findings: Findings, fields: Node) -> None:
-    findings.drops_databases[fields.get("dbname", "")] = None
-
-
-def _move_database(findings: Findings, fields: Node) -> None:
-    if any(name == "tablespace" for name, _ in _options(fields)):
-        _drop_database(findings, fields)
-
-
-def _rename(findings: Findings, fields: Node) -> None:
-    if fields.get("renameType") == "OBJECT_DATABASE":
-        findings.drops_databases[fields.get("subname", "")] = None
-
-
 def _discard(findings: Findings, fields: Node) -> None:
     findings.discards.add(fields.get("target", "").removeprefix("DISCARD_").lower())
 
@@ -386,8 +363,5 @@ _NOTES: dict[str, Callable[[Findings, Node], None]] = {
     "UnlistenStmt": _unlisten,
     "DeallocateStmt": _deallocate,
     "DiscardStmt": _discard,
-    "DropdbStmt": _drop_database,
-    "CreatedbStmt": _create_database,
-    "AlterDatabaseStmt": _move_database,
-    "RenameStmt": _rename,
+    **databases.NOTES,
 }

@@ -41,6 +41,7 @@ class Verdict:
     executes: names of statements that it executes. deallocates: by name, each DEALLOCATE.
     looks: it may look at which statements are prepared.
     asks_sequences: it asks what number a sequence has given this session. sets_sequences: it says so itself.
+    alters_role: it changes what all sessions of a role or database begin with, or a role's password.
     drops_databases: databases that must have no idle connection when the text runs.
     statements: how many there are; 0 if nobody has counted.
     unread: the lowercased text, if the parser did not take it.
@@ -65,6 +66,7 @@ class Verdict:
     unlistens: bool = False
     asks_sequences: bool = False
     sets_sequences: bool = False
+    alters_role: bool = False
     drops_databases: tuple[str, ...] = ()
     statements: int = 0
     unread: bytes = b""
@@ -121,6 +123,7 @@ def inspect(text: bytes) -> Verdict:
         unlistens=found.unlistens,
         asks_sequences=found.asks_sequences,
         sets_sequences=found.sets_sequences,
+        alters_role=found.alters_role,
         drops_databases=tuple(found.drops_databases),
         statements=found.statements,
     )

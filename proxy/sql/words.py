@@ -28,7 +28,7 @@ _VERBS = rb"(?:set|reset|listen|unlisten|prepare|execute|load|discard|deallocate
 _NAMES = (
     rb"f(?<=set_conf)ig|v(?<=adv)isory_lock|&(?<=u&)\"|m(?<=\btem)p(?:orary)?\b|m(?<=pg_tem)p"
     rb"|g(?<=pg)_(?:settings|backup_start|start_backup|prepared_statement)|x(?<=query_to_x)ml|w(?<=ts_rew)rite"
-    rb"|k(?<=dblink)_connect|_(?<=ts_)stat|d(?<=setseed)"
+    rb"|k(?<=dblink)_connect|_(?<=ts_)stat|_(?<=set_)limit|d(?<=setseed)"
 )
 _NUMBERS = rb"v(?<=currv)al|v(?<=lastv)al|v(?<=setv)al"
 
@@ -49,9 +49,12 @@ _begin_later = re.compile(rb"[;/]\s*%s|[\r\n][ \t\f\v]*%s" % (_BEGIN, _BEGIN)).s
 _INSIDE = rb"(?:\A|;|/|>|begin|then|else|loop)"  # old servers read `IF a=1THEN`
 _SETTING = rb"(?:re)?set\b"
 _KEEPING = rb"(?:listen|unlisten|prepare|load|discard|deallocate)\b"
+# ALTER ROLE and ALTER DATABASE, also where something stands between the words, however long.
+_ALTERING = rb"\balter(?:\s+(?:role|user|database)\b|\s*/\*|\s*--|\s{64})"
 _HIDING = (
-    rb"set_config|pg_settings|u&\"|query_to_xml|ts_rewrite|ts_stat"
-    rb"|\bexecute\b|\bdo\b(?!\s+(?:nothing|update)\b)"
+    rb"set_config|pg_settings|u&\"|query_to_xml|ts_rewrite|ts_stat|"
+    + _ALTERING
+    + rb"|\bexecute\b|\bdo\b(?!\s+(?:nothing|update)\b)"
 )
 _hiding = re.compile(_HIDING).search
 _sets = re.compile(rb"(?<![a-z_])(?:re)?set(?![a-z0-9])|set_config").search
@@ -129,6 +132,7 @@ def suspicious(text: bytes) -> bool:
                 or (rule == 10 and before == 114 and last == 101)  # ts_re-w
                 or (rule == 11 and last == 110 and following == 95)  # dblin-k_
                 or (rule == 12 and before == 116 and last == 115)  # ts-_
+                or (rule == 12 and before == 101 and last == 116 and (following | 0x20) == 108)  # set-_l
                 or (rule == 13 and before == 101 and last == 101)  # setsee-d
             ):
                 return True

@@ -52,6 +52,7 @@ READ = "SELECT item FROM {t}"
 NAMED = '42501: parameter "app.tenant_id" cannot be changed'
 COMPUTED = "42501: set_config() with a computed parameter name"
 BLOCK = "42501: a DO block that sets parameters"
+FOR_ALL = "42501: parameters and passwords of a role or database cannot be changed"
 MAY_NOT = "may not act for tenant"
 SETTLED = "25001: the tenant cannot be changed within a transaction"
 ROW_LEVEL = "42501: new row violates row-level security policy"
@@ -222,6 +223,21 @@ HIDDEN = {
     "ALTER ROLE ... SET": user("ALTER ROLE app SET app.tenant_id = 'std_2'", by=NAMED),
     "ALTER ROLE ALL ... SET": user("ALTER ROLE ALL IN DATABASE attacked SET \"App\".tenant_id = 'std_2'", by=NAMED),
     "ALTER DATABASE ... SET": user("ALTER DATABASE attacked SET app.tenant_id = 'std_2'", by=NAMED),
+    "ALTER ROLE ... SET of the path of all": user("ALTER ROLE app SET search_path = evil, pg_catalog, public", by=FOR_ALL),
+    "ALTER USER CURRENT_USER, in unicode": user(
+        "ALTER USER CURRENT_USER IN DATABASE red_team SET U&\"search\\005fpath\" TO evil, public", by=FOR_ALL
+    ),
+    "ALTER ROLE ... RESET ALL": user("ALTER ROLE SESSION_USER RESET ALL", by=FOR_ALL),
+    "ALTER ROLE behind another statement": user("SELECT 1;/**/ALTER/**/ROLE app SET row_security = off", by=FOR_ALL),
+    "ALTER ROLE in a batch": user(x("ALTER ROLE app SET search_path FROM CURRENT"), by=FOR_ALL),
+    "ALTER ROLE in a DO block": user("DO $$BEGIN ALTER ROLE app SET search_path = evil, public; END$$", by=BLOCK),
+    "ALTER ROLE in a text that is not parsed": user(
+        padded("ALTER ROLE app SET search_path = evil, public", LONG), by="42501: a statement that cannot"
+    ),
+    "ALTER ROLE in a text that is not held": user(padded("ALTER/**/ROLE app RESET ALL", HUGE), by=TOO_LONG),
+    "ALTER ROLE of who may choose": refused(SERVICE, "ALTER ROLE app SET search_path = evil, public", by=FOR_ALL),
+    "ALTER DATABASE ... SET of the path of all": user("ALTER DATABASE red_team SET search_path = evil", by=FOR_ALL),
+    "a password for the server itself": user("ALTER USER app PASSWORD 'mine'", by=FOR_ALL),
     "ALTER SYSTEM SET": user("ALTER SYSTEM SET app.tenant_id = 'std_2'", by=NAMED),
     "strings with backslashes": user(
         "SET standard_conforming_strings = off", r"SELECT 'a\'';SET app.tenant_id TO std_2;--'", by=NAMED

@@ -104,6 +104,26 @@ def test_a_parameter_is_its_sessions_and_no_others(proxy: Proxy, text: str, exte
         assert [name for name, _ in second.rows(SET_IN_SESSION) if name not in ("app.tenant_id",)] == []
 
 
+@pytest.mark.parametrize("extended", [False, True], ids=["simple", "extended"])
+def test_the_limit_of_pg_trgm_is_its_sessions(
+    proxy: Proxy, server: EmbeddedServer | DebianServer, extended: bool
+) -> None:
+    """A parameter that another function than set_config() sets."""
+    with connect(server) as admin, user(proxy) as first, user(proxy) as second:
+        admin.execute("CREATE EXTENSION pg_trgm")
+        done(second, "SELECT set_limit(0.5)")
+        first.checked(
+            first.ask(ask("SELECT set_limit(0.75)") + SYNC if extended else query("SELECT set_limit(0.75)"))
+        )
+        for _ in range(2):
+            assert second.value("SELECT show_limit()") == "0.5"
+            assert first.value("SELECT show_limit()") == "0.75"
+        with user(proxy) as third:
+            assert third.value("SELECT show_limit()") == "0.3"
+        free(proxy)
+        admin.execute("DROP EXTENSION pg_trgm")
+
+
 def test_names_that_are_bound_follow_too(proxy: Proxy) -> None:
     with user(proxy) as first, user(proxy) as second:
         before = second.value("SHOW work_mem")

@@ -465,6 +465,28 @@ def test_functions_of_the_database_cannot_change_it_for_others(pooled: Proxy, sh
     assert pooled.raw().value(TENANT) == "std_1"
 
 
+def test_what_a_role_begins_with_does_not_reach_whom_the_tier_says_it(
+    start_proxy: StartProxy, all_tiers: Tables, shared: EmbeddedServer
+) -> None:
+    """A function that a tenant has brought may ALTER ROLE, which nobody sees and PostgreSQL lets it."""
+    with connect(shared) as direct:
+        direct.execute(
+            "CREATE FUNCTION alters() RETURNS void LANGUAGE plpgsql AS"
+            " $$BEGIN EXECUTE 'ALTER ROLE app SET search_path = evil, pg_catalog, public'; END$$"
+        )
+        try:
+            proxy = start_proxy(all_tiers | {"tier.standard": {"parameters": {"search_path": "public"}}})
+            with proxy.raw("app@std_2") as attacker:
+                attacker.checked(attacker.query("SELECT alters()"))
+            proxy.console("RECONNECT")
+            with proxy.raw() as client:
+                assert client.value("SHOW search_path") == "public"
+                client.checked(client.query("SET search_path = evil; RESET search_path"))
+                assert client.value("SHOW search_path") == "public"
+        finally:
+            direct.execute("ALTER ROLE app RESET ALL; DROP FUNCTION alters()")
+
+
 @pytest.mark.parametrize("how", ["close", "hang_up", "reset"])
 def test_what_was_set_in_a_transaction_whose_client_has_left_is_not_taken_for_set(
     start_proxy: StartProxy, all_tiers: Tables, how: str

@@ -260,9 +260,20 @@ TABLE = [
     ),
     ("CREATE AGGREGATE a(text) (sfunc = textcat, stype = text, initcond = 'set_config')", expect()),
     # what only stores a SET
-    ("ALTER ROLE bob SET app.tenant_id = 'x'", expect(touched=("app.tenant_id",))),
-    ("ALTER DATABASE d SET app.tenant_id = 'x'", expect(touched=("app.tenant_id",))),
-    ("ALTER ROLE bob RESET ALL", expect(changed=("*",))),
+    ("ALTER ROLE bob SET app.tenant_id = 'x'", expect(touched=("app.tenant_id",), alters_role=True)),
+    ("ALTER DATABASE d SET app.tenant_id = 'x'", expect(touched=("app.tenant_id",), alters_role=True)),
+    ("ALTER ROLE bob RESET ALL", expect(changed=("*",), alters_role=True)),
+    (
+        "ALTER USER CURRENT_USER IN DATABASE d SET search_path = a, b",
+        expect(touched=("search_path",), alters_role=True),
+    ),
+    ("ALTER ROLE bob PASSWORD 'x'", expect(alters_role=True)),
+    ("ALTER ROLE bob CREATEDB", expect()),
+    ("ALTER GROUP g ADD USER bob", expect()),
+    ("DO $$begin alter role bob set x = 1; end$$", expect(P.UNINSPECTED, hides=H.BLOCK)),
+    ("DO $$begin alter/**/database d reset x; end$$", expect(P.UNINSPECTED, hides=H.BLOCK)),
+    ("DO $$begin alter --\n user bob password 'x'; end$$", expect(P.UNINSPECTED, hides=H.BLOCK)),
+    ("DO $$begin alter table role add user_id int; end$$", expect()),
     ("ALTER SYSTEM SET x = 1", expect(touched=("x",))),
     ("ALTER FUNCTION f() SET x = 1", expect(touched=("x",))),
     (
@@ -319,6 +330,9 @@ TABLE = [
     ("SELECT pg_try_advisory_lock_shared(1, 2)", expect(P.ADVISORY_LOCK)),
     ('SELECT U&"pg_advisory\\005flock"(1)', expect(P.ADVISORY_LOCK)),
     ("SELECT setseed(0.5)", expect(P.SET)),
+    ("SELECT set_limit(0.5)", expect(sets=("pg_trgm.similarity_threshold",))),
+    ('SELECT Public."set_limit"(0.5)', expect(sets=("pg_trgm.similarity_threshold",))),
+    ("CREATE VIEW v AS SELECT set_limit(0.5)", expect(P.SET, sets=("pg_trgm.similarity_threshold",))),
     ("SELECT dblink_connect('c', $1)", expect(P.UNINSPECTED)),
     ("SELECT pg_backup_start('x')", expect(P.UNINSPECTED)),
     # cursors
@@ -428,6 +442,9 @@ def test_touches_the_tenant(sql, touches):
         ("SET x = = 1", False),
         ("SET x; SELECT 'unfinished", False),
         ("SELECT set_config('x', 'y', false) FRON t", True),
+        ("CREATE TABLE (; ALTER ROLE bob SET search_path = a", True),
+        ("CREATE TABLE (; ALTER /* */ DATABASE d SET search_path = a", True),
+        ("CREATE TABLE (; ALTER TABLE t ADD role text", False),
         ('SET U&"x" y', True),
         ("DO $$begin end$$ SOMETHING NEW", True),
     ],
@@ -573,6 +590,7 @@ _WORD_LIST = """
     default from values where cursor with hold for as begin commit database template set_config pg_catalog
     currval lastval setval
     pg_temp pg_advisory_lock pg_try_advisory_lock pg_settings setting query_to_xml ts_stat ts_rewrite setseed
+    set_limit role user database alter
     true false on conflict nothing transaction characteristics read only x t a tenant_id app language plpgsql
 """
 _ATOM_LIST = """

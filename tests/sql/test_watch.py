@@ -10,7 +10,15 @@ FILLING = b"INSERT INTO t VALUES " + b"(1, 'some text'), " * 500
 
 
 @pytest.mark.parametrize(
-    "hidden", [b"SET app.TENANT_id TO 'other'", b"select SET_CONFIG('a' || 'b', 'x', false)", b'U&"\\0061"']
+    "hidden",
+    [
+        b"SET app.TENANT_id TO 'other'",
+        b"select SET_CONFIG('a' || 'b', 'x', false)",
+        b'U&"\\0061"',
+        b"alter" + b" " * 5000 + b"role a set b = c",
+        b"Alter\tDatabase a set b = c",
+        b"alter/**/user a password 'b'",
+    ],
 )
 @given(st.lists(st.integers(0, 20_000), max_size=20))
 def test_found_wherever_the_text_is_cut(hidden: bytes, cuts: list[int]) -> None:
