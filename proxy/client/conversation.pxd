@@ -1,7 +1,7 @@
 from proxy.admission.accounts cimport give_all
 from proxy.client.plane cimport Plane
 from proxy.client.settled cimport Settled
-from proxy.net.transport cimport deliver
+from proxy.net.transport cimport deliver, hurry
 from proxy.protocol.state cimport State
 from proxy.protocol.lifecycle cimport Stage, step
 from proxy.protocol.statements cimport Statement
@@ -38,6 +38,7 @@ cdef class Conversation(Link):
     cdef public Statement unnamed
 
     cpdef object step(self, str event)
+    cpdef object hurry(self, bint hurried)
     cpdef object release_permits(self)
     cpdef object use_pool(self, Pool pool)
     cpdef object use_rules(self, object rules)

@@ -12,7 +12,7 @@ from proxy.client.plane import Plane
 from proxy.client.waits import Owing
 from proxy.errors import ServerRefused, TiergateError
 from proxy.model import Limits, PinReason, PoolMode, Tenant, User
-from proxy.net.transport import Transport, deliver
+from proxy.net.transport import Transport, deliver, hurry
 from proxy.protocol.inquiry import Inquiry
 from proxy.protocol.lifecycle import SessionState, Stage, step
 from proxy.protocol.state import EMPTY, State, status
@@ -139,6 +139,10 @@ class Conversation(Link):
 
     def step(self, event: str) -> None:
         self.state = step("session", self.state, event)
+
+    def hurry(self, hurried: bool) -> None:
+        self.hurried = hurried
+        hurry(self.transport, hurried)
 
     def doubted(self) -> Doubts:
         """What is to be asked when the session is at rest."""

@@ -80,6 +80,7 @@ def _begin(session: Session, server: ServerConnection | None, told: bytes, strea
     session.transport = stream.transport
     if server is not None:
         session.keep(server)
+        session.hurry(server.hurried)
     else:
         session.step("welcomed")
     registry, name = plane.registry, session.tenant.name

@@ -8,6 +8,11 @@ whoever leaves something unread, or was told while it paused, asks to be told `a
 Where much is ready, more is by the time that it has been served: so the epoll is asked again, a few times, before the
 loop does anything else, which costs it a turn.
 
+Some are in a hurry: the sockets of who is guaranteed connections. Where a crowd is ready at once, one of these would be
+the last of all to be told. So they have an epoll of their own, and a few of either are told in turn: whoever is in a
+hurry waits for that few and its own kind, and neither can keep the other from its turn. While nobody is in a hurry there is
+one epoll, and nothing more is done.
+
 A `Readiness` exists while something is watched. `readiness.pyx` beside it is the same in C.
 """
 
@@ -22,7 +27,8 @@ OUT = select.EPOLLOUT
 END = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR  # read on: the last read says which
 _ALWAYS = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
 _MOST = 64  # are told at once
-_ROUNDS = 8  # before the loop does anything else
+_FEW = 2  # while others are in a hurry, or are not
+_TURN = 8 * _MOST  # before the loop does anything else
 _MUCH = 2  # is ready: one alone is told of by the loop as fast
 
 
@@ -36,29 +42,40 @@ class Watched:
 
 
 class Readiness:
-    __slots__ = ("_count", "_epoll", "_loop", "_watched")
+    __slots__ = ("_count", "_epoll", "_hurried", "_hurry", "_loop", "_watched")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._watched: list[Watched | None] = []  # by descriptor, which takes less room than a dict
         self._count = 0
+        self._hurried = 0  # of these
         self._epoll = select.epoll()
+        self._hurry: select.epoll | None = None  # the epoll of those, once there was one
         loop.add_reader(self._epoll.fileno(), self)
 
     def __call__(self) -> None:
-        for _ in range(_ROUNDS):
-            told = self._epoll.poll(0, _MOST)
-            for fd, events in told:
-                watched = self._watched[fd]
-                if watched is not None:  # or another has just closed it
-                    try:
-                        watched.ready(events)
-                    except Exception as bug:  # the others are told only once, too
-                        self._loop.call_exception_handler(
-                            {"message": "a socket's turn failed", "exception": bug}
-                        )
-            if len(told) < _MUCH or self._epoll.closed:
+        left = _TURN
+        while left > 0:
+            if self._hurry is not None and self._hurried:
+                count = self._tell(self._hurry, _FEW) + self._tell(self._epoll, _FEW)
+            else:
+                count = self._tell(self._epoll, _MOST)
+            if count < _MUCH:
                 return
+            left -= count
+
+    def _tell(self, epoll: select.epoll, most: int) -> int:
+        if epoll.closed:
+            return 0
+        told = epoll.poll(0, most)
+        for fd, events in told:
+            watched = self._watched[fd]
+            if watched is not None:  # or another has just closed it
+                try:
+                    watched.ready(events)
+                except Exception as bug:  # the others are told only once, too
+                    self._loop.call_exception_handler({"message": "a socket's turn failed", "exception": bug})
+        return len(told)
 
     def add(self, fd: int, watched: Watched, writing: bool) -> None:
         """It is told when there is something to read; with `writing`, also when it can write. Raises OSError."""
@@ -72,23 +89,41 @@ class Readiness:
             self._forget(fd)
             raise
 
-    def again(self, fd: int, writing: bool) -> None:
+    def again(self, fd: int, writing: bool, hurried: bool) -> None:
         """Tells what there is now, if anything, and then what comes."""
-        self._epoll.modify(fd, _ALWAYS | OUT if writing else _ALWAYS)
+        self._of(hurried).modify(fd, _ALWAYS | OUT if writing else _ALWAYS)
 
-    def remove(self, fd: int) -> None:
+    def hurry(self, fd: int, writing: bool, hurried: bool) -> None:
+        """From now on it is in a hurry, or is not any more. What there is now is told again. Raises OSError."""
+        to = self._of(hurried)
+        self._of(not hurried).unregister(fd)
+        self._hurried += 1 if hurried else -1
+        to.register(fd, _ALWAYS | OUT if writing else _ALWAYS)
+
+    def remove(self, fd: int, hurried: bool) -> None:
         """Before it is closed: a descriptor that another process has as well would be watched on."""
         with contextlib.suppress(OSError):
-            self._epoll.unregister(fd)
+            self._of(hurried).unregister(fd)
+        self._hurried -= hurried
         self._forget(fd)
+
+    def _of(self, hurried: bool) -> select.epoll:
+        if not hurried:
+            return self._epoll
+        if self._hurry is None:
+            self._hurry = select.epoll()
+            self._loop.add_reader(self._hurry.fileno(), self)
+        return self._hurry
 
     def _forget(self, fd: int) -> None:
         self._watched[fd] = None
         self._count -= 1
         if not self._count:
             del _all[self._loop]
-            self._loop.remove_reader(self._epoll.fileno())
-            self._epoll.close()
+            for epoll in (self._epoll, self._hurry):
+                if epoll is not None:
+                    self._loop.remove_reader(epoll.fileno())
+                    epoll.close()
 
 
 _all: dict[asyncio.AbstractEventLoop, Readiness] = {}

@@ -25,7 +25,8 @@ END = EPOLLRDHUP | EPOLLHUP | EPOLLERR
 
 cdef enum:
     MOST = 64
-    ROUNDS = 8
+    FEW = 2
+    TURN = 512
     MUCH = 2
 
 
@@ -42,35 +43,22 @@ cdef class Readiness:
     def __init__(self, loop):
         self._loop = loop
         self._watched = []
-        self._count = 0
-        self._fd = epoll_create1(EPOLL_CLOEXEC)
-        if self._fd < 0:
-            raise failure()
-        try:
-            loop.add_reader(self._fd, self)
-        except BaseException:
-            close(self._fd)
-            raise
+        self._count = self._hurried = 0
+        self._hurry = -1
+        self._fd = opened(self)
 
     def __call__(self):
-        cdef epoll_event events[MOST]
-        cdef int i, count, round
-        cdef object found
-        for round in range(ROUNDS):
-            count = epoll_wait(self._fd, events, MOST, 0)
-            if count < 0:
-                if errno == EINTR:
-                    return
-                raise failure()
-            for i in range(count):
-                found = self._watched[events[i].data.fd]
-                if found is not None:
-                    try:
-                        (<Watched>found).ready(events[i].events)
-                    except Exception as bug:
-                        self._loop.call_exception_handler({"message": "a socket's turn failed", "exception": bug})
+        cdef int count, left = TURN
+        while left > 0:
+            if self._hurried:
+                count = tell(self, self._hurry, FEW)
+                if self._fd >= 0:
+                    count += tell(self, self._fd, FEW)
+            else:
+                count = tell(self, self._fd, MOST)
             if count < MUCH or self._fd < 0:
                 return
+            left -= count
 
     cpdef object add(self, int fd, Watched watched, bint writing):
         if fd >= len(self._watched):
@@ -82,13 +70,54 @@ cdef class Readiness:
             forget(self, fd)
             raise error
 
-    cpdef object again(self, int fd, bint writing):
-        if control(self._fd, EPOLL_CTL_MOD, fd, writing) < 0:
+    cpdef object again(self, int fd, bint writing, bint hurried):
+        if control(self._hurry if hurried else self._fd, EPOLL_CTL_MOD, fd, writing) < 0:
             raise failure()
 
-    cpdef object remove(self, int fd):
-        control(self._fd, EPOLL_CTL_DEL, fd, False)
+    cpdef object hurry(self, int fd, bint writing, bint hurried):
+        if hurried and self._hurry < 0:
+            self._hurry = opened(self)
+        if control(self._fd if hurried else self._hurry, EPOLL_CTL_DEL, fd, False) < 0:
+            raise failure()
+        self._hurried += 1 if hurried else -1
+        if control(self._hurry if hurried else self._fd, EPOLL_CTL_ADD, fd, writing) < 0:
+            raise failure()
+
+    cpdef object remove(self, int fd, bint hurried):
+        control(self._hurry if hurried else self._fd, EPOLL_CTL_DEL, fd, False)
+        self._hurried -= hurried
         forget(self, fd)
+
+
+cdef int opened(Readiness self) except -1:
+    cdef int fd = epoll_create1(EPOLL_CLOEXEC)
+    if fd < 0:
+        raise failure()
+    try:
+        self._loop.add_reader(fd, self)
+    except BaseException:
+        close(fd)
+        raise
+    return fd
+
+
+cdef int tell(Readiness self, int fd, int most) except -1:
+    """How many were told what is ready."""
+    cdef epoll_event events[MOST]
+    cdef int i, count = epoll_wait(fd, events, most, 0)
+    cdef object found
+    if count < 0:
+        if errno == EINTR:
+            return 0
+        raise failure()
+    for i in range(count):
+        found = self._watched[events[i].data.fd]
+        if found is not None:
+            try:
+                (<Watched>found).ready(events[i].events)
+            except Exception as bug:
+                self._loop.call_exception_handler({"message": "a socket's turn failed", "exception": bug})
+    return count
 
 
 cdef int control(int epoll, int what, int fd, bint writing) noexcept:
@@ -105,9 +134,15 @@ cdef object forget(Readiness self, int fd):
     self._count -= 1
     if not self._count:
         del _all[self._loop]
-        self._loop.remove_reader(self._fd)
-        close(self._fd)
+        dismiss(self, self._fd)
         self._fd = -1
+        if self._hurry >= 0:
+            dismiss(self, self._hurry)
+
+
+cdef object dismiss(Readiness self, int fd):
+    self._loop.remove_reader(fd)
+    close(fd)
 
 
 _all = {}

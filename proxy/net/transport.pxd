@@ -15,8 +15,9 @@ cdef class SocketTransport(Watched):
     cdef Readiness _readiness
     cdef int _fd, _state
     cdef Py_ssize_t _kept
-    cdef bint _ended, _paused, _reading, _unread, _writing
+    cdef bint _ended, _hurried, _paused, _reading, _unread, _writing
 
+    cpdef object hurry(self, bint hurried)
     cpdef object ready(self, unsigned int events)
     cpdef object look(self)
     cpdef object pause_reading(self)
@@ -30,5 +31,7 @@ cdef class SocketTransport(Watched):
     cdef object _writable(self)
     cdef object _lose(self, object error)
 
+@cython.locals(plain=SocketTransport)
+cpdef object hurry(object transport, bint hurried)
 @cython.locals(plain=SocketTransport)
 cpdef object deliver(object transport, bytes data)

@@ -67,8 +67,8 @@ class SocketTransport(Watched):
     """
 
     __slots__ = (
-        "_backlog", "_ended", "_fd", "_kept", "_loop", "_paused", "_protocol", "_readiness", "_reading", "_state",
-        "_unread", "_writing",
+        "_backlog", "_ended", "_fd", "_hurried", "_kept", "_loop", "_paused", "_protocol", "_readiness", "_reading",
+        "_state", "_unread", "_writing",
     )  # fmt: skip
 
     def __init__(
@@ -85,6 +85,7 @@ class SocketTransport(Watched):
         self._reading = True
         self._ended = False  # reads come to an end
         self._unread = False  # more may be there, of which nothing will tell
+        self._hurried = False  # it is told before others
         self._readiness: Readiness | None = None  # while it watches
         if watched:
             self._watch()
@@ -93,11 +94,21 @@ class SocketTransport(Watched):
         """Of what is there now as well."""
         try:
             if self._readiness is not None:
-                self._readiness.again(self._fd, self._writing)
+                self._readiness.again(self._fd, self._writing, self._hurried)
             else:
                 watch = readiness(self._loop)
                 watch.add(self._fd, self, self._writing)
                 self._readiness = watch
+        except OSError as error:
+            self._lose(error)
+
+    def hurry(self, hurried: bool) -> None:
+        """What comes is to be read before what comes to others, or not any more."""
+        if self._readiness is None or hurried == self._hurried:
+            return
+        self._hurried = hurried
+        try:
+            self._readiness.hurry(self._fd, self._writing, hurried)
         except OSError as error:
             self._lose(error)
 
@@ -246,7 +257,7 @@ class SocketTransport(Watched):
         self._state = _CLOSED
         self._reading = self._writing = False
         if self._readiness is not None:
-            self._readiness.remove(self._fd)
+            self._readiness.remove(self._fd, self._hurried)
             self._readiness = None
         self._backlog = None
         self._kept = 0
@@ -273,6 +284,13 @@ class SocketTransport(Watched):
 
 _OPEN, _CLOSING, _CLOSED = 0, 1, 2
 _END, _OUT, _READ_SIZE = END, OUT, READ_SIZE  # C integers where this is compiled
+
+
+def hurry(transport: Transport, hurried: bool) -> None:
+    """What comes to it is to be read before what comes to others, where it can be: TLS is not ours."""
+    if isinstance(transport, SocketTransport):
+        plain = transport
+        plain.hurry(hurried)
 
 
 def deliver(transport: Transport, data: bytes) -> None:

@@ -42,11 +42,11 @@ _NONSENSE = "the server sent something that is not the protocol"
 
 class ServerConnection(Stated):
     __slots__ = (
-        "_done", "_job_failed", "_undone", "account", "address", "cancels", "carried", "charged", "clean_at", "closing",
-        "copy_in", "dirty", "endpoint", "generation", "idle_since", "key", "last_error", "lent_at", "link", "named_in",
-        "opened_at", "owner", "permits", "pid", "prepared", "query_since", "scanner", "state", "state_error", "stats",
-        "status", "struck", "struck_at", "to_close", "transport", "unnamed", "unnamed_as", "unnamed_in", "uses",
-        "write_paused", "xact_since",
+        "_done", "_job_failed", "_undone", "account", "address", "cancels", "carried", "charged", "clean_at",
+        "closing", "copy_in", "dirty", "endpoint", "generation", "hurried", "idle_since", "key", "last_error",
+        "lent_at", "link", "named_in", "opened_at", "owner", "permits", "pid", "prepared", "query_since", "scanner",
+        "state", "state_error", "stats", "status", "struck", "struck_at", "to_close", "transport", "unnamed",
+        "unnamed_as", "unnamed_in", "uses", "write_paused", "xact_since",
     )  # fmt: skip
 
     def __init__(
@@ -74,7 +74,9 @@ class ServerConnection(Stated):
         self.status = IDLE
         self.dirty = False  # holds something that only a reset clears
         self.cancels = self.uses = self.clean_at = 0  # `clean_at`: the last use to leave no numbers
-        self.copy_in = self.closing = self.write_paused = self._job_failed = self._undone = False
+        self.copy_in = self.closing = self.hurried = self.write_paused = self._job_failed = self._undone = (
+            False
+        )
         self.carried = 0  # bytes since it was last ready for a query
         self.link: Link | None = None
         self.account: Account | None = None

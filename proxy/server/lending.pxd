@@ -5,6 +5,7 @@ from proxy.admission.charging cimport begin, correct, end
 from proxy.admission.guarantees cimport Guarantee, Kept, of
 from proxy.admission.queue cimport FairQueue
 from proxy.admission.turns cimport Crowd, Rota
+from proxy.net.transport cimport hurry
 from proxy.server.connection cimport ServerConnection
 from proxy.server.places cimport Places
 from proxy.stats cimport PoolStats
@@ -19,6 +20,7 @@ cdef class Lending(Places):
     cdef object _strain
     cdef public PoolStats stats
 
+    @cython.locals(hurried=bint)
     cpdef object _lend(self, ServerConnection server, Account account, tuple counters, Guarantee guarantee, double now)
     @cython.locals(permits=tuple)
     cpdef object _give_permits(self, ServerConnection server, double now)

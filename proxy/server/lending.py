@@ -8,6 +8,7 @@ from proxy.admission.adaptive import Strain
 from proxy.admission.charging import begin, correct, end
 from proxy.admission.guarantees import Guarantee, Kept, of
 from proxy.admission.queue import FairQueue
+from proxy.net.transport import hurry
 from proxy.server.connection import ServerConnection
 from proxy.server.places import Places
 from proxy.stats import PoolStats
@@ -41,9 +42,13 @@ class Lending(Places):
         server.account = account
         server.permits = counters
         server.lent_at, server.charged = now, 0.0
+        hurried = guarantee is not None
         if guarantee is not None:
             self._guaranteed[server] = guarantee
             guarantee.use(1)
+        if hurried != server.hurried:
+            server.hurried = hurried
+            hurry(server.transport, hurried)
         if self._crowd.waiting:
             server.charged = begin(account, self.queue.rota, counters, self._of_all)
         server.uses += 1

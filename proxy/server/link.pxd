@@ -8,8 +8,10 @@ cdef class Link(Receiver):
     cdef public Link ahead, behind
     cdef public object awaited, limits, line
     cdef public State state_needed
+    cdef public bint hurried
     cdef public double wait_limit, wait_notice, waiting_since
 
+    cpdef object hurry(self, bint hurried)
     cpdef object granted(self, object server)
     cpdef object replies(self, bytes data)
     cpdef object server_ready(self)

@@ -31,6 +31,7 @@ class Link(Receiver):
         "ahead",
         "awaited",
         "behind",
+        "hurried",
         "limits",
         "line",
         "state_needed",
@@ -47,6 +48,7 @@ class Link(Receiver):
         self.user_account = user_account
         self.state_needed = state_needed
         self.waiting_since = 0.0
+        self.hurried = False  # what is asked is read before what others ask
         # Its place among those with the same deadlines while it waits (see deadlines.py), and for which pool that is.
         self.line: object | None = None
         self.ahead: Link | None = None
@@ -58,6 +60,9 @@ class Link(Receiver):
         self.limits = limits
         self.wait_limit = limits.query_wait_timeout or 0.0
         self.wait_notice = limits.query_wait_notify or 0.0
+
+    def hurry(self, hurried: bool) -> None:
+        """It is guaranteed connections, or is not any more."""
 
     def granted(self, server: Any) -> None:
         """The wait is over."""

@@ -21,7 +21,7 @@ cdef class Pool(Cleaning):
     cdef public int generation
     cdef public Py_ssize_t sessions
 
-    @cython.locals(account=Account, user=UserAccount, counters=tuple, server=ServerConnection, free=bint, guarantee=Guarantee)
+    @cython.locals(account=Account, user=UserAccount, counters=tuple, server=ServerConnection, free=bint, guarantee=Guarantee, hurried=bint)
     cpdef ServerConnection acquire(self, Link waiter, double now)
     @cython.locals(delay=double, newest=ServerConnection, server=ServerConnection)
     cpdef ServerConnection _pick(self, State needs, double now)

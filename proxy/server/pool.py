@@ -106,6 +106,9 @@ class Pool(Cleaning):
         """
         account, user = waiter.account, waiter.user_account
         guarantee = self._keep(account, now)
+        hurried = guarantee is not None
+        if hurried != waiter.hurried:
+            waiter.hurry(hurried)
         free = not self.kept.count or self._has_more_than_is_kept()
         if free and self.idle and not (self._crowd.waiting and self.queue.size) and not self.paused:
             counters = account.server_counters(user)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import select
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -114,6 +116,44 @@ def test_what_is_guaranteed_is_free_for_who_has_asked_of_late(
     answered = sorted(asked_beside(client, crowd, 8))
     assert answered[4] == 0, "it waits for none of the crowd's transactions"
     crowd.leave()
+
+
+def test_what_who_has_a_guarantee_asks_is_read_before_what_a_crowd_has_asked(
+    start_proxy: StartProxy, all_tiers: Tables
+) -> None:
+    """There are connections for all, so that the order is the one in which they are read."""
+    tables = with_cluster(all_tiers, pool_size=16, min_pool_size=16, max_connections=16)
+    proxy = start_proxy(with_limits(tables, "std_1", guaranteed_connections=1))
+    crowd = [proxy.raw("app@std_2") for _ in range(12)]
+    client = proxy.raw("app@std_1")
+    assert client.value("SELECT 1") == "1"
+    wait_until(
+        lambda: (
+            [row["sv_idle"] for row in proxy.console("SHOW POOLS") if row["database"] == "appdb"] == ["16"]
+        )
+    )
+    holding, released = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        holding.set()
+        released.wait(20)
+
+    proxy.call(lambda: asyncio.get_running_loop().call_later(0.02, hold))
+    assert holding.wait(20)
+    for each in (*crowd, client):
+        each.send(query("SELECT pg_sleep(0.5)"))
+    released.set()
+
+    def begun() -> dict[float, str]:
+        """When, and whose."""
+        sessions = [session for session in proxy.worker.plane.sessions if session.server is not None]
+        return {session.server.query_since: session.tenant.name for session in sessions}
+
+    wait_until(lambda: len(proxy.call(begun)) == 13)
+    found = proxy.call(begun)
+    assert "std_1" in [found[at] for at in sorted(found)][:3], "it was the last to ask"
+    for each in (*crowd, client):
+        each.read_ready()
 
 
 def test_tenants_of_four_tiers_have_shares_as_their_weights(

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from proxy.net.readiness import IN, OUT, Watched, readiness
+from proxy.net.readiness import END, IN, OUT, Watched, readiness
 from tests.server.fakes import run
 
 Both = Callable[[Coroutine[Any, Any, None]], None]
@@ -61,13 +61,13 @@ def test_it_tells_once_until_it_is_asked_again(loop_runs: Both) -> None:
             assert ear.heard == [IN]
             await turns()
             assert ear.heard == [IN]
-            watch.again(ours.fileno(), True)
+            watch.again(ours.fileno(), True, False)
             await turns()
             assert ear.heard == [IN, IN | OUT]
             theirs.send(b"y")
             await turns()
             assert len(ear.heard) == 3
-            watch.remove(ours.fileno())
+            watch.remove(ours.fileno(), False)
             theirs.send(b"z")
             await turns()
             assert len(ear.heard) == 3
@@ -84,7 +84,7 @@ def test_what_is_there_before_is_told(loop_runs: Both) -> None:
             watch.add(ours.fileno(), ear, True)
             await turns()
             assert ear.heard == [IN | OUT]
-            watch.remove(ours.fileno())
+            watch.remove(ours.fileno(), False)
 
     loop_runs(main())
 
@@ -106,7 +106,7 @@ def test_all_are_told_and_one_that_fails_keeps_it_from_nobody(loop_runs: Both) -
             assert len(reported) == 20
             assert isinstance(reported[0]["exception"], ZeroDivisionError)
             for ours, _ in made:
-                watch.remove(ours.fileno())
+                watch.remove(ours.fileno(), False)
 
     loop_runs(main())
 
@@ -120,7 +120,7 @@ def test_who_is_removed_by_another_in_the_same_turn_is_not_told(loop_runs: Both)
 
             def told(at: int) -> None:
                 heard.append(at)
-                watch.remove(numbers[1 - at])
+                watch.remove(numbers[1 - at], False)
 
             for at in (0, 1):
                 watch.add(numbers[at], Ear(lambda _, at=at: told(at)), False)
@@ -128,7 +128,7 @@ def test_who_is_removed_by_another_in_the_same_turn_is_not_told(loop_runs: Both)
                 theirs.send(b"x")
             await turns()
             assert len(heard) == 1
-            watch.remove(numbers[heard[0]])
+            watch.remove(numbers[heard[0]], False)
 
     loop_runs(main())
 
@@ -141,11 +141,11 @@ def test_nothing_is_left_of_it_when_nobody_is_watched(loop_runs: Both) -> None:
             for _ in range(3):
                 watch = readiness(loop)
                 assert readiness(loop) is watch
-                ear = Ear(lambda _, watch=watch: watch.remove(one.fileno()))
+                ear = Ear(lambda _, watch=watch: watch.remove(one.fileno(), False))
                 watch.add(one.fileno(), ear, False)
                 watch.add(two.fileno(), Ear(), False)
                 assert readiness(loop) is watch
-                watch.remove(two.fileno())
+                watch.remove(two.fileno(), False)
                 theirs.send(b"x")
                 await turns()
                 assert one.recv(10) == b"x"
@@ -154,7 +154,7 @@ def test_nothing_is_left_of_it_when_nobody_is_watched(loop_runs: Both) -> None:
                 assert readiness(loop) is not watch or not ear.heard
                 watch = readiness(loop)
                 watch.add(one.fileno(), Ear(), False)
-                watch.remove(one.fileno())
+                watch.remove(one.fileno(), False)
 
     loop_runs(main())
 
@@ -166,14 +166,14 @@ def test_a_descriptor_that_somebody_else_has_as_well_is_forgotten(loop_runs: Bot
             kept, ear, rest = os.dup(ours.fileno()), Ear(), Ear()
             watch.add(other.fileno(), rest, False)
             watch.add(ours.fileno(), ear, False)
-            watch.remove(ours.fileno())
+            watch.remove(ours.fileno(), False)
             ours.close()
             theirs.send(b"x")
             others.send(b"x")
             await turns()
             assert (ear.heard, rest.heard) == ([], [IN])
             os.close(kept)
-            watch.remove(other.fileno())
+            watch.remove(other.fileno(), False)
 
     loop_runs(main())
 
@@ -195,13 +195,105 @@ def test_who_is_always_ready_again_keeps_the_loop_from_nothing(loop_runs: Both) 
         watch = readiness(loop)
         with pairs(2) as made:
             numbers = [ours.fileno() for ours, _ in made]
-            ears = [Ear(lambda _, fd=fd: watch.again(fd, True)) for fd in numbers]
+            ears = [Ear(lambda _, fd=fd: watch.again(fd, True, False)) for fd in numbers]
             for fd, ear in zip(numbers, ears, strict=True):
                 watch.add(fd, ear, True)
             await turns(20)
             assert min(len(ear.heard) for ear in ears) > 8
             assert abs(len(ears[0].heard) - len(ears[1].heard)) < 2
             for fd in numbers:
-                watch.remove(fd)
+                watch.remove(fd, False)
+
+    loop_runs(main())
+
+
+# --- who is in a hurry ------------------------------------------------------------------------------
+
+
+def test_who_is_in_a_hurry_is_told_between_every_few_of_the_others(loop_runs: Both) -> None:
+    async def main() -> None:
+        watch = readiness(asyncio.get_running_loop())
+        with pairs(41) as [(hurried, peer), *others]:
+            heard: list[str] = []
+
+            def other_told() -> None:
+                heard.append("other")
+                if len(heard) in (11, 25):
+                    peer.send(b"x")
+
+            watch.add(hurried.fileno(), Ear(lambda _: heard.append("hurried")), False)
+            watch.hurry(hurried.fileno(), False, True)
+            for ours, theirs in others:
+                watch.add(ours.fileno(), Ear(lambda _: other_told()), False)
+                theirs.send(b"x")
+            peer.send(b"x")
+            await turns()
+            assert heard.count("other") == 40
+            places = [at for at, who in enumerate(heard) if who == "hurried"]
+            assert places[0] == 0, "it was the last to become ready"
+            assert all(at <= place <= at + 1 for at, place in zip((11, 25), places[1:], strict=True))
+            watch.remove(hurried.fileno(), True)
+            for ours, _ in others:
+                watch.remove(ours.fileno(), False)
+
+    loop_runs(main())
+
+
+def test_a_flood_of_those_in_a_hurry_takes_its_turns_with_the_others(loop_runs: Both) -> None:
+    async def main() -> None:
+        watch = readiness(asyncio.get_running_loop())
+        with pairs(4) as made:
+            numbers = [ours.fileno() for ours, _ in made]
+            heard: list[bool] = []
+
+            def told(at: int) -> None:
+                heard.append(at < 3)
+                if len(heard) < 900:  # more than is told in one turn of the loop
+                    watch.again(numbers[at], True, at < 3)
+
+            for at, fd in enumerate(numbers):
+                watch.add(fd, Ear(lambda _, at=at: told(at)), True)
+                if at < 3:
+                    watch.hurry(fd, True, True)
+            await turns(30)
+            assert len(heard) > 900
+            assert 250 < heard[:900].count(False) < 350, "one of them, and two of the three, each time"
+            for at, fd in enumerate(numbers):
+                watch.remove(fd, at < 3)
+
+    loop_runs(main())
+
+
+def test_what_is_there_is_told_to_who_comes_to_be_in_a_hurry_and_to_who_is_not_any_more(
+    loop_runs: Both,
+) -> None:
+    async def main() -> None:
+        before = len(os.listdir("/proc/self/fd"))
+        watch = readiness(asyncio.get_running_loop())
+        with pairs(2) as [(ours, theirs), (other, others)]:
+            fd = ours.fileno()
+            ear, rest = Ear(), Ear()
+            watch.add(fd, ear, False)
+            watch.add(other.fileno(), rest, False)
+            theirs.send(b"x")
+            watch.hurry(fd, True, True)
+            await turns()
+            assert ear.heard == [IN | OUT]
+            others.send(b"x")
+            await turns()
+            assert rest.heard == [IN]
+            watch.again(fd, False, True)
+            await turns()
+            watch.hurry(fd, False, False)
+            await turns()
+            assert ear.heard == [IN | OUT, IN, IN]
+            watch.remove(other.fileno(), False)
+            watch.hurry(fd, False, True)
+            await turns()
+            theirs.close()
+            await turns()
+            assert ear.heard[4] & END
+            watch.remove(fd, True)
+        assert len(os.listdir("/proc/self/fd")) == before
 
     loop_runs(main())

@@ -415,3 +415,39 @@ def test_where_it_is_connected() -> None:
             assert transport.get_extra_info("ssl_object", "none") == "none"
 
     run(main())
+
+
+# --- in a hurry -------------------------------------------------------------------------------------
+
+
+def test_who_is_in_a_hurry_is_read_first_writes_and_closes_as_any(loop_runs: Both) -> None:
+    async def main() -> None:
+        order: list[str] = []
+        async with pair() as (one, first, theirs), pair() as (other, second, others):
+            first.data_received = lambda data: order.append("hurried")  # type: ignore[method-assign]
+            second.data_received = lambda data: order.append("other")  # type: ignore[method-assign]
+            transports.hurry(one, True)
+            transports.hurry(one, True)
+            for sock in (others, theirs):
+                sock.send(b"x")
+            await until(lambda: len(order) == 2)
+            assert order == ["hurried", "other"]
+            one.write(b"y" * 10_000_000)
+            assert one.get_write_buffer_size()
+            taken = 0
+            while taken < 10_000_000:
+                await asyncio.sleep(0)
+                with contextlib.suppress(BlockingIOError):
+                    taken += len(theirs.recv(1 << 20))
+            transports.hurry(one, False)
+            for sock in (others, theirs):
+                sock.send(b"x")
+            await until(lambda: len(order) == 4)
+            assert order[2:] == ["other", "hurried"]
+            transports.hurry(one, True)
+            one.abort()
+            transports.hurry(one, False)
+            await until(lambda: "lost" in first.heard)
+            other.close()
+
+    loop_runs(main())

@@ -111,6 +111,9 @@ class Waiter(link.Link):
         self.server: ServerConnection | None = None
         self.error: TiergateError | None = None
 
+    def hurry(self, hurried: bool) -> None:
+        self.hurried = hurried
+
     def still_waits(self) -> None:
         self.told += 1
 

@@ -351,6 +351,28 @@ def test_what_is_asked_for_is_kept_free_for_a_while(keeper: Keeper, clock: Clock
     assert late.server is not None
 
 
+def test_who_is_guaranteed_connections_is_in_a_hurry_with_what_it_is_lent(keeper: Keeper) -> None:
+    pool = keeper.pool(size=1)
+    opened(keeper, pool, 1)
+    common, entitled = waiter("noisy"), Waiter(account("vip", guaranteed_connections=1))
+    server = lent_or_granted(pool, common)
+    assert (common.hurried, server.hurried) == (False, False)
+    pool.acquire(entitled, 1_000.0)
+    assert entitled.hurried
+    pool.checkin(server)
+    assert (entitled.server, server.hurried) == (server, True)
+    late = waiter("noisy")
+    pool.acquire(late, 1_000.0)
+    pool.checkin(server)
+    pool.kept.look(1_010.0)
+    pool.serve()
+    assert (late.server, late.hurried, server.hurried) == (server, False, False)
+    entitled.account.update(entitled.account.tenant, entitled.account.tier, Limits())
+    entitled.server = None
+    pool.acquire(entitled, 1_011.0)
+    assert not entitled.hurried, "it was, until its limits changed"
+
+
 def lent_or_granted(pool: Pool, who: Waiter) -> ServerConnection:
     server = pool.acquire(who, 1_000.0) or who.server
     assert server is not None
