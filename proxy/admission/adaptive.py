@@ -15,7 +15,8 @@ What latency is. Tenants do different things, and one does different things at d
 baseline, a median that follows its transactions by a percent or so a window (no sums: one that took a minute
 counts as any other). A transaction counts by how much longer it took than its tenant's baseline, and a window by the median
 of that over all. So it changes nothing that tenants of slow queries come and go. Baselines rest while latency is
-grown: they would get used to it, and the limit would follow them up.
+grown: they would get used to it, and the limit would follow them up. And who comes first while all others are slowed is
+thought to be slowed as much.
 
 Is it the crowd? Latency grows as well because queries have become slower: a table has grown, an index is gone, somebody
 began his reports. Then a lower limit helps nobody, and a limit that knew latency alone would fall to its minimum. So each
@@ -56,8 +57,10 @@ _PATIENCE = 10.0  # looks
 _OCTAVES = 4  # times 2 either way that are told apart
 _STEPS = 8  # in each
 BUCKETS = 2 * _OCTAVES * _STEPS
+_FURTHEST, _A_STEP, _LAST = float(_OCTAVES), float(_STEPS), BUCKETS - 1  # numbers of C where this is compiled
 _KINDS = 512
 _LEARNT = 128  # transactions of a kind before it counts
+_KNOWN = 10  # of others, by which it can be told how much all of them are slowed
 _STEP = 0.02  # octaves that a baseline moves in one window
 
 
@@ -68,9 +71,16 @@ class _Kind:
 
     def __init__(self) -> None:
         self.baseline = 0.0
-        self.first: list[float] | None = []  # that it learns from, before it counts
+        self.first: list[float] | None = []  # the last ones, which it learns from before it counts
         self.counted = 0  # in this window
         self.balance = 0  # of them, those above the baseline less those below
+
+    def begin(self, slowed: float) -> None:
+        """With what it has learned while the others took so many octaves longer than usual."""
+        assert self.first is not None
+        self.baseline = median(self.first) - slowed
+        self.first = None
+        self.counted = 0
 
     def learn(self) -> None:
         self.baseline += _STEP * self.balance / self.counted
@@ -107,11 +117,16 @@ NOTHING = Window([0] * BUCKETS, 0.0, 0, False)
 class Strain:
     """How much longer than usual the transactions of one cluster take. `resting`: baselines are left as they are."""
 
-    __slots__ = ("_baselines", "_counted", "_kinds", "_octaves", "_running", "pressed", "resting")
+    __slots__ = (
+        "_baselines", "_counted", "_kind", "_kinds", "_learnt", "_octaves", "_running", "_whose", "pressed", "resting",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self._kinds: dict[Hashable, _Kind] = {}
+        self._whose: Hashable = None  # the last transaction was; the next is most often theirs, too
+        self._kind = _Kind()
         self._counted: list[_Kind] = []  # in this window
+        self._learnt: list[_Kind] = []  # in this window, and do not count yet
         self._octaves = [0] * BUCKETS
         self._baselines = 0.0
         self._running = 0
@@ -121,25 +136,34 @@ class Strain:
     def record(self, whose: Hashable, seconds: float) -> None:
         """A transaction is over."""
         taken = log2(seconds) if seconds > 1e-6 else -20.0
-        kind = self._kinds.get(whose)
-        if kind is None:
-            if len(self._kinds) >= _KINDS:
-                del self._kinds[next(iter(self._kinds))]
-            kind = self._kinds[whose] = _Kind()
+        kind = self._kind if whose is self._whose else self._of(whose)
         if kind.first is not None:
-            kind.first.append(taken)
-            if len(kind.first) == _LEARNT:
-                kind.baseline = median(kind.first)
-                kind.first = None
+            if kind.counted < _LEARNT:
+                kind.first.append(taken)
+            else:  # those of a burst's beginning say little of what the window was like
+                kind.first[kind.counted % _LEARNT] = taken
+            kind.counted += 1
+            if kind.counted == _LEARNT:
+                self._learnt.append(kind)
             return
         more = taken - kind.baseline
-        at = int((more + _OCTAVES) * _STEPS)
-        self._octaves[0 if at < 0 else BUCKETS - 1 if at >= BUCKETS else at] += 1
+        place = (more + _FURTHEST) * _A_STEP
+        at = 0 if place < 0.0 else _LAST if place > _LAST else int(place)
+        self._octaves[at] += 1
         self._baselines += kind.baseline
         if not kind.counted:
             self._counted.append(kind)
         kind.counted += 1
         kind.balance += 1 if more > 0 else -1
+
+    def _of(self, whose: Hashable) -> _Kind:
+        kind = self._kinds.get(whose)
+        if kind is None:
+            if len(self._kinds) >= _KINDS:
+                del self._kinds[next(iter(self._kinds))]
+            kind = self._kinds[whose] = _Kind()
+        self._whose, self._kind = whose, kind
+        return kind
 
     def seen(self, running: int, pressed: bool) -> None:
         """To be called several times a window."""
@@ -149,6 +173,11 @@ class Strain:
 
     def take(self) -> Window:
         """What was counted since the last one."""
+        if self._learnt:
+            slowed = max(0.0, _median(self._octaves)) if sum(self._octaves) >= _KNOWN else 0.0
+            for kind in self._learnt:
+                kind.begin(slowed)
+            self._learnt.clear()
         window = Window(self._octaves, self._baselines, self._running, self.pressed)
         self._octaves, self._baselines = [0] * BUCKETS, 0.0
         self._running, self.pressed = 0, False

@@ -1,6 +1,7 @@
 cimport cython
 
 from proxy.admission.accounts cimport Account, Counter, give_all
+from proxy.admission.adaptive cimport Strain
 from proxy.admission.charging cimport begin, correct, end
 from proxy.admission.guarantees cimport Guarantee, Kept, of
 from proxy.admission.queue cimport FairQueue
@@ -17,7 +18,7 @@ cdef class Lending(Places):
     cdef Py_ssize_t _most
     cdef public Kept kept
     cdef public FairQueue queue
-    cdef object _strain
+    cdef Strain _strain
     cdef public PoolStats stats
 
     @cython.locals(hurried=bint)

@@ -181,6 +181,23 @@ def test_baselines_that_were_learned_in_a_crowd_are_corrected() -> None:
     assert mean(simulation.limits[-30:]) < 3 * CORES
 
 
+def test_who_first_comes_in_a_crowd_is_taken_to_be_slowed_as_the_others_are() -> None:
+    crowd = 0.0
+
+    def demand(draw: random.Random) -> tuple[str, float]:
+        return ("new" if draw.random() < crowd else "acme"), draw.expovariate(1 / 0.01)
+
+    limit = Limit(2, 64)
+    limit.limit = 64.0
+    limit.last = limit.last._replace(limit=64)
+    simulation = Simulation(Server(), limit, 6, demand).run(20)
+    assert simulation.limits[-1] == 64, "it is not used up"
+    crowd, simulation.clients = 0.9, 200
+    simulation.run(12)
+    assert mean(simulation.limits[-4:]) < 2.2 * CORES
+    assert simulation.limit.last.baseline == pytest.approx(0.007, rel=0.3), "as it was without a crowd"
+
+
 def test_a_try_that_does_not_help_is_taken_back_and_repeated_less_often() -> None:
     simulation = Simulation(Server(cores=1000), Limit(2, 48), 200, slow).run(200)
     tries = [at for at, decision in enumerate(simulation.decisions) if decision.why.startswith("tries")]
