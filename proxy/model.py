@@ -272,6 +272,18 @@ class ApiToken:
 
 
 @dataclass(frozen=True, slots=True)
+class TcpOptions:
+    """When a peer that says nothing is asked whether it is there, and when it is given up. Seconds; 0: as the kernel
+    has it."""
+
+    tcp_keepalive: bool = True
+    tcp_keepidle: float = 60.0
+    tcp_keepintvl: float = 10.0
+    tcp_keepcnt: int = 6
+    tcp_user_timeout: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class ServerOptions:
     """How server connections are made, kept and reset. Times in seconds; 0 is off."""
 
@@ -298,6 +310,7 @@ class ServerOptions:
     auth_query: str = ""
     auth_dbname: str = ""
     client_connection_check_interval: float = 0.0  # how often a busy backend looks whether its proxy is there
+    tcp: TcpOptions = field(default_factory=TcpOptions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,6 +331,7 @@ class ClientOptions:
     client_tls_sslmode: str = "disable"
     peer_id: int = 0  # which of `peers` this proxy is; 0: it is alone
     peers: Mapping[int, tuple[str, int]] = field(default_factory=lambda: NO_PEERS)  # where each listens
+    tcp: TcpOptions = field(default_factory=TcpOptions)
     limits: Limits = Limits()  # the proxy's own, under every tier's
     pin_notice: bool = False
 

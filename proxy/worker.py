@@ -142,9 +142,7 @@ class Worker:
         try:
             if self._sockets is not None:
                 for sock in self._sockets:
-                    self._listeners.append(
-                        listen.Listener(loop, sock, self._acceptor.accept, owns_path=False)
-                    )
+                    self._listen(loop, sock, owns_path=False)
             else:
                 await self._bind(loop)
         except BaseException:
@@ -164,18 +162,24 @@ class Worker:
         process = self.settings.process
         if process.listen_port:
             for sock in listen.tcp_sockets(process.listen_addr, process.listen_port, process.listen_backlog):
-                self._listeners.append(listen.Listener(loop, sock, self._acceptor.accept))
+                self._listen(loop, sock)
         if process.unix_socket_dir:
             sock = listen.unix_socket(
                 process.unix_socket_dir, self.port or process.listen_port, process.unix_socket_mode,
                 process.listen_backlog,
             )  # fmt: skip
-            self._listeners.append(listen.Listener(loop, sock, self._acceptor.accept))
+            self._listen(loop, sock)
         if process.http is not None:
             from proxy.hosting import http_face  # a worker among others has no use for its libraries
 
             self.http = http_face(self.local, lambda: self.settings)
             await self.http.start(*process.http)
+
+    def _listen(
+        self, loop: asyncio.AbstractEventLoop, sock: socket.socket, *, owns_path: bool = True
+    ) -> None:
+        tcp, accept = self.settings.client.tcp, self._acceptor.accept
+        self._listeners.append(listen.Listener(loop, sock, accept, options=tcp, owns_path=owns_path))
 
     @property
     def port(self) -> int:
@@ -269,6 +273,8 @@ class Worker:
         self.plane.options = fresh.client
         self.plane.clients.limit = fresh.client.max_client_conn
         self._acceptor.reload(fresh.client, client_tls)
+        for listener in self._listeners:
+            listener.tune(fresh.client.tcp)
         follow_at_rest(self.plane)
         log.configure(fresh.process.log_format, fresh.process.log_level)
         _log.info("configuration reloaded", needs_restart=needing)

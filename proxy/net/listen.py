@@ -13,9 +13,12 @@ from typing import Any
 
 from proxy import log
 from proxy.errors import ConfigError
+from proxy.model import TcpOptions
+from proxy.net import tcp
 from proxy.net.sockets import accept
 
 _log = log.get("listen")
+_TCP = TcpOptions()
 _ACCEPTS_A_TURN = 64
 _EMFILE_PAUSE = 0.1
 _QUIET = 10.0  # seconds, behind a failure that was told
@@ -30,6 +33,7 @@ class Listener:
         sock: socket.socket,
         accepted: Callable[[int, str, int], None],
         *,
+        options: TcpOptions = _TCP,
         owns_path: bool = True,
     ) -> None:
         self._loop = loop
@@ -42,10 +46,13 @@ class Listener:
         self.port: int = 0 if sock.family == socket.AF_UNIX else sock.getsockname()[1]
         self._path: str = sock.getsockname() if sock.family == socket.AF_UNIX and owns_path else ""
         self._inode = inode(self._path)
-        if sock.family != socket.AF_UNIX:  # each client's socket has these from the one that it came by
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self.tune(options)
         loop.add_reader(sock.fileno(), self._readable)
+
+    def tune(self, options: TcpOptions) -> None:
+        """Each client's socket has these from the one that it comes by."""
+        if self.family != socket.AF_UNIX:
+            tcp.tune(self._sock, options)
 
     def _readable(self) -> None:
         for _ in range(_ACCEPTS_A_TURN):
@@ -89,16 +96,15 @@ def remove_path(path: str, its_inode: int) -> None:
 
 
 def tcp_sockets(address: str, port: int, backlog: int, *, shares_port: bool = False) -> list[socket.socket]:
-    """One socket for each address that `address` means ("*": all, IPv4 and IPv6). Raises ConfigError.
+    """One socket for each address that `address` means ("*": all, IPv4 and IPv6; several: with commas). Raises
+    ConfigError.
 
     With `shares_port` more may be opened on the same port later (SO_REUSEPORT), also by others of this user.
     """
     sockets: list[socket.socket] = []
     failure: OSError | None = None
     try:
-        for family, kind, proto, _name, where in socket.getaddrinfo(
-            None if address == "*" else address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        ):
+        for family, kind, proto, where in _meant(address, port):
             if not port and sockets:
                 where = (where[0], sockets[0].getsockname()[1], *where[2:])
             try:
@@ -114,6 +120,20 @@ def tcp_sockets(address: str, port: int, backlog: int, *, shares_port: bool = Fa
             sock.close()
         raise ConfigError(f"cannot listen on {address}:{port}: {error.strerror or error}") from None
     return sockets
+
+
+def _meant(addresses: str, port: int) -> dict[Any, None]:
+    """Family, kind, protocol and address of each, once: `localhost, 127.0.0.1` is one."""
+    return {
+        (family, kind, proto, where): None
+        for address in addresses.split(",")
+        for family, kind, proto, _name, where in socket.getaddrinfo(
+            None if address.strip() == "*" else address.strip(),
+            port,
+            type=socket.SOCK_STREAM,
+            flags=socket.AI_PASSIVE,
+        )
+    }
 
 
 def _bound(sock: socket.socket, where: Any, backlog: int, shares_port: bool) -> socket.socket:

@@ -14,8 +14,9 @@ from typing import Any
 from proxy.auth.binding import server_end_point
 from proxy.auth.to_server import ToServer
 from proxy.errors import ProtocolViolation, ServerLost, ServerProtocolError, ServerRefused
-from proxy.model import Endpoint, ServerOptions
+from proxy.model import Endpoint, ServerOptions, TcpOptions
 from proxy.net.stream import LoginStream, PeerGone, connected
+from proxy.net.tcp import tune
 from proxy.net.tls import ServerTls
 from proxy.protocol.seal import INTRODUCE, Introduction, read_introduction
 from proxy.server.asking import ask
@@ -23,6 +24,7 @@ from proxy.server.custody import Held
 from proxy.wire import decode, encode
 
 _MAX_MESSAGE = 1 << 20
+_TCP = TcpOptions()  # of connections for one packet
 Secret = tuple[str, bytes]  # password or verifier, and the key of the latter
 
 
@@ -88,7 +90,9 @@ async def _connect(
         attempts = [False]  # no TLS on unix sockets
     for last, secure in enumerate(attempts, start=1 - len(attempts)):
         try:
-            stream = await _open(endpoint, tls, secure, options.server_connect_timeout or None, held)
+            stream = await _open(
+                endpoint, tls, secure, options.server_connect_timeout or None, options.tcp, held
+            )
             return await _log_in(endpoint, stream, wanted, secret, options.server_login_timeout or None)
         except _TlsFailed:
             if last == 0:
@@ -101,11 +105,16 @@ async def _connect(
 
 
 async def _open(
-    endpoint: Endpoint, tls: ServerTls, secure: bool, timeout: float | None, held: Held | None = None
+    endpoint: Endpoint,
+    tls: ServerTls,
+    secure: bool,
+    timeout: float | None,
+    tcp: TcpOptions,
+    held: Held | None = None,
 ) -> LoginStream:
     try:
         async with asyncio.timeout(timeout):
-            sock = await open_socket(endpoint)
+            sock = await open_socket(endpoint, tcp)
             try:
                 if held is not None:
                     held.connected(sock)
@@ -125,28 +134,27 @@ async def _open(
         ) from None
 
 
-async def open_socket(endpoint: Endpoint) -> socket.socket:
+async def open_socket(endpoint: Endpoint, tcp: TcpOptions) -> socket.socket:
     loop = asyncio.get_running_loop()
     if endpoint.host.startswith("/"):
         path = os.path.join(endpoint.host, f".s.PGSQL.{endpoint.port}")
-        return await _connected(socket.AF_UNIX, path)
+        return await _connected(socket.AF_UNIX, path, tcp)
     failure = OSError("no address")
     found = await loop.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
     for family, _kind, _proto, _name, where in found:
         try:
-            return await _connected(family, where)
+            return await _connected(family, where, tcp)
         except OSError as error:
             failure = error
     raise failure
 
 
-async def _connected(family: int, where: Any) -> socket.socket:
+async def _connected(family: int, where: Any, tcp: TcpOptions) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
         if family != socket.AF_UNIX:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            tune(sock, tcp)
         await asyncio.get_running_loop().sock_connect(sock, where)
     except BaseException:
         sock.close()
@@ -267,7 +275,7 @@ async def _introduced(stream: LoginStream) -> Introduction:
 
 async def say_and_wait(endpoint: Endpoint, tls: ServerTls, packet: bytes, timeout: float | None) -> None:
     """Opens a connection only to say `packet`, and waits until the server hangs up. Raises ServerLost."""
-    stream = await _open(endpoint, tls, tls.first, timeout)
+    stream = await _open(endpoint, tls, tls.first, timeout, _TCP)
     try:
         async with asyncio.timeout(timeout):
             stream.write(packet)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from enum import Enum
 
-from proxy.model import ClientOptions, ServerOptions
+from proxy.model import ClientOptions, ServerOptions, TcpOptions
 from proxy.settings import values
 from proxy.settings.keys import PROXY, Home
 from proxy.settings.loading import DEFAULT_LIMITS
@@ -20,6 +20,7 @@ def describe(settings: Settings) -> list[tuple[str, str, str, str]]:
         "client": settings.client,
         "limits": settings.client.limits,
         "tls": settings.tls,
+        "tcp": settings.client.tcp,
     }
     usual: dict[Home, object] = {
         "process": ProcessSettings(),
@@ -27,6 +28,7 @@ def describe(settings: Settings) -> list[tuple[str, str, str, str]]:
         "client": ClientOptions(),
         "limits": DEFAULT_LIMITS,
         "tls": TlsSettings(),
+        "tcp": TcpOptions(),
     }
     return [
         (

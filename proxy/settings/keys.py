@@ -9,7 +9,7 @@ from proxy.settings import values as v
 from proxy.settings.reader import Schema
 from proxy.wire.way import MAX_PEER
 
-Home = Literal["process", "server", "client", "limits", "tls"]
+Home = Literal["process", "server", "client", "limits", "tls", "tcp"]
 
 AUTH_TYPES = ("scram-sha-256", "md5", "plain", "trust", "cert")
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
@@ -144,6 +144,11 @@ PROXY: dict[str, ProxyKey] = {
     "query_wait_timeout": ProxyKey(v.DURATION, "limits"),
     "query_wait_notify": ProxyKey(v.DURATION, "limits"),
     "rate_wait": ProxyKey(v.DURATION, "limits"),
+    "tcp_keepalive": ProxyKey(v.BOOLEAN, "tcp"),
+    "tcp_keepidle": ProxyKey(v.DURATION, "tcp"),
+    "tcp_keepintvl": ProxyKey(v.DURATION, "tcp"),
+    "tcp_keepcnt": ProxyKey(v.integer(0, 127), "tcp"),
+    "tcp_user_timeout": ProxyKey(v.DURATION, "tcp"),
     **{
         f"{side}_tls_{name}": ProxyKey(kind, "tls")
         for side in ("client", "server")

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from proxy.errors import ConfigError
-from proxy.model import UNLIMITED, ClientOptions, Limits, ServerOptions
+from proxy.model import UNLIMITED, ClientOptions, Limits, ServerOptions, TcpOptions
 from proxy.settings import api, directory
 from proxy.settings.keys import PEER, PROXY, PROXY_TABLE, TABLES, Home
 from proxy.settings.lookups import check_auth
@@ -89,9 +89,11 @@ def _parse(text: str, path: str, environ: Mapping[str, str], overrides: Mapping[
     _override(reader, said, environ, overrides)
     tls = TlsSettings(**_of(said, "tls"))
     process = ProcessSettings(**_of(said, "process"))
-    server = ServerOptions(**_of(said, "server"))
+    tcp = TcpOptions(**_of(said, "tcp"))
+    server = ServerOptions(**_of(said, "server"), tcp=tcp)
     client = ClientOptions(
         **_of(said, "client"),
+        tcp=tcp,
         client_tls_sslmode=tls.client_tls_sslmode,
         peers=_peers(reader, document.get("peers", {}), said.get("peer_id", 0)),
         limits=_limits(reader, said),

@@ -18,6 +18,7 @@ import pytest
 
 from proxy import log
 from proxy.errors import ConfigError
+from proxy.model import TcpOptions
 from proxy.net import listen
 from proxy.net.listen import Listener, tcp_sockets, unix_socket
 from tests.server.fakes import run
@@ -109,6 +110,33 @@ def test_a_client_that_left_at_once_does_no_harm(loop_runs: Both) -> None:
             gone.close()
             with socket.create_connection(("127.0.0.1", listener.port)):
                 await guests.number(2)
+
+    loop_runs(main())
+
+
+def test_clients_have_the_options_of_their_listener(loop_runs: Both) -> None:
+    async def main() -> None:
+        (sock,) = tcp_sockets("127.0.0.1", 0, 64)
+        with listening(sock) as (listener, guests):
+            for number, options in enumerate(
+                (TcpOptions(), TcpOptions(tcp_keepidle=0, tcp_user_timeout=1.5)), 1
+            ):
+                listener.tune(options)
+                with socket.create_connection(("127.0.0.1", listener.port)) as usual:
+                    await guests.number(number)
+                    guest = guests.sockets[-1]
+                    kernels = usual.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)
+                    assert guest.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+                    asked = [
+                        guest.getsockopt(socket.IPPROTO_TCP, option)
+                        for option in (
+                            socket.TCP_KEEPIDLE,
+                            socket.TCP_KEEPINTVL,
+                            socket.TCP_KEEPCNT,
+                            socket.TCP_USER_TIMEOUT,
+                        )
+                    ]
+                    assert asked == [60 if number == 1 else kernels, 10, 6, 0 if number == 1 else 1500]
 
     loop_runs(main())
 
@@ -216,6 +244,17 @@ def test_a_closed_listeners_port_can_be_taken_at_once(loop_runs: Both) -> None:
         again.close()
 
     loop_runs(main())
+
+
+def test_several_addresses_on_one_port() -> None:
+    sockets = tcp_sockets("127.0.0.1, 127.0.0.2,127.0.0.1", 0, 16)
+    try:
+        (one, port), (two, same) = [sock.getsockname() for sock in sockets]
+        assert (one, two) == ("127.0.0.1", "127.0.0.2")
+        assert port == same
+    finally:
+        for sock in sockets:
+            sock.close()
 
 
 def test_all_addresses() -> None:

@@ -15,7 +15,7 @@ from proxy.auth import scram
 from proxy.auth.to_server import NoPassword
 from proxy.cli.embedded import EmbeddedServer
 from proxy.errors import ServerError, ServerLost, ServerProtocolError, ServerRefused
-from proxy.model import NO_PARAMETERS, Endpoint, Role, ServerOptions, TlsOptions
+from proxy.model import NO_PARAMETERS, Endpoint, Role, ServerOptions, TcpOptions, TlsOptions
 from proxy.net.tls import ServerTls, server_tls
 from proxy.server.login import ServerLogin, connect, open_socket
 from proxy.wire import encode
@@ -567,9 +567,12 @@ def test_ipv6() -> None:
     async def main() -> None:
         endpoint = Endpoint("::1", listener.getsockname()[1], Role.PRIMARY)
         assert str(endpoint).startswith("[::1]:")
-        sock = await open_socket(endpoint)
+        sock = await open_socket(endpoint, TcpOptions(tcp_keepidle=7, tcp_keepcnt=0))
         assert sock.family == socket.AF_INET6
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 7
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL) == 10
         sock.close()
 
     try:
