@@ -5,6 +5,10 @@ Each proxy has a ledger, two workers, and stakes in the cap. Half of the proxies
 is. The others want what comes and goes, and are those that lose their way to Redis for up to two `ttl`, are killed, and come
 anew; requests and answers of all are lost, and once Redis is emptied. Clocks differ in pace by a twentieth.
 
+Then tenants of unequal weights have clients at one to three of the proxies each, with queues and servers of their own: told
+are how far the furthest is from what its weight is worth, and after how many seconds one has all that it is guaranteed
+that comes when everything is taken.
+
     python benchmarks/simulated_fleet.py [--proxies 2,10,50] [--ttl 4] [--seed 1]
 
 Told are the most that was ever in use against the cap, what share of it was used in the quiet beginning while there was more
@@ -32,11 +36,13 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks.simulated import Clock, Holder, House, jain
 from proxy.admission.stakes import Rule, Stakes
 from proxy.supervisor.deal import SCRIPT
+from tests.admission.proxies import shared
 
 _PREFIX = "tiergate:{simulated}:"
 _WORKERS = 2
 _ANSWER = 0.25  # seconds for which an answer is waited for
 _LOST = 0.01  # of requests, and of answers
+_DRAWS = 3  # of who is where
 
 
 @dataclass(frozen=True)
@@ -290,6 +296,15 @@ def main() -> int:
                 f" | {found.redis_microseconds:.0f} |",
                 flush=True,
             )
+        print(
+            "\n| proxies | tenants | furthest from its weight's share | what is guaranteed is there after |"
+            "\n|---|---|---|---|"
+        )
+        for proxies in map(int, arguments.proxies.split(",")):
+            seen = [shared(redis_, proxies, arguments.seed + more) for more in range(_DRAWS)]
+            furthest = " / ".join(f"{each.furthest:.1%}" for each in seen)
+            seconds = " / ".join(f"{each.guarantee:.1f} s" for each in seen)
+            print(f"| {proxies} | {2 * proxies} | {furthest} | {seconds} |", flush=True)
     return 0
 
 

@@ -44,23 +44,39 @@ class Claims:
             member: _read(text) for member, text in zip(told[::2], told[1::2], strict=True) if member in known
         }
 
-    def keep(self, own: Iterable[Wish], limit: int, fixed: int, pool: int, parties: int) -> int:
-        """How much of the `pool` this proxy may keep although others want it. Of all of `limit` so much is `fixed`, its own
-        whatever happens."""
+    def keep(
+        self, own: Iterable[Wish], limit: int, fixed: int, pool: int, parties: int, member: str = ""
+    ) -> int:
+        """How much of the `pool` this proxy, the `member`, may keep although others want it. Of all of `limit` so much is
+        `fixed`, its own whatever happens."""
         mine = list(own)
         guaranteed = max(0, ceil(sum(wish.floor for wish in mine) - _SLACK) - fixed)
         if pool < parties:
             return min(pool, guaranteed)
         if not self.others:
-            return max(guaranteed, -(-pool // parties))
-        claims = [mine, *self.others.values()]
-        weights = [sum(wish.weight for wish in told) for told in claims if told]
+            equal = -(-pool // parties)
+            return max(guaranteed, equal if equal * (parties - 1) < pool else pool // parties)
+        claims = {member: mine} | self.others
+        weights = [sum(wish.weight for wish in told) for told in claims.values() if told]
         silent = [Wish("", sum(weights) / len(weights), max(1, limit // parties), 0.0)]
-        wishes = {number: told or silent for number, told in enumerate(claims)}
+        names = sorted(claims)
+        wishes = {number: claims[name] or silent for number, name in enumerate(names)}
         wishes |= dict.fromkeys(range(len(wishes), parties), silent)
-        others = sum(wish.floor for number, told in wishes.items() if number for wish in told)
-        due = min(ceil(Division(wishes, limit).due()[0] - _SLACK), max(1, int(limit - others + _SLACK)))
+        here = names.index(member)
+        others = sum(wish.floor for number, told in wishes.items() if number != here for wish in told)
+        due = min(_whole(Division(wishes, limit).due(), limit)[here], max(1, int(limit - others + _SLACK)))
         return max(guaranteed, due - fixed, 0)
+
+
+def _whole(due: Mapping[int, float], limit: int) -> dict[int, int]:
+    """Whole permits, which all members find alike and so are no more than there are: what is left goes to those that lack
+    least of one more, in the order of their names."""
+    found = {number: int(count + _SLACK) for number, count in due.items()}
+    left = min(limit, ceil(sum(due.values()) - _SLACK)) - sum(found.values())
+    order = sorted(due, key=lambda number: (round(found[number] - due[number], 6), number))
+    for number in order[: max(0, left)]:
+        found[number] += 1
+    return found
 
 
 def together(wishes: Iterable[Wish]) -> list[Wish]:

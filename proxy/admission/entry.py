@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 from proxy.admission.apportion import Division, Wish
 
@@ -80,13 +80,28 @@ class Entry:
         self.division = None
 
     def divide(self) -> Division | None:
-        """By the wishes of all. Of a worker that has said none all that is known is how many it uses."""
+        """By the wishes of all."""
         if self.division is None and self.wishes and self.limit:
-            wishes = {
-                w: self.wishes.get(w) or [Wish("", 1.0, n, 0.0)] for w, n in self.held.items()
-            } | self.wishes
-            self.division = Division(wishes, self.limit)
+            self.division = Division(self._all_wishes(), self.limit)
         return self.division
+
+    def _all_wishes(self) -> dict[int, list[Wish]]:
+        """Of a worker that has said none all that is known is how many it uses."""
+        found = {w: self.wishes.get(w) or [Wish("", 1.0, n, 0.0)] for w, n in self.held.items()}
+        return found | self.wishes
+
+    def parts(self, others: Iterable[Sequence[Wish]]) -> dict[int, dict[str, float]]:
+        """The part of its weight that a tenant has at each worker (see apportion.py). `others`: whose wishes other hosts
+        have; each of them counts as one more worker, that has what it is due."""
+        division = self.divide()
+        if division is None:
+            return {}
+        hosts = {-number: list(own) for number, own in enumerate(others, 1) if own}
+        if not hosts:
+            return division.parts(self.held)
+        whole = Division(self._all_wishes() | hosts, self.configured)
+        due = whole.due()
+        return whole.parts(self.held | {host: max(1, round(due[host])) for host in hosts})
 
     def due(self) -> dict[int, float]:
         """What each worker is to have, where somebody has said whose wishes it has."""

@@ -73,8 +73,9 @@ class Guarantee:
 
     @property
     def held(self) -> int:
-        """How many connections of this process's are to be its."""
-        return min(self.permits.allowance, max(self.used, self.needed)) if self.in_use else 0
+        """How many connections of this process's are to be its: one more than it has, while somebody waits."""
+        wanted = self.used + 1 if self.groups else self.used
+        return min(self.permits.allowance, max(wanted, self.needed)) if self.in_use else 0
 
     @property
     def in_use(self) -> bool:

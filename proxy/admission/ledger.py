@@ -38,6 +38,9 @@ class Above(Protocol):
     def sought(self, name: str) -> bool:
         """By other hosts."""
 
+    def wishes(self, name: str) -> list[list[Wish]]:
+        """Of other hosts that seek it, each host's."""
+
 
 class Order(NamedTuple):
     """What one worker is to do about one counter; `sought` and `owed` replace what was said before."""
@@ -233,10 +236,10 @@ class Ledger:
         """To be called after each look: what is new of the parts of their weights that tenants have at each worker."""
         now: dict[tuple[int, str], dict[str, float]] = {}
         for name, entry in self._asked.items():
-            if entry.wishes and (division := entry.divide()) is not None:
-                for worker, parts in division.parts(entry.held).items():
-                    if worker in entry.wishes:
-                        now[worker, name] = parts
+            others = self.above.wishes(name) if self.above is not None else []
+            for worker, parts in entry.parts(others).items():
+                if worker in entry.wishes:
+                    now[worker, name] = parts
         before, self._divided = self._divided, now
         return [
             (*whose, now.get(whose, {}))

@@ -153,6 +153,11 @@ class Stakes:
         stake = self._stakes.get(name)
         return stake is not None and stake.sought
 
+    def wishes(self, name: str) -> list[list[Wish]]:
+        """Of other proxies that seek it, each one's."""
+        stake = self._stakes.get(name)
+        return list(stake.claims.others.values()) if stake is not None and stake.sought else []
+
     def _pool(self, limit: int) -> int:
         return limit - self._rule.size * self.floor(limit)
 
@@ -280,7 +285,7 @@ class Stakes:
             own = self.whose(name)
             stake.claims.hear(told[0] if told else (), self._beats)
             limit = stake.limit
-            fair = stake.claims.keep(own, limit, self.floor(limit), self._pool(limit), parties)
+            fair = stake.claims.keep(own, limit, self.floor(limit), self._pool(limit), parties, self.member)
             idle = stake.leased - sum(self._needs(name, stake))
             target = stake.leased - min(count, max(idle, stake.leased - fair, 0))
             if target < stake.target or not stake.sought:

@@ -162,13 +162,13 @@ class Host:
         """The server time that each tenant has had of it."""
         before = self._had()
         for _ in range(round(seconds / TICK)):
-            self._step()
+            self.step()
         return {name: had - before.get(name, 0.0) for name, had in self._had().items()}
 
     def _had(self) -> dict[str, float]:
         return {name: sum(site.seconds.get(name, 0.0) for site in self.sites) for name in self._weights}
 
-    def _step(self) -> None:
+    def step(self) -> None:
         fleet, self._ticks = self.fleet, self._ticks + 1
         fleet.now += TICK
         for site in self.sites:

@@ -54,6 +54,26 @@ def test_what_is_less_than_proxies_goes_round_but_what_is_guaranteed() -> None:
     assert Claims().keep([wish("a", floor=1.0)], 1, 0, 1, 2) == 1
 
 
+@pytest.mark.parametrize("limit", [12, 13, 14])
+def test_what_all_keep_is_no_more_than_there_is(limit: int) -> None:
+    """Two that rounded up would have left the third without any, for ever."""
+    told = {"a": [wish("crowd", 8.0)], "b": [wish("crowd", 8.0)], "c": [wish("other")]}
+    kept = {}
+    for member, own in told.items():
+        claims = Claims()
+        others = [(name, Claims().tell(wishes)) for name, wishes in told.items() if name != member]
+        claims.hear([word for row in others for word in row], "abc")
+        kept[member] = claims.keep(own, limit, 0, limit, 3, member)
+    assert sum(kept.values()) == limit
+    assert kept["c"] >= 1
+    assert kept["a"] - kept["b"] in (0, 1)
+
+
+def test_equal_parts_leave_one_for_each() -> None:
+    assert Claims().keep([], 4, 0, 4, 3) == 1
+    assert Claims().keep([], 5, 0, 5, 3) == 2
+
+
 def test_who_has_told_nothing_is_taken_for_one_like_the_others() -> None:
     assert heard([wish("b", 4.0)]).keep([wish("a", 4.0)], 21, 0, 21, 3) == 7
     assert heard([wish("b", 4.0)]).keep([], 20, 0, 20, 2) == 10

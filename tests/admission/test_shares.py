@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from proxy.admission.apportion import Wish
 from proxy.admission.shares import Shares
 from proxy.admission.slices import Grant, Told
 from proxy.errors import RateExceeded
@@ -278,6 +279,9 @@ class Above:
 
     def sought(self, name: str) -> bool:
         return False
+
+    def wishes(self, name: str) -> list[list[Wish]]:
+        return []
 
 
 def of_fleet(part: int) -> tuple[Shares, Above]:
