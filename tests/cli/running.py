@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tests.waiting import wait_until
 
@@ -84,6 +87,31 @@ class Serve:
         self._reader.join(20)
         assert self.process.stderr is not None
         self.process.stderr.close()
+
+
+class Ahead:
+    """Processes that are alike, for those tests of a module that use `fixture`: while one works with its own, the next
+    one starts."""
+
+    def __init__(self, request: pytest.FixtureRequest, fixture: str, begin: Callable[[], Serve]) -> None:
+        here = [item for item in request.session.items if item.path == request.path]
+        self._left = sum(fixture in getattr(item, "fixturenames", ()) for item in here)
+        self._begin = begin
+        self._next: Serve | None = None
+
+    def take(self) -> Serve:
+        found = self._next or self._begin()
+        self._left -= 1
+        self._next = self._begin() if self._left > 0 else None
+        return found
+
+    def close(self) -> None:
+        """Where not all have been taken."""
+        if self._next is not None:
+            self._next.signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._next.wait()
+            self._next.close()
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from proxy.cli.embedded import EmbeddedServer, free_port
-from tests.cli.running import COMMAND, ROOT, Serve, serving
+from tests.cli.running import COMMAND, ROOT, Ahead, Serve, serving
 from tests.integration.running import configuration
 from tests.waiting import wait_until
 
@@ -32,12 +32,28 @@ def text(shared: EmbeddedServer, **proxy: object) -> str:
     )
 
 
+@pytest.fixture(scope="module")
+def ahead(
+    request: pytest.FixtureRequest, shared: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Ahead]:
+    def begin() -> Serve:
+        config = tmp_path_factory.mktemp("serve") / "tiergate.toml"
+        config.write_text(text(shared))
+        return Serve(config)
+
+    found = Ahead(request, "serve", begin)
+    yield found
+    found.close()
+
+
 @pytest.fixture
-def serve(shared: EmbeddedServer, tmp_path: Path) -> Iterator[Serve]:
-    config = tmp_path / "tiergate.toml"
-    config.write_text(text(shared))
-    with serving(config) as found:
+def serve(ahead: Ahead) -> Iterator[Serve]:
+    found = ahead.take()
+    try:
+        found.event("listening")
         yield found
+    finally:
+        found.close()
 
 
 def connect(serve: Serve, user: str = "app@std_1", database: str = "appdb") -> psycopg.Connection:
@@ -211,7 +227,7 @@ def test_a_changed_file_is_live_soon_and_a_wrong_one_changes_nothing(serve: Serv
 
 def limited(client: psycopg.Connection) -> bool:
     try:
-        client.execute("SELECT pg_sleep(1)")
+        client.execute("SELECT pg_sleep(0.3)")
     except psycopg.errors.QueryCanceled:
         return True
     return False

@@ -84,7 +84,7 @@ def test_the_life_of_a_tenant_as_its_clients_see_it(proxy: Proxy) -> None:
 
 
 def sleep(client: RawClient) -> str:
-    return str(client.query("SELECT pg_sleep(1)"))
+    return str(client.query("SELECT pg_sleep(0.3)"))
 
 
 def test_of_tenants_that_nobody_has_asked_for_yet(proxy: Proxy) -> None:

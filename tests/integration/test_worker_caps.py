@@ -112,9 +112,9 @@ def all_are_served(load: Load, times: int = 3) -> None:
 
 def test_a_tenants_cap(start: Callable[..., Fleet]) -> None:
     """Of which there is less than there are workers."""
-    caps = {"std_1": 1, "std_2": 3}
+    caps = {"std_1": 1, "std_2": 2}
     limits = {f"tenant__{name}": {"limits": {"max_connections": cap}} for name, cap in caps.items()}
-    fleet = start(5, **limits, tenant__std_3={"tier": "standard"})
+    fleet = start(3, **limits, tenant__std_3={"tier": "standard"})
     fleet.spread()
     for name, cap in caps.items():
         with Load(fleet, [f"app@{name}"] * 12, ACTIVE.format(tag=f"cap {cap}", seconds=0.005)) as load:
@@ -130,22 +130,22 @@ def test_a_tenants_cap(start: Callable[..., Fleet]) -> None:
 @pytest.mark.parametrize("whose", ["cluster", "process"])
 def test_a_cap_of_connections(start: Callable[..., Fleet], shared: EmbeddedServer, whose: str) -> None:
     changes = (
-        {"cluster__shared": {"max_connections": 3}}
+        {"cluster__shared": {"max_connections": 2}}
         if whose == "cluster"
-        else {"proxy": {"max_server_connections": 3}}
+        else {"proxy": {"max_server_connections": 2}}
     )
     before = backends(shared, OURS)
-    fleet = start(4, **changes)
+    fleet = start(3, **changes)
     users = ["app@std_1", "other@std_1", "builder@std_2"] * 4
     statement = f"SELECT count(*), pg_sleep(0.003) FROM pg_stat_activity WHERE {OURS}"
     with Load(fleet, users, statement) as load:
         all_are_served(load)
     assert load.lost == []
-    assert max(load.seen) - before == 3
+    assert max(load.seen) - before == 2
 
 
 def test_a_connection_that_is_idle_in_one_worker_makes_room_in_another(start: Callable[..., Fleet]) -> None:
-    fleet = start(3, cluster__shared={"max_connections": 1})
+    fleet = start(2, cluster__shared={"max_connections": 1})
     of_each = [client for client, *_ in fleet.spread().values()]
     for _ in range(2):
         for client in of_each:
@@ -163,7 +163,7 @@ def refused(fleet: Fleet, user: str = "app@std_1") -> str:
 
 def test_clients_are_counted_over_all_workers(start: Callable[..., Fleet]) -> None:
     """A tenant's, and those of all tenants."""
-    fleet = start(4, proxy={"max_client_conn": 8}, tenant__std_1={"limits": {"max_client_connections": 5}})
+    fleet = start(3, proxy={"max_client_conn": 8}, tenant__std_1={"limits": {"max_client_connections": 5}})
     clients = [fleet.client() for _ in range(5)]
     assert [refused(fleet) for _ in range(6)] == ["53300"] * 6
     for client in clients[:2]:
@@ -179,11 +179,11 @@ def test_clients_are_counted_over_all_workers(start: Callable[..., Fleet]) -> No
 
 
 def test_a_cap_that_changes_while_it_is_used(start: Callable[..., Fleet], shared: EmbeddedServer) -> None:
-    fleet = start(4, tenant__std_1={"limits": {"max_connections": 4}})
+    fleet = start(3, tenant__std_1={"limits": {"max_connections": 4}})
     with Load(fleet, ["app@std_1"] * 12, ACTIVE.format(tag="changing", seconds=0.005)) as load:
         all_are_served(load)
         for cap in (1, 3):
-            changed = text(shared, 4, tenant__std_1={"limits": {"max_connections": cap}})
+            changed = text(shared, 3, tenant__std_1={"limits": {"max_connections": cap}})
             old = fleet.serve.config.read_text()
             port = next(line for line in old.splitlines() if line.startswith("listen_port"))
             http = next(line for line in old.splitlines() if line.startswith("http_addr"))
@@ -204,7 +204,7 @@ def test_a_cap_that_changes_while_it_is_used(start: Callable[..., Fleet], shared
 def test_workers_are_killed_at_random(start: Callable[..., Fleet], shared: EmbeddedServer) -> None:
     """Only the clients of one that was killed lose their connection; the caps hold all the time."""
     before = backends(shared, OURS)
-    fleet = start(4, cluster__shared={"max_connections": 6}, tenant__std_1={"limits": {"max_connections": 2}})
+    fleet = start(3, cluster__shared={"max_connections": 5}, tenant__std_1={"limits": {"max_connections": 2}})
     dice = random.Random(7)
     tenant = ["app@std_1"] * 8
     all_of_us = f"SELECT count(*), pg_sleep(0.004) FROM pg_stat_activity WHERE {OURS}"
@@ -218,13 +218,13 @@ def test_workers_are_killed_at_random(start: Callable[..., Fleet], shared: Embed
             victim = dice.choice(list(fleet.workers().values()))
             os.kill(victim, signal.SIGKILL)
             wait_until(lambda v=victim: v not in fleet.workers().values())  # type: ignore[misc]
-            wait_until(lambda: len(fleet.workers()) == 4)
+            wait_until(lambda: len(fleet.workers()) == 3)
         for load in (capped, others):
             load.served[:] = [0] * len(load.served)
             all_are_served(load)
     assert len(capped.lost + others.lost) <= 4 * 16
     assert max(capped.seen) == 2
-    assert max(others.seen) - before == 6
+    assert max(others.seen) - before == 5
     wait_until(lambda: all(row["servers"] == "0" for row in fleet.console("SHOW TENANTS")))
 
 

@@ -12,6 +12,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
@@ -19,7 +20,7 @@ import pytest
 
 from proxy.cli.embedded import EmbeddedServer, free_port
 from tests import rawclient
-from tests.cli.running import COMMAND, ROOT, Serve
+from tests.cli.running import COMMAND, ROOT, Ahead, Serve
 from tests.integration.running import configuration, table
 from tests.rawclient import Frame, RawClient, ServerError, sqlstates
 from tests.waiting import wait_until
@@ -47,8 +48,8 @@ def text(shared: EmbeddedServer, **proxy: object) -> str:
 class Fleet:
     """`tiergate serve` with several workers, and clients that are closed with it."""
 
-    def __init__(self, config: Path) -> None:
-        self.serve = Serve(config)
+    def __init__(self, config: Path | Serve) -> None:
+        self.serve = config if isinstance(config, Serve) else Serve(config)
         self._clients: list[RawClient] = []
         try:
             listening = self.serve.event("listening")
@@ -164,10 +165,27 @@ def kept(shared: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> It
         yield fleet
 
 
+@pytest.fixture(scope="module")
+def ahead(
+    request: pytest.FixtureRequest, shared: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Ahead]:
+    def begin() -> Serve:
+        config = tmp_path_factory.mktemp("fleet") / "tiergate.toml"
+        config.write_text(text(shared, workers=2))
+        return Serve(config)
+
+    found = Ahead(request, "fleet", begin)
+    yield found
+    found.close()
+
+
 @pytest.fixture
-def fleet(shared: EmbeddedServer, tmp_path: Path) -> Iterator[Fleet]:
-    with running(tmp_path / "tiergate.toml", text(shared, workers=2)) as fleet:
+def fleet(ahead: Ahead) -> Iterator[Fleet]:
+    fleet = Fleet(ahead.take())
+    try:
         yield fleet
+    finally:
+        fleet.close()
 
 
 def tags(frames: list[Frame]) -> list[str]:
@@ -246,8 +264,10 @@ def test_a_worker_that_hangs_holds_up_no_scrape(kept: Fleet) -> None:
     pid = min(kept.workers().values())
     os.kill(pid, signal.SIGSTOP)
     try:
-        assert kept.metric("db_query_count") == counted
-        assert kept.get("/readyz")[0] == 200
+        with ThreadPoolExecutor() as both:
+            found, ready = both.submit(kept.metric, "db_query_count"), both.submit(kept.get, "/readyz")
+        assert found.result() == counted
+        assert ready.result()[0] == 200
     finally:
         os.kill(pid, signal.SIGCONT)
     assert kept.metric("db_query_count") == counted
