@@ -55,7 +55,11 @@ class Claims:
             return min(pool, guaranteed)
         if not self.others:
             equal = -(-pool // parties)
-            return max(guaranteed, equal if equal * (parties - 1) < pool else pool // parties)
+            if (
+                not fixed and equal * (parties - 1) >= pool
+            ):  # for one that has none of its own there were none
+                equal = pool // parties
+            return max(guaranteed, equal)
         claims = {member: mine} | self.others
         weights = [sum(wish.weight for wish in told) for told in claims.values() if told]
         silent = [Wish("", sum(weights) / len(weights), max(1, limit // parties), 0.0)]

@@ -7,7 +7,8 @@ cdef class Kept
 
 cdef class Guarantee:
     cdef public Counter permits
-    cdef public Py_ssize_t kept, needed, used
+    cdef public Py_ssize_t kept, needed, of_those, used
+    cdef public double of_share
     cdef public dict groups, keepers
     cdef object _lender
     cdef bint _entitled

@@ -46,12 +46,14 @@ class Guarantee:
     process's; in use there are those that it needs."""
 
     __slots__ = (
-        "_entitled", "_lender", "_most", "_since", "_wish", "groups", "keepers", "kept", "needed", "permits", "used",
+        "_entitled", "_lender", "_most", "_since", "_wish", "groups", "keepers", "kept", "needed", "of_share", "of_those",
+        "permits", "used",
     )  # fmt: skip
 
     def __init__(self, amount: int, name: str = "", lender: Lender | None = None) -> None:
         self.permits = Counter(name, amount, lender=lender)
         self.permits.reserve = self
+        self.of_share, self.of_those = 0.0, 0  # which amount that is of what
         self.used = 0
         self.needed = self._most = 1
         self.kept = 0
@@ -199,15 +201,18 @@ def of(rota: Rota, account: Account, most: int) -> Guarantee | None:
     share = account.guaranteed
     if not share:
         return None
-    amount = min(most, int(share) if share >= 1 else math.ceil(share * most))
     guarantee: Guarantee | None = rota.guarantees.get(account.guarantor)
+    if guarantee is not None and guarantee.of_share == share and guarantee.of_those == most:
+        return guarantee
+    amount = min(most, int(share) if share >= 1 else math.ceil(share * most))
     if guarantee is None:
         if not amount:
             return None
         lender = account.servers.lender
         guarantee = rota.guarantees[account.guarantor] = Guarantee(amount, _name(rota, account), lender)
-    elif guarantee.permits.limit != amount:
+    else:
         guarantee.resize(amount)
+    guarantee.of_share, guarantee.of_those = share, most
     return guarantee
 
 
