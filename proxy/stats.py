@@ -118,8 +118,8 @@ class ProcessStats:
     """Counts of the whole process."""
 
     __slots__ = (
-        "cancels", "client_connections", "login_failures", "pins", "rejected_connections", "server_connections",
-        "server_failures", "timeouts",
+        "cancels", "client_connections", "config_refused", "login_failures", "pins", "rejected_connections",
+        "server_connections", "server_failures", "timeouts",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -129,6 +129,7 @@ class ProcessStats:
         self.server_connections = 0  # opened so far
         self.server_failures = 0  # connects or logins that failed
         self.cancels = 0
+        self.config_refused = False  # what was to be loaded last; what was before it is in force
         self.timeouts: dict[str, int] = {}  # limit name -> times it struck
         self.pins: dict[str, int] = {}  # PinReason name -> times it was taken
 

@@ -255,8 +255,10 @@ class Worker:
 
     def reload(self) -> list[str]:
         """Reads the configuration file again; returns the keys whose change needs a restart. Raises ConfigError."""
-        fresh = settings.load(self.settings.path, overrides=self.overrides)
-        return self.apply(fresh)
+        self.process.config_refused = True  # unless it is taken
+        needing = self.apply(settings.load(self.settings.path, overrides=self.overrides))
+        self.process.config_refused = False
+        return needing
 
     def apply(self, fresh: Settings) -> list[str]:
         server_tls, client_tls = certificates(fresh)  # what cannot be used changes nothing

@@ -13,6 +13,7 @@ import pytest
 
 from proxy import settings
 from proxy.cli.embedded import free_port
+from proxy.control import counts as counting
 from proxy.errors import ConfigError
 from proxy.worker import Worker, write_pidfile
 from tests import rawclient
@@ -120,9 +121,11 @@ def test_a_reload_says_what_needs_a_restart_and_a_wrong_file_changes_nothing(
     with pytest.raises(ConfigError, match="default_pool_sice"):
         proxy.reload(old.replace("[proxy]", "[proxy]\ndefault_pool_sice = 3"))
     assert proxy.worker.settings is before
+    assert counting.take(proxy.worker.plane)["most"]["config_refused"] == 1
     assert client.value("SELECT 1") == "1"
     changed = old.replace(f"listen_port = {proxy.port}", f"listen_port = {free_port()}")
     assert proxy.reload(changed) == ["listen_port"]
+    assert counting.take(proxy.worker.plane)["most"]["config_refused"] == 0
     assert client.value("SELECT 1") == "1"
 
 

@@ -3,7 +3,8 @@
 A look is one stat: what stands behind the name, whether the file was written to, replaced by another, or is a symbolic link
 that points elsewhere now (as Kubernetes swaps ConfigMaps). What looks another way is read at the next look, if it has
 not changed again by then: so it is whole. It is reloaded if its text is not the one that runs; a text that was refused
-is not tried again. A file that is gone or empty is in the middle of being written, and is waited for.
+is not tried again until there was another. A file that is gone or empty is in the middle of being written, and is waited
+for.
 """
 
 from __future__ import annotations
@@ -48,8 +49,7 @@ class Watch:
         digest = self.look(running) if running.process.watch_config else ""
         if digest:
             await self._reload()
-            if self._running().digest != digest:
-                self._refused = digest
+            self._refused = "" if self._running().digest == digest else digest
 
     def look(self, running: Settings) -> str:
         """The digest of a text that is to be reloaded, "" if there is none."""
@@ -73,6 +73,8 @@ class Watch:
             return ""
         self._seen = now
         digest = settings.digest(text)
+        if digest == running.digest and self._refused:
+            return digest  # it is right again, which is to be known
         return "" if digest in (running.digest, self._refused) else digest
 
 

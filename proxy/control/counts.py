@@ -125,6 +125,7 @@ def _process(plane: Plane, counts: Counts) -> None:
     for session in plane.sessions:
         states[session.state.value] += 1
     counts["gauges"]["clients"] = states
+    counts["most"]["config_refused"] = int(process.config_refused)
     counts["most"]["ejected"] = {
         cluster.name: sum(not health.healthy(endpoint, now) for endpoint in cluster.endpoints)
         for cluster in plane.registry.clusters()

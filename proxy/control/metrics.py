@@ -235,6 +235,11 @@ class CountsCollector(Collector):
             metric = Metric(name, text, "unknown")
             metric.add_sample(name, {}, process.get(counter, 0))
             yield metric
+        refused = Metric(
+            "tiergate_config_refused", "Whether the file as it is now could not be used.", "gauge"
+        )
+        refused.add_sample("tiergate_config_refused", {}, self._most.get("config_refused", 0))
+        yield refused
         timeouts = Metric("tiergate_timeouts_total", "Limits of time that struck.", "unknown")
         for limit, count in self._counters.get("timeouts", {}).items():
             timeouts.add_sample("tiergate_timeouts_total", {"limit": limit}, count)

@@ -185,7 +185,7 @@ class Registry:
         """Why a tenant that was served is served no more; "" where it still is."""
         tenant = self.known(name)
         if tenant is None:
-            return "has been suspended" if self.rows is None else "has been deleted"
+            return "has been deleted"
         if tenant.active:
             return "has been suspended" if self.is_disabled("tenant", name) else ""
         entry = self.rows.find(name) if self.rows is not None else None

@@ -50,6 +50,7 @@ class Supervisor:
         self._wants_to_stop = asyncio.Event()
         self._stop_at_once = asyncio.Event()
         self._upgrading = False
+        self._config_refused = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     # --- start --------------------------------------------------------------------------------------
@@ -215,7 +216,9 @@ class Supervisor:
         return None
 
     def own_counts(self) -> Counts:
-        return self.permits.counts()
+        counts = self.permits.counts()
+        counts["most"]["config_refused"] = int(self._config_refused)
+        return counts
 
     def own_problems(self) -> list[str]:
         if self.crew.ending:
@@ -226,7 +229,10 @@ class Supervisor:
 
     async def reload(self) -> list[str]:
         """Reads the file again, for all workers or for none; returns the keys that need a restart."""
-        return await self._apply(settings.read(self.settings.path), self.overrides)
+        self._config_refused = True  # unless it is taken
+        needing = await self._apply(settings.read(self.settings.path), self.overrides)
+        self._config_refused = False
+        return needing
 
     async def _set(self, key: str, value: str) -> Result:
         await self._apply(self._text, {**self.overrides, key: value})

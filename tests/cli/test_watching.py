@@ -107,7 +107,16 @@ def test_it_reloads_what_is_good_and_tries_what_is_wrong_once(
 
     async def play() -> None:
         task = asyncio.create_task(scene.watch.run())
-        for text, reloads in ((NEW, 1), (WRONG, 2), (NEW, 2), (WRONG, 2), ("[proxy]\n", 3)):
+        for text, reloads in (
+            (NEW, 1),
+            (WRONG, 2),
+            ("", 2),
+            (WRONG, 2),
+            (NEW, 3),
+            (NEW, 3),
+            (WRONG, 4),
+            ("[proxy]\n", 5),
+        ):
             scene.replace(text)
             for _ in range(20):
                 await asyncio.sleep(0)

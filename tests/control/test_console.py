@@ -102,6 +102,20 @@ def test_help_names_every_view_and_command(proxy: Proxy) -> None:
     assert "SHUTDOWN" in said
 
 
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("KILL  std_1", "KILL std_1"),
+        ("pause", "pause"),
+        ("SET auth_password = 'x y'", "SET auth_password"),
+        ("SET auth_password TO secret", "SET auth_password"),
+        ("SET auth_password=secret", "SET auth_password"),
+    ],
+)
+def test_the_log_has_what_was_done_to_whom_and_no_secret(statement: str, said: str) -> None:
+    assert commands.told(statement) == said
+
+
 def test_several_statements_in_one_query(proxy: Proxy) -> None:
     client = proxy.raw("admin", "tiergate", "admin-secret")
     frames = client.query("SHOW VERSION; ; SHOW HELP;")

@@ -13,7 +13,7 @@ ALERTS = {rule["alert"]: rule for rule in ROWS if "alert" in rule}
 # The names that dashboards know: section 7 of the architecture.
 METRICS = {
     "db_query_count", "db_query_duration_seconds_bucket", "db_query_errors", "tenant_storage_used_gb",
-    "tenant_storage_max_gb", "tiergate_endpoints_ejected", "tiergate_registry_up", "up",
+    "tenant_storage_max_gb", "tiergate_endpoints_ejected", "tiergate_registry_up", "tiergate_config_refused", "up",
 }  # fmt: skip
 FUNCTIONS = {
     "sum",

@@ -370,10 +370,12 @@ def test_sighup_reaches_all_workers_and_a_wrong_file_none(fleet: Fleet) -> None:
     config.write_text("[proxy]\nlisten_prot = 1\n")
     fleet.serve.signal(signal.SIGHUP)
     assert "listen_prot" in fleet.serve.event("reload refused, the old configuration stays")["problems"][0]
+    assert fleet.metric("tiergate_config_refused") == 1
     config.write_text(good + "\n[tenant.std_1.limits]\nquery_timeout = '100ms'\n")
     assert not [name for name in fleet.serve.event_names() if name == "configuration reloaded"]
     fleet.serve.signal(signal.SIGHUP)
     fleet.serve.event("configuration reloaded", 2 + 1)
+    assert fleet.metric("tiergate_config_refused") == 0
     for clients in by_worker.values():
         assert sqlstates(clients[0].query("SELECT pg_sleep(20)")) == ["57014"]
     config.write_text(good.replace("workers = 2", "workers = 3"))

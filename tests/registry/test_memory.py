@@ -195,6 +195,13 @@ def test_a_reload_gives_rows_the_tiers_and_clusters_of_today() -> None:
     assert registry.ended("stored") == "has been suspended"
 
 
+def test_a_tenant_that_the_file_has_no_more_is_not_suspended() -> None:
+    registry = Registry(directory(ACME), ClientOptions())
+    registry.replace(directory(BETA), ClientOptions())
+    assert registry.ended("acme") == "has been deleted"
+    assert registry.ended("beta") == ""
+
+
 def test_an_id_of_the_file_leads_to_the_row_of_that_name() -> None:
     registry = Registry(directory(ACME), ClientOptions(), rows=Cache(10, 300.0, 5.0))
     registry.take(Row(ID[:-1] + "9", "acme", "standard", "shared_pool", max_qps=5))

@@ -73,6 +73,12 @@ def words(statement: str) -> list[str]:
     return found
 
 
+def told(statement: str) -> str:
+    """What the log says of a command that has been done: all of it, but that a value which is SET may be a secret."""
+    parts = words(statement)
+    return " ".join(parts[:2] if parts[0].lower() == "set" else parts)
+
+
 def split(text: str) -> list[str]:
     """The statements of a text: what stands between semicolons that are not in quotes."""
     parts = re.findall(r"""(?:"(?:[^"]|"")*"|'(?:[^']|'')*'|[^;"']|["'])+""", text)

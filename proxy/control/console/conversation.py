@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -266,7 +265,7 @@ class Console(asyncio.Protocol):
             as_pgbouncer=self._as_pgbouncer,
         )
         if not _is_show(statement):
-            _log.info("console command", user=self._user, command=re.split(r"\s", statement, maxsplit=1)[0])
+            _log.info("console command", user=self._user, command=commands.told(statement))
         return answer
 
     def _say(self, error: Exception) -> None:
