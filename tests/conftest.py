@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import gc
 import os
 import shutil
@@ -77,10 +78,17 @@ def _memory() -> str | None:
 
 @pytest.fixture(scope="session")
 def server_root() -> Iterator[Path]:
-    """A directory that the servers' own system user can reach."""
+    """A directory that the servers' own system user can reach. What killed runs have left of theirs goes."""
     path = Path(tempfile.mkdtemp(prefix="tiergate-test-", dir=_memory()))
     path.chmod(0o755)
-    yield path
+    with (path / "starts").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        (path / "starts").rename(path / "lock")
+        for left in path.parent.glob("tiergate-test-*/lock"):
+            with contextlib.suppress(OSError), left.open() as its:
+                fcntl.flock(its, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(left.parent, ignore_errors=True)
+        yield path
     shutil.rmtree(path, ignore_errors=True)
 
 

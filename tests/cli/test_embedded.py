@@ -14,6 +14,7 @@ import psycopg
 import pytest
 
 from proxy.cli.embedded import EmbeddedError, EmbeddedServer, bin_dir, free_port
+from tests.conftest import NewServer
 from tests.waiting import wait_until
 
 QUICK = {"fsync": "off", "shared_buffers": "16MB"}
@@ -28,8 +29,8 @@ def alive(pid: int) -> bool:
 
 
 @pytest.fixture
-def server(server_root: Path, tmp_path: Path) -> Iterator[EmbeddedServer]:
-    with EmbeddedServer(server_root / tmp_path.name, settings=QUICK) as found:
+def server(new_server: NewServer, tmp_path: Path) -> Iterator[EmbeddedServer]:
+    with EmbeddedServer(new_server(tmp_path.name).data_dir, settings=QUICK) as found:
         yield found
 
 

@@ -52,12 +52,12 @@ def goes_on(client: RawClient, pid: str | None) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_query_timeout_keeps_both_connections(start_proxy: StartProxy, all_tiers: Tables, mode: str) -> None:
-    proxy = start_proxy(limited(all_tiers, mode, query_timeout="500ms"))
+    proxy = start_proxy(limited(all_tiers, mode, query_timeout="300ms"))
     client = proxy.raw()
     pid = client.value(PID)
     began = time.monotonic()
     answer = client.query(SLEEP)
-    assert 0.45 < time.monotonic() - began < 10
+    assert 0.25 < time.monotonic() - began < 10
     assert sqlstates(answer) == ["57014"]
     assert errors(answer)[0]["S"] == "ERROR"
     assert kinds(answer)[-2:] == "EZ"
@@ -72,7 +72,7 @@ def test_query_timeout_keeps_both_connections(start_proxy: StartProxy, all_tiers
 def test_a_client_cannot_switch_it_off(
     start_proxy: StartProxy, all_tiers: Tables, mode: str, escape: str
 ) -> None:
-    proxy = start_proxy(limited(all_tiers, mode, query_timeout="500ms"))
+    proxy = start_proxy(limited(all_tiers, mode, query_timeout="300ms"))
     client = proxy.raw()
     assert sqlstates(client.query(escape)) == []
     assert sqlstates(client.query(SLEEP)) == ["57014"]
@@ -86,7 +86,7 @@ def test_a_client_cannot_switch_it_off(
 
 
 def test_in_extended_and_pipelined(start_proxy: StartProxy, all_tiers: Tables) -> None:
-    proxy = start_proxy(limited(all_tiers, query_timeout="500ms"))
+    proxy = start_proxy(limited(all_tiers, query_timeout="300ms"))
     client = proxy.raw()
     pid = client.prepared(PID)[0][0]
     assert sqlstates(client.ask(ask(SLEEP) + SYNC)) == ["57014"]
@@ -101,15 +101,15 @@ def test_in_extended_and_pipelined(start_proxy: StartProxy, all_tiers: Tables) -
 
 
 def test_each_query_of_a_pipeline_has_its_own_time(start_proxy: StartProxy, all_tiers: Tables) -> None:
-    proxy = start_proxy(limited(all_tiers, query_timeout="1.2s"))
+    proxy = start_proxy(limited(all_tiers, query_timeout="800ms"))
     client = proxy.raw()
-    answer = client.ask((ask("SELECT 1 FROM pg_sleep(0.3)") + SYNC) * 5, ready=5)
+    answer = client.ask((ask("SELECT 1 FROM pg_sleep(0.2)") + SYNC) * 5, ready=5)
     assert sqlstates(answer) == []
     assert len(rows(answer)) == 5
 
 
 def test_in_a_transaction(start_proxy: StartProxy, all_tiers: Tables) -> None:
-    proxy = start_proxy(limited(all_tiers, query_timeout="500ms"))
+    proxy = start_proxy(limited(all_tiers, query_timeout="300ms"))
     client = proxy.raw()
     client.query("BEGIN")
     pid = client.value(PID)
@@ -130,17 +130,17 @@ def test_in_a_transaction(start_proxy: StartProxy, all_tiers: Tables) -> None:
 def test_the_time_in_a_transaction_between_queries_is_not_a_querys(
     start_proxy: StartProxy, all_tiers: Tables
 ) -> None:
-    proxy = start_proxy(limited(all_tiers, query_timeout="800ms"))
+    proxy = start_proxy(limited(all_tiers, query_timeout="500ms"))
     client = proxy.raw()
     client.query("BEGIN")
     for _ in range(2):
-        assert client.nothing_to_read(0.5)
+        assert client.nothing_to_read(0.3)
         assert client.value("SELECT 1") == "1"
     client.query("COMMIT")
 
 
 def test_the_server_is_the_tenants_neighbours_again(start_proxy: StartProxy, all_tiers: Tables) -> None:
-    proxy = start_proxy(limited(all_tiers, query_timeout="800ms"))
+    proxy = start_proxy(limited(all_tiers, query_timeout="500ms"))
     slow, neighbour = proxy.raw(), proxy.raw("app@std_2")
     pid = neighbour.value(PID)
     slow.send(query(SLEEP))
@@ -148,7 +148,7 @@ def test_the_server_is_the_tenants_neighbours_again(start_proxy: StartProxy, all
     assert neighbour.value(PID) == pid
     assert sqlstates(slow.read_ready()) == ["57014"]
     # A neighbour without the limit runs as long as it likes.
-    assert neighbour.value("SELECT 1 FROM pg_sleep(1)") == "1"
+    assert neighbour.value("SELECT 1 FROM pg_sleep(0.7)") == "1"
 
 
 def _active(proxy: Proxy) -> bool:
@@ -157,7 +157,7 @@ def _active(proxy: Proxy) -> bool:
 
 @pytest.mark.parametrize("place", ["proxy", "tier", "tenant", "user"])
 def test_where_the_limit_may_stand(start_proxy: StartProxy, all_tiers: Tables, place: str) -> None:
-    limits = {"query_timeout": "500ms"}
+    limits = {"query_timeout": "300ms"}
     tables = dict(all_tiers)
     more: dict[str, Any] = {}
     if place == "proxy":
@@ -199,11 +199,11 @@ def test_transaction_timeout_while_a_query_runs(
 
 
 def test_short_transactions_do_not_meet_it(start_proxy: StartProxy, all_tiers: Tables) -> None:
-    proxy = start_proxy(limited(all_tiers, transaction_timeout="1s"))
+    proxy = start_proxy(limited(all_tiers, transaction_timeout="600ms"))
     client = proxy.raw()
     for _ in range(4):
         client.query("BEGIN")
-        assert client.value("SELECT 1 FROM pg_sleep(0.3)") == "1"
+        assert client.value("SELECT 1 FROM pg_sleep(0.2)") == "1"
         client.query("COMMIT")
 
 
@@ -211,13 +211,13 @@ def test_short_transactions_do_not_meet_it(start_proxy: StartProxy, all_tiers: T
 def test_idle_transaction_timeout(
     start_proxy: StartProxy, all_tiers: Tables, shared: EmbeddedServer, mode: str
 ) -> None:
-    proxy = start_proxy(limited(all_tiers, mode, idle_transaction_timeout="600ms"))
+    proxy = start_proxy(limited(all_tiers, mode, idle_transaction_timeout="400ms"))
     client = proxy.raw()
     # Work is not idleness.
     client.query("BEGIN")
     for _ in range(5):
-        assert client.value("SELECT 1 FROM pg_sleep(0.15)") == "1"
-    assert client.value("SELECT 1 FROM pg_sleep(0.8)") == "1"
+        assert client.value("SELECT 1 FROM pg_sleep(0.1)") == "1"
+    assert client.value("SELECT 1 FROM pg_sleep(0.6)") == "1"
     client.query("INSERT INTO notes VALUES (25, 'idle')")
     frames = client.read_to_eof()
     assert sqlstates(frames) == ["25P03"]
@@ -228,7 +228,7 @@ def test_idle_transaction_timeout(
 
 
 def test_idle_transaction_timeout_in_a_failed_transaction(start_proxy: StartProxy, all_tiers: Tables) -> None:
-    proxy = start_proxy(limited(all_tiers, idle_transaction_timeout="600ms"))
+    proxy = start_proxy(limited(all_tiers, idle_transaction_timeout="400ms"))
     client = proxy.raw()
     client.query("BEGIN")
     assert sqlstates(client.query("SELECT 1/0")) == ["22012"]
@@ -256,15 +256,15 @@ def test_idle_transaction_timeout_in_a_block_that_no_server_has(
 
 @pytest.mark.parametrize("mode", MODES)
 def test_client_idle_timeout(start_proxy: StartProxy, all_tiers: Tables, mode: str) -> None:
-    proxy = start_proxy(limited(all_tiers, mode, client_idle_timeout="600ms"))
+    proxy = start_proxy(limited(all_tiers, mode, client_idle_timeout="400ms"))
     client, quiet = proxy.raw(), proxy.raw("app@std_2")
     for _ in range(3):
-        assert client.nothing_to_read(0.25)
+        assert client.nothing_to_read(0.15)
         assert client.value("SELECT 1") == "1"
     # Neither a running query nor an open transaction is an idle client.
-    assert client.value("SELECT 1 FROM pg_sleep(0.7)") == "1"
+    assert client.value("SELECT 1 FROM pg_sleep(0.5)") == "1"
     client.query("BEGIN")
-    assert client.nothing_to_read(0.7)
+    assert client.nothing_to_read(0.5)
     client.query("COMMIT")
     frames = client.read_to_eof()
     assert sqlstates(frames) == ["57P05"]
@@ -277,7 +277,7 @@ def test_zero_is_no_limit(start_proxy: StartProxy, all_tiers: Tables) -> None:
     proxy = start_proxy(tables, query_timeout="200ms", transaction_timeout="200ms")
     client = proxy.raw()
     client.query("BEGIN")
-    assert client.value("SELECT 1 FROM pg_sleep(0.7)") == "1"
+    assert client.value("SELECT 1 FROM pg_sleep(0.4)") == "1"
     client.query("COMMIT")
 
 
@@ -286,7 +286,7 @@ def test_new_limits_reach_running_sessions(start_proxy: StartProxy, all_tiers: T
 
     proxy = start_proxy(all_tiers)
     client = proxy.raw()
-    assert client.value("SELECT 1 FROM pg_sleep(0.6)") == "1"
-    proxy.reload(configuration(limited(all_tiers, query_timeout="500ms"), listen_port=proxy.port))
+    assert client.value("SELECT 1 FROM pg_sleep(0.4)") == "1"
+    proxy.reload(configuration(limited(all_tiers, query_timeout="300ms"), listen_port=proxy.port))
     assert sqlstates(client.query(SLEEP)) == ["57014"]
     assert client.value("SELECT 1") == "1"
