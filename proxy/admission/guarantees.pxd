@@ -14,15 +14,17 @@ cdef class Guarantee:
     cdef bint _entitled
     cdef Py_ssize_t _most
     cdef double _since
-    cdef Seeker _wish
+    cdef list _wishes
 
     cpdef object use(self, Py_ssize_t count)
     cpdef object join(self, object group)
     cpdef object leave(self, object group)
     @cython.locals(kept=Py_ssize_t, more=Py_ssize_t, keeper=Kept, entitled=bint)
     cpdef object changed(self)
-    @cython.locals(permits=Counter, wanted=Py_ssize_t, before=Py_ssize_t)
+    cdef Py_ssize_t _wanted(self) except -1
+    @cython.locals(permits=Counter, wanted=Py_ssize_t, before=Py_ssize_t, missing=Py_ssize_t)
     cpdef object _claim(self)
+    cdef object _ask(self, Py_ssize_t missing)
 
 cdef class Kept:
     cdef public Py_ssize_t count

@@ -46,7 +46,7 @@ class Guarantee:
     process's; in use there are those that it needs."""
 
     __slots__ = (
-        "_entitled", "_lender", "_most", "_since", "_wish", "groups", "keepers", "kept", "needed", "of_share", "of_those",
+        "_entitled", "_lender", "_most", "_since", "_wishes", "groups", "keepers", "kept", "needed", "of_share", "of_those",
         "permits", "used",
     )  # fmt: skip
 
@@ -60,7 +60,7 @@ class Guarantee:
         self._entitled = False
         self._since = 0.0
         self._lender = lender
-        self._wish = _Wish(self)
+        self._wishes: list[_Wish] = []  # as many wait as permits are wanted
         self.groups: dict[Group, None] = {}
         self.keepers: dict[Kept, None] = {}
         self.changed()
@@ -75,9 +75,12 @@ class Guarantee:
 
     @property
     def held(self) -> int:
-        """How many connections of this process's are to be its: one more than it has, while somebody waits."""
-        wanted = self.used + 1 if self.groups else self.used
-        return min(self.permits.allowance, max(wanted, self.needed)) if self.in_use else 0
+        """How many connections of this process's are to be its: while somebody waits half as many more as it has, so that
+        they are there soon where they are others' who must be told."""
+        return min(self.permits.allowance, max(self._wanted(), self.needed)) if self.in_use else 0
+
+    def _wanted(self) -> int:
+        return self.used + max(1, self.used // 2) if self.groups else self.used
 
     @property
     def in_use(self) -> bool:
@@ -145,17 +148,25 @@ class Guarantee:
 
     def _claim(self) -> None:
         permits = self.permits
-        wanted = self.used + 1 if self.groups else self.used
+        wanted = self._wanted()
+        missing = min(wanted, permits.limit) - permits.allowance if self.groups else 0
         if self.keepers and self.needed > wanted:
             wanted = self.needed
         before, permits.used = permits.used, min(wanted, permits.allowance)
         if permits.used < before and permits.attended and self._lender is not None:
             self._lender.touch(permits)
-        if self.groups and not self.free:
-            if self._wish.counter is None:
-                permits.when_free(self._wish)
-        elif self._wish.counter is not None:
-            permits.forget(self._wish)
+        if missing > 0 or self._wishes:
+            self._ask(missing)
+
+    def _ask(self, missing: int) -> None:
+        wishes = self._wishes
+        while len(wishes) < missing:
+            wishes.append(_Wish(self))
+        for number, wish in enumerate(wishes):
+            if number >= missing:
+                self.permits.forget(wish)
+            elif wish.counter is None:
+                self.permits.when_free(wish)
 
     def spare(self) -> int:
         return 0  # what is not needed goes back anyway

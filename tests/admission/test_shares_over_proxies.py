@@ -49,6 +49,17 @@ def test_what_is_guaranteed_is_there_soon_wherever_its_tenant_comes(store: redis
     assert proxies.run(2.0)["vip"] == pytest.approx(1 / 3, abs=0.03)
 
 
+def test_a_large_guarantee_does_not_come_one_by_one(store: redis.Redis) -> None:
+    """Each time that the others are told takes some tenths of a second."""
+    proxies = Proxies(store, 3, 60, {"crowd": 8, "vip": 1}, {"vip": 30.0})
+    for at in (0, 1):
+        proxies.hosts[at].clients("crowd", 0, 120)
+    proxies.run(3.0)
+    proxies.hosts[2].clients("vip", 0, 40)
+    proxies.run(5.0)
+    assert proxies.in_use("vip") == 26, "of thirty two are each of the others' own"
+
+
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_many_tenants_at_some_of_the_proxies_each(store: redis.Redis, seed: int) -> None:
     """By its whole weight at each proxy a tenant was up to half of its share away from it."""
