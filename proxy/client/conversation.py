@@ -283,6 +283,12 @@ class Conversation(Link):
                 return encode.frame(b"E", renamed)
         return error
 
+    def notified(self, notification: bytes) -> bytes:
+        server = self.server
+        if server is None or notification[5:9] != server.pid.to_bytes(4, "big", signed=True):
+            return b""
+        return notification[:5] + (self.pid & 0xFFFFFFFF).to_bytes(4, "big") + notification[9:]
+
     def pause_client(self) -> None:
         if not self.gone:
             self.transport.pause_reading()

@@ -12,7 +12,7 @@ from proxy.stats cimport PoolStats
 from proxy.wire.frames cimport Scanner
 
 cdef int MORE, HEAD, HEADER_SIZE, DROP, FORWARD
-cdef int _READY, _ERROR, _STATUS, _COMPLETE, _COPY_IN, _COPY_BOTH, _BATCH, _IDLE, _IN_TRANSACTION, _FAILED
+cdef int _READY, _ERROR, _STATUS, _COMPLETE, _COPY_IN, _COPY_BOTH, _NOTIFICATION, _BATCH, _IDLE, _IN_TRANSACTION, _FAILED
 cdef bytes _TOLD_TAGS
 cdef tuple _ALTERED
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from proxy.model import Endpoint
 
 IDLE, IN_TRANSACTION, FAILED = ord("I"), ord("T"), ord("E")
-_READY, _ERROR, _STATUS, _COMPLETE, _COPY_IN, _COPY_BOTH = b"ZESCGW"
+_READY, _ERROR, _STATUS, _COMPLETE, _COPY_IN, _COPY_BOTH, _NOTIFICATION = b"ZESCGWA"
 _BATCH = owed.BATCH
 _IDLE, _IN_TRANSACTION, _FAILED = IDLE, IN_TRANSACTION, FAILED  # C integers where this is compiled
 _ENDS_OF_BLOCKS = frozenset({b"COMMIT\0", b"ROLLBACK\0", b"PREPARE TRANSACTION\0"})
@@ -161,6 +161,8 @@ class ServerConnection(Stated):
                     self.copy_in = pipeline.copy_in_began()
                     if self.link is not None:
                         self.link.copy_began(self.copy_in, pipeline.ends)
+                elif kind == _NOTIFICATION:
+                    replacement = b"" if self.link is None else self.link.notified(data[start:stop])
                 elif head is not None and head.learn is not None:
                     action = DROP if head.learn(kind, data[start + 5 : stop], told != HEAD) else action
                 if action == DROP or replacement:

@@ -108,6 +108,10 @@ class Link(Receiver):
         """The ErrorResponse with the client's own name for a statement."""
         return error
 
+    def notified(self, notification: bytes) -> bytes:
+        """The NotificationResponse with the process id by which the client knows itself; b"": it is another's."""
+        return b""
+
     def server_lost(self, error: TiergateError, said: bytes) -> None:
         """The connection is gone; `said` is the server's own last ErrorResponse, already passed on."""
 

@@ -175,12 +175,12 @@ class Scanner:
 # What a session's client may send, and what the session wants to see of it.
 FROM_CLIENT = interest_table(passing=b"d", read=b"QPBDCESHFXcf")
 # What a server may send after its login. While replies are forwarded, rows and notices just pass.
-FROM_SERVER = interest_table(passing=b"DdcNA", noted=b"123nTtsIGHWV", read=b"ZSEC")
+FROM_SERVER = interest_table(passing=b"DdcN", noted=b"123nTtsIGHWV", read=b"ZSECA")
 # The same where the answer to a Describe is to be known.
-FROM_SERVER_DESCRIBING = interest_table(passing=b"DdcNA", noted=b"123sIGHWV", read=b"ZSECnTt")
+FROM_SERVER_DESCRIBING = interest_table(passing=b"DdcN", noted=b"123sIGHWV", read=b"ZSECAnTt")
 # The replies to a simple query that leaves nothing behind: only its end matters.
-FROM_SERVER_ROWS = interest_table(passing=b"DdcNATCI", noted=b"123ntsGHWV", read=b"ZSE")
+FROM_SERVER_ROWS = interest_table(passing=b"DdcNTCI", noted=b"123ntsGHWV", read=b"ZSEA")
 # The replies to a batch of the client's that is known as one: each but the last is the end of one of its requests.
-FROM_SERVER_BATCH = interest_table(passing=b"DdcNAt", counted=b"12TnCIs", noted=b"3GHWV", read=b"ZSE")
+FROM_SERVER_BATCH = interest_table(passing=b"DdcNt", counted=b"12TnCIs", noted=b"3GHWV", read=b"ZSEA")
 # While replies are dropped, every frame is told, so that it can be left out.
 FROM_SERVER_DROPPING = interest_table(read=b"DdcNA123nTtsIGHWVZSEC")

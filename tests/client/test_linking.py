@@ -10,7 +10,7 @@ from proxy.protocol.lifecycle import SessionState
 from proxy.wire import encode
 from proxy.wire.startup import CancelRequest
 from tests.client.stage import COMMIT, Client, Stage, done, inquired, settings_again, settings_taken
-from tests.rawclient import kinds, sqlstates
+from tests.rawclient import Frame, kinds, sqlstates
 from tests.transports import Transport
 
 # Which are no statements to follow a change that is not confirmed yet, see `test_entering.py`.
@@ -515,6 +515,40 @@ def test_a_notification_reaches_the_pinned_listener_though_an_answer_of_ours_is_
     server.say(notification, encode.ready_for_query())
     assert client.kinds() == "CZA"
     stage.leave()
+
+
+def test_a_client_knows_its_own_notifications_by_the_process_id_that_it_was_told(stage: Stage) -> None:
+    client, server = stage.unlinked()
+    client.says(encode.query(b"LISTEN x"))
+    server.say(done("LISTEN"))
+    server.say(inquired(left="t"))
+    client.reads()
+    assert client.session.server is not None
+    own, told = client.session.server.pid, client.session.pid
+    assert own != told
+    chunk = b"".join(notification(pid) for pid in (own, own + 1))
+    heard = [Frame("A", notification(pid)[5:]) for pid in (told, own + 1)]
+    server.say(chunk)
+    assert client.reads() == heard
+    for piece in chunk:
+        server.say(bytes([piece]))
+    assert client.reads() == heard
+    for asked, answer in (
+        (encode.query(b"NOTIFY x"), encode.command_complete("NOTIFY")),
+        (
+            encode.parse(b"", b"NOTIFY x") + encode.bind(b"", b"", []) + encode.execute() + encode.SYNC,
+            encode.PARSE_COMPLETE + encode.BIND_COMPLETE + encode.command_complete("NOTIFY"),
+        ),
+    ):
+        client.says(asked)
+        server.say(answer, chunk[:7])
+        server.say(chunk[7:], encode.ready_for_query())
+        assert [frame for frame in client.reads() if frame.kind not in "12C"] == [*heard, Frame("Z", b"I")]
+    stage.leave()
+
+
+def notification(pid: int) -> bytes:
+    return encode.frame(b"A", pid.to_bytes(4, "big") + b"x\0hello\0")
 
 
 def test_a_pin_is_told_where_that_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -148,6 +148,9 @@ def test_psycopg_notices_and_notifications(proxy: Proxy) -> None:
     connection.execute("LISTEN driver_news")
     other.execute("NOTIFY driver_news, 'hello'")
     assert [n.payload for n in connection.notifies(timeout=10, stop_after=1)] == ["hello"]
+    connection.execute("NOTIFY driver_news, 'mine'")
+    own = connection.info.backend_pid
+    assert [(n.pid, n.payload) for n in connection.notifies(timeout=10, stop_after=1)] == [(own, "mine")]
 
 
 def test_psycopg_async(proxy: Proxy) -> None:
@@ -260,10 +263,10 @@ def test_asyncpg_copy(proxy: Proxy) -> None:
 
 def test_asyncpg_listeners(proxy: Proxy) -> None:
     async def work(connection: asyncpg.Connection) -> None:
-        heard: asyncio.Queue[str] = asyncio.Queue()
-        await connection.add_listener("asyncpg_news", lambda *args: heard.put_nowait(args[3]))
+        heard: asyncio.Queue[tuple[int, str]] = asyncio.Queue()
+        await connection.add_listener("asyncpg_news", lambda *args: heard.put_nowait((args[1], args[3])))
         await connection.execute("SELECT pg_notify('asyncpg_news', 'hello')")
-        assert await asyncio.wait_for(heard.get(), 10) == "hello"
+        assert await asyncio.wait_for(heard.get(), 10) == (connection.get_server_pid(), "hello")
         await connection.reset()
 
     with_asyncpg(proxy, work)
