@@ -36,6 +36,16 @@ def test_merged_histograms_hold_both() -> None:
     assert one.total == pytest.approx(20.002)
 
 
+def test_a_tenant_that_makes_up_sqlstates_does_not_fill_the_memory() -> None:
+    tenant = TenantStats()
+    for number in range(1_000):
+        tenant.error(f"Z{number:04}")
+    tenant.error("Z0000")
+    assert tenant.errors["Z0000"] == 2
+    assert len(tenant.errors) == 51
+    assert tenant.errors["other"] == 950
+
+
 def test_errors_timeouts_and_pins_are_counted_by_name() -> None:
     tenant, process = TenantStats(), ProcessStats()
     for sqlstate in ("57014", "57014", "53300"):

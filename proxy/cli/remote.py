@@ -7,6 +7,7 @@ import json
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -105,7 +106,8 @@ def run(work: Callable[[], None], *, as_json: bool = False) -> int:
             typer.echo(json.dumps(error.problem, indent=2, ensure_ascii=False), err=True)
         else:
             _complain(error.problem)
-        return REFUSED if error.problem.get("status", 500) < 500 else NO_ANSWER
+        status = error.problem.get("status", 500)
+        return NO_ANSWER if status >= 500 and status != HTTPStatus.NOT_IMPLEMENTED else REFUSED
     except Unreachable as error:
         typer.echo(f"tiergate: {error}", err=True)
         return NO_ANSWER

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from difflib import SequenceMatcher
 from typing import Any
 
+from proxy.settings.pgbouncer import INSTEAD
 from proxy.settings.values import Kind
 
 # A nested mapping is a table of its own.
@@ -34,6 +35,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
+    if name in INSTEAD:
+        return f", as PgBouncer has it; here {INSTEAD[name]}"
     best = nearest(name, known)
     return f'; the nearest known one is "{best}"' if best else ""
 

@@ -134,6 +134,12 @@ def test_the_test_command_is_what_ci_runs() -> None:
     assert command in (ROOT / ".ci" / "run").read_text().splitlines()
 
 
+def test_what_replaces_pgbouncers_configuration_loads() -> None:
+    (text,) = re.findall(r"```toml\n(# In the place of pgbouncer.ini\n.*?)```", README, re.DOTALL)
+    loaded = settings.parse(text, "readme.toml")
+    assert loaded.client.default_tenant in loaded.directory.tenants
+
+
 def test_the_first_configuration_loads() -> None:
     text = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)[0]
     assert list(settings.parse(text, "readme.toml").directory.tenants) == ["acme"]

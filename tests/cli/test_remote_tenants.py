@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from proxy.cli import main
+from proxy.cli import main, remote
 from proxy.cli.embedded import free_port
 from tests.control.api import calling
 from tests.control.api.calling import ID, TOKENS, Managed
@@ -125,6 +125,16 @@ def test_list_goes_through_the_pages(api: Managed, monkeypatch: pytest.MonkeyPat
 def test_what_goes_wrong(api: Managed, arguments: list[str], code: int, message: str) -> None:
     result = run(api, "tenants", *arguments)
     assert (result.exit_code, message in result.stderr) == (code, True), result.stderr
+
+
+def test_what_the_proxy_cannot_do_is_an_answer() -> None:
+    def no_registry() -> None:
+        raise remote.Refused({"status": 501, "detail": "there is no registry"})
+
+    def no_worker() -> None:
+        raise remote.Refused({"status": 503, "detail": "no worker serves"})
+
+    assert (remote.run(no_registry), remote.run(no_worker)) == (1, 3)
 
 
 def test_problems_as_json(api: Managed) -> None:
