@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from proxy.control.views import Value, View
+from proxy.control.views.traffic import named_in_totals
 
 Row = dict[str, Value]
 Views = Mapping[int, View]  # by the worker's number
@@ -222,7 +223,9 @@ def totals(stats: View) -> View:
     how = replace(_STATS, key=(), joined=())
     row = _by_name(summed(how, {1: stats}))
     columns = [column for column in stats.columns if column.startswith(("total_", "avg_"))]
-    return View(("name", "value"), [(column, row[0][column] if row else 0) for column in columns])
+    return View(
+        ("name", "value"), [(named_in_totals(column), row[0][column] if row else 0) for column in columns]
+    )
 
 
 def _state(views: Views) -> View:

@@ -157,8 +157,9 @@ def test_totals_and_averages_agree_with_stats(proxy: Proxy) -> None:
         assert int(total["query_count"] or 0) == 3
         assert int(average["query_time"] or 0) == int(row["avg_query_time"] or 0) > 9_000
     assert whole["total_query_count"] == 6
-    assert whole["total_sent"] == sum(int(row["total_sent"] or 0) for row in stats)
+    assert whole["total_server_bytes"] == sum(int(row["total_sent"] or 0) for row in stats)
     assert whole["avg_query_time"] > 9_000
+    assert set(whole) >= {"total_client_bytes", "avg_client_bytes", "avg_server_bytes"}
 
 
 def test_averages_forget_what_is_older_than_the_period(start_proxy: StartProxy, all_tiers: Tables) -> None:

@@ -91,6 +91,12 @@ _BYTES = ("bytes_received", "bytes_sent")
 _TIMES = ("xact_time", "query_time", "wait_time")
 _TOTALS = (*(f"total_{name}" for name in (*_COUNTS, "received", "sent", *_TIMES)),)
 _AVERAGES = (*(f"avg_{name}" for name in (*_COUNTS, "recv", "sent", *_TIMES)),)
+_IN_TOTALS = {
+    "total_received": "total_client_bytes",
+    "total_sent": "total_server_bytes",
+    "avg_recv": "avg_client_bytes",
+    "avg_sent": "avg_server_bytes",
+}
 _OURS = ("user", "cluster")
 
 
@@ -121,7 +127,13 @@ def stats_averages_by_database(plane: Plane) -> View:
 def totals(plane: Plane) -> View:
     everything = list(plane.pools)
     values = (*_total(everything), *_average(everything))
-    return View(("name", "value"), list(zip((*_TOTALS, *_AVERAGES), values, strict=True)))
+    names = [named_in_totals(column) for column in (*_TOTALS, *_AVERAGES)]
+    return View(("name", "value"), list(zip(names, values, strict=True)))
+
+
+def named_in_totals(column: str) -> str:
+    """What PgBouncer calls a column of STATS in TOTALS."""
+    return _IN_TOTALS.get(column, column)
 
 
 def _stats(
