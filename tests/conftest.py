@@ -58,7 +58,7 @@ def _bytecode() -> Iterator[None]:
         yield
         return
     with (
-        tempfile.TemporaryDirectory(prefix="tiergate-bytecode-") as directory,
+        tempfile.TemporaryDirectory(prefix="tiergate-bytecode-", dir=_memory()) as directory,
         pytest.MonkeyPatch.context() as patch,
     ):
         patch.delenv("PYTHONDONTWRITEBYTECODE")
