@@ -51,12 +51,17 @@ def proxy(start_module_proxy: StartProxy, shared: EmbeddedServer) -> Proxy:
     return start_module_proxy(tables, http_addr=f"127.0.0.1:{free_port()}")
 
 
+@pytest.fixture(scope="module")
+def managed(proxy: Proxy, dsn: str) -> Iterator[Managed]:
+    found = Managed(proxy, dsn)
+    yield found
+    found.close()
+
+
 @pytest.fixture
-def api(proxy: Proxy, dsn: str) -> Iterator[Managed]:
-    managed = Managed(proxy, dsn)
+def api(managed: Managed) -> Managed:
     managed.sql("TRUNCATE tenant_registry, tiergate_registry.audit, tiergate_registry.requests CASCADE")
-    yield managed
-    managed.close()
+    return managed
 
 
 def create(api: Managed, code: str = "acme", *, key: str = "", **said: Any) -> httpx.Response:
