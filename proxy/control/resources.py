@@ -10,7 +10,9 @@ from proxy import log
 from proxy.model import Cluster, Directory, Role
 
 Found = dict[str, Any]
-_PASSWORD = re.compile(r"(://[^/@:\s]*):[^/\s]*(?=@)")  # of a URL
+# Rather more than the password than a part of it: it may hold any character, also those that it should not.
+_OF_URL = re.compile(r"(://[^/@:\s]*):\S*(?=@)")
+_OF_WORDS = re.compile(r"""(?i)((?:password|passwd|pwd|secret|token)\s*=\s*)("[^"]*"|'[^']*'|[^\s;&,]+)""")
 
 
 def postgresql(cluster: Cluster) -> Found:
@@ -50,4 +52,6 @@ def _told(value: Any) -> Any:
         return _shown(value)
     if isinstance(value, list):
         return [_told(one) for one in value]
-    return _PASSWORD.sub(r"\1", value) if isinstance(value, str) else value
+    if isinstance(value, str):
+        return _OF_WORDS.sub(rf"\1{log.REDACTED}", _OF_URL.sub(r"\1", value))
+    return value

@@ -62,10 +62,12 @@ def make_app(of: Desk) -> FastAPI:
         counts["most"]["storage_used_gb"] = desk(request).storage.used
         return Response(metrics.exposition(counts), media_type=metrics.CONTENT_TYPE)
 
+    @app.head("/healthz", include_in_schema=False, **needs(Right.OPEN))
     @app.get("/healthz", tags=["health"], **needs(Right.OPEN))
     async def healthz() -> dict[str, str]:
         return {"status": "ok"}
 
+    @app.head("/readyz", include_in_schema=False, **needs(Right.OPEN))
     @app.get("/readyz", tags=["health"], **needs(Right.OPEN), responses={503: {"description": "Not ready"}})
     async def readyz(request: Request) -> JSONResponse:
         control = desk(request).control

@@ -33,6 +33,9 @@ def get(proxy: Proxy, path: str) -> httpx.Response:
 
 def test_healthy_and_ready(proxy: Proxy) -> None:
     assert get(proxy, "/healthz").status_code == 200
+    for path in ("/healthz", "/readyz"):  # as load balancers like to ask
+        answer = httpx.head(f"http://127.0.0.1:{proxy.http_port}{path}", timeout=10, trust_env=False)
+        assert (answer.status_code, answer.content) == (200, b"")
     ready = get(proxy, "/readyz")
     assert (ready.status_code, ready.json()) == (
         200,
