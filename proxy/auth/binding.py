@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 
+from proxy.auth.der import inside
+
 # Signature algorithms (object identifiers in DER) and the hash they are made with; MD5 and SHA-1 become SHA-256.
 # Others (Ed25519, RSASSA-PSS) have no hash that all clients agree on: no binding is offered for them.
 _HASHES = {
@@ -25,26 +27,11 @@ _SEQUENCE, _OBJECT_IDENTIFIER = 0x30, 0x06
 def server_end_point(certificate: bytes) -> bytes:
     """Of a certificate in DER; b"" where there is no binding for it."""
     try:
-        start, _ = _inside(certificate, 0, _SEQUENCE)
-        _, start = _inside(certificate, start, _SEQUENCE)  # past what is signed
-        start, _ = _inside(certificate, start, _SEQUENCE)
-        start, end = _inside(certificate, start, _OBJECT_IDENTIFIER)
+        start, _ = inside(certificate, 0, _SEQUENCE)
+        _, start = inside(certificate, start, _SEQUENCE)  # past what is signed
+        start, _ = inside(certificate, start, _SEQUENCE)
+        start, end = inside(certificate, start, _OBJECT_IDENTIFIER)
     except (ValueError, IndexError):
         return b""
     name = _HASHES.get(certificate[start:end].hex())
     return hashlib.new(name, certificate).digest() if name is not None else b""
-
-
-def _inside(der: bytes, at: int, tag: int) -> tuple[int, int]:
-    """Where the contents of the element at `at` begin and end."""
-    if der[at] != tag:
-        raise ValueError(f"element {der[at]:#x} where {tag:#x} is wanted")
-    length = der[at + 1]
-    at += 2
-    if length & 0x80:
-        size = length & 0x7F
-        length = int.from_bytes(der[at : at + size], "big")
-        at += size
-    if at + length > len(der):
-        raise ValueError("an element longer than the whole")
-    return at, at + length

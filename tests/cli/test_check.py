@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import trustme
 from typer.testing import CliRunner, Result
 
 from proxy import __version__
@@ -58,6 +60,24 @@ def test_a_certificate_that_is_none(tmp_path: Path) -> None:
     result = check(config)
     assert result.exit_code == 1
     assert "TLS files cannot be used" in result.stderr
+
+
+@pytest.mark.parametrize(("days", "said"), [(-1, "has expired on"), (20, "expires on"), (30, "")])
+def test_a_certificate_that_is_good_for_days(tmp_path: Path, days: int, said: str) -> None:
+    until = datetime.now(UTC) + timedelta(days=days)
+    made = trustme.CA().issue_cert("localhost", not_before=until - timedelta(days=60), not_after=until)
+    made.cert_chain_pems[0].write_to_path(tmp_path / "cert")
+    made.private_key_pem.write_to_path(tmp_path / "key")
+    config = tmp_path / "tls.toml"
+    config.write_text(
+        '[proxy]\nclient_tls_sslmode = "require"\nclient_tls_cert_file = "cert"\nclient_tls_key_file = "key"\n'
+    )
+    result = check(config)
+    assert result.exit_code == 0
+    notes = [line for line in result.stdout.splitlines() if line.startswith("note: ")]
+    assert notes == (
+        [f"note: the certificate of client_tls_cert_file {said} {until:%Y-%m-%d %H:%M} UTC"] if said else []
+    )
 
 
 def test_version() -> None:
