@@ -117,6 +117,8 @@ class Metering:
                     "usage not written", error=error.message, hint=error.hint, internal=error.internal
                 )
             self._said = error.message
+        except Exception as error:  # or nothing would be written any more, and nobody told
+            _log.exception("usage not written", error)
         else:
             self._said = ""
 

@@ -87,8 +87,12 @@ class Storage:
 
     async def _nights(self) -> None:
         while True:
-            with contextlib.suppress(TiergateError):  # the registry does not answer, or lacks its tables
+            try:
                 await self.look(datetime.now(UTC))
+            except TiergateError as error:  # the registry does not answer, or lacks its tables
+                _log.debug("storage not measured", error=error.message)
+            except Exception as error:  # or nothing would be measured any more, and nobody told
+                _log.exception("storage not measured", error)
             await asyncio.sleep(_LOOKS)
 
     async def look(self, now: datetime) -> bool:

@@ -97,6 +97,16 @@ def test_what_could_not_be_written_is_written_later_under_its_day() -> None:
     assert process.written == [(NOON.date(), {"a": Used(6)}), (LATE.date(), {"a": Used(2)})]
 
 
+def test_a_bug_does_not_end_it() -> None:
+    process = Counted()
+    process.tenants["a"] = {"queries": 1}
+    process.turn(NOON)
+    assert process.written == []
+    process.set("a", 3)
+    process.turn(NOON)
+    assert process.written == [(NOON.date(), {"a": Used(3)})]
+
+
 def test_counts_that_began_anew_are_added() -> None:
     process = Counted()
     process.set("a", 5)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from proxy.cli.embedded import free_port
+from proxy.control import storage
 from proxy.control.metrics import exposition
+from proxy.model import ServerOptions
 from tests.control.api import calling
 from tests.control.api.calling import Managed, call
 from tests.integration.servers import connect
@@ -141,3 +144,28 @@ def test_metrics_tell_what_was_measured(api: Managed) -> None:
     }  # fmt: skip
     counts["most"]["storage_used_gb"] = api.storage.used
     assert b'tenant_storage_used_gb{tenant_id="acme"}' in exposition(counts)
+
+
+def test_a_night_that_broke_is_not_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "_LOOKS", 0)
+    looks = 0
+
+    async def main() -> None:
+        again = asyncio.Event()
+
+        class Broken(storage.Storage):
+            async def look(self, now: datetime) -> bool:
+                nonlocal looks
+                looks += 1
+                if looks == 3:
+                    again.set()
+                raise ValueError("a bug")
+
+        measuring = Broken(cast(Any, None), ServerOptions, cast(Any, None), lambda: "app.tenant_id")
+        measuring.start()
+        async with asyncio.timeout(10):
+            await again.wait()
+        await measuring.stop()
+
+    asyncio.run(main())
+    assert looks >= 3
