@@ -80,6 +80,24 @@ def test_a_role_of_the_tenant_logs_in_for_that_tenant_alone(proxy: Proxy) -> Non
         client.log_in("anna@one_tenant", "tiergate", "anna-secret")
 
 
+def test_who_names_no_tenant_is_looked_up_for_the_default_one(
+    start_proxy: StartProxy, roles: EmbeddedServer
+) -> None:
+    """What PgBouncer does: one tenant, and no client says so."""
+    address = f"{roles.host}:{roles.port}"
+    proxy = start_proxy(
+        {
+            "cluster.main": {"kind": "dedicated", "primary": address, "auth_user": "postgres"},
+            "tenant.main": {"tier": "standard", "cluster": "main"},
+        },
+        auth_type="scram-sha-256",
+        default_tenant="main",
+    )
+    client = proxy.raw("stray", password="stray-secret")
+    assert client.value("SELECT current_user || current_setting('app.tenant_id')") == "straymain"
+    assert refused(proxy, "stray", "wrong")["C"] == "28P01"
+
+
 @pytest.mark.parametrize(
     ("user", "password"),
     [
