@@ -84,7 +84,7 @@ def _parse(text: str, path: str, environ: Mapping[str, str], overrides: Mapping[
     reader = Reader(path, environ)
     for key in sorted(document.keys() - {"proxy", "peers", api.TABLE, *TABLES}):
         known = ["proxy", "peers", api.TABLE, *TABLES]
-        reader.problem(dotted(key), "", "unknown table" + suggestion(key, known))
+        reader.problem(dotted(key), "", "unknown table" + suggestion(key, known, of_pgbouncer=True))
     said = reader.read(document.get("proxy", {}), PROXY_TABLE, "proxy")
     _override(reader, said, environ, overrides)
     tls = TlsSettings(**_of(said, "tls"))
@@ -123,7 +123,7 @@ def _override(
             _set(reader, said, key, row.kind, environ[name], f"environment {name}")
     for key, text in overrides.items():
         if key not in PROXY:
-            reader.problem("SET", key, "unknown key" + suggestion(key, PROXY))
+            reader.problem("SET", key, "unknown key" + suggestion(key, PROXY, of_pgbouncer=True))
         elif not PROXY[key].changeable:
             reader.problem("SET", key, "only a restart can change it")
         else:

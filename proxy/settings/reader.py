@@ -34,8 +34,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return best
 
 
-def suggestion(name: str, known: Iterable[str]) -> str:
-    if name in INSTEAD:
+def suggestion(name: str, known: Iterable[str], *, of_pgbouncer: bool = False) -> str:
+    """`of_pgbouncer`: it may be one of its keys or sections."""
+    if of_pgbouncer and name in INSTEAD:
         return f", as PgBouncer has it; here {INSTEAD[name]}"
     best = nearest(name, known)
     return f'; the nearest known one is "{best}"' if best else ""
@@ -78,7 +79,8 @@ class Reader:
         for key, value in raw.items():
             kind = schema.get(key)
             if kind is None:
-                self.problem(where, dotted(key), "unknown key" + suggestion(key, self._names(schema)))
+                near = suggestion(key, self._names(schema), of_pgbouncer=where == "proxy")
+                self.problem(where, dotted(key), "unknown key" + near)
             elif isinstance(kind, Kind):
                 self.value(said, key, kind, value, where)
             else:

@@ -19,5 +19,11 @@ def test_a_key(key: str) -> None:
     assert told.endswith(f"[proxy] {key}: unknown key, as PgBouncer has it; here {INSTEAD[key]}")
 
 
+def test_elsewhere_it_is_no_key_of_pgbouncers() -> None:
+    assert bad(
+        "[tenant.a]\ntier = 'free'\nuser = 'x'\n[cluster.s]\nprimary = 'a'\nkind = 'shared'\n"
+    ).endswith('[tenant.a] user: unknown key; the nearest known one is "postgresql.user"')
+
+
 def test_a_section() -> None:
     assert INSTEAD["databases"] in bad("[databases]\nerp = 'host=127.0.0.1'\n")
