@@ -68,13 +68,20 @@ class Claims:
         wishes |= dict.fromkeys(range(len(wishes), parties), silent)
         here = names.index(member)
         others = sum(wish.floor for number, told in wishes.items() if number != here for wish in told)
-        due = min(_whole(Division(wishes, limit).due(), limit)[here], max(1, int(limit - others + _SLACK)))
+        guarantees = any(wish.floor for told in wishes.values() for wish in told)
+        whole = _whole(Division(wishes, limit).due(), limit, guarantees)
+        due = min(whole[here], max(1, int(limit - others + _SLACK)))
         return max(guaranteed, due - fixed, 0)
 
 
-def _whole(due: Mapping[int, float], limit: int) -> dict[int, int]:
-    """Whole permits, which all members find alike and so are no more than there are: what is left goes to those that lack
-    least of one more, in the order of their names."""
+def _whole(due: Mapping[int, float], limit: int, exactly: bool) -> dict[int, int]:
+    """Whole permits. Each has its part rounded up where that is one too many at most and leaves one for each, so that none
+    goes to and fro because two do not know quite the same. Else, or `exactly`, what all find alike: what is left of whole
+    ones goes to those that lack least of one more, in the order of their names."""
+    up = {number: ceil(count - _SLACK) for number, count in due.items()}
+    over = sum(up.values()) - limit
+    if over <= 0 or (over == 1 and min(up.values()) > 1 and not exactly):
+        return up
     found = {number: int(count + _SLACK) for number, count in due.items()}
     left = min(limit, ceil(sum(due.values()) - _SLACK)) - sum(found.values())
     order = sorted(due, key=lambda number: (round(found[number] - due[number], 6), number))
