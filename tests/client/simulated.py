@@ -1,18 +1,20 @@
 """A small PostgreSQL that lives in memory: it reads the bytes of one connection and says what the real one would.
 
-It knows transactions, prepared statements, parameters (reported or not), LISTEN and COPY, and a dozen statements. Rows
-tell which session state they were made in.
+It knows transactions with savepoints, prepared statements, portals that are read in part, parameters (reported or not,
+also LOCAL ones), LISTEN, COPY both ways and calls by message, and a dozen statements. Rows tell which session state they
+were made in.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from proxy.wire import encode
 
-_SETTING = re.compile(r"SET (\w+) = '(\w*)'")
+_SETTING = re.compile(r"SET (LOCAL )?([\w.]+) = '(\w*)'")
+_SAVEPOINT = re.compile(r"(SAVEPOINT|ROLLBACK TO|RELEASE) (\w+)")
 _SPEAKING = re.compile(r"""SET "app"\."tenant_id" TO '(\w*)'""")
 _PREPARE = re.compile(r"PREPARE (\w+) AS (.*)")
 # What is written behind a RESET, with its values as digits.
@@ -25,7 +27,8 @@ _DEFAULTS = {
     "timezone": "UTC", "application_name": "", "app.tenant_id": "", "work_mem": "4MB", "source": "", "channel": "",
 }  # fmt: skip
 _SEEN = ("app.tenant_id", "timezone", "application_name", "work_mem", "channel")
-_TAGS = {"BEGIN": "BEGIN", "COMMIT": "COMMIT", "ROLLBACK": "ROLLBACK"}
+_TAGS = ("BEGIN", "COMMIT", "ROLLBACK", "COMMIT AND CHAIN", "ROLLBACK AND CHAIN")
+_ENDS = (*_TAGS[1:], "")
 
 
 class _Failure(Exception):
@@ -33,6 +36,19 @@ class _Failure(Exception):
         super().__init__(message)
         self.sqlstate = sqlstate
         self.message = message
+
+
+class _Portal:
+    def __init__(self, text: str, values: list[str | None]) -> None:
+        self.text, self.values = text, values
+        self.rows: list[bytes] | None = None  # still to come; None: it has not run
+        self.tag = ""
+
+
+class _Savepoint(NamedTuple):
+    name: str
+    values: dict[str, str]
+    outside: dict[str, str]
 
 
 class SimulatedServer:
@@ -44,10 +60,12 @@ class SimulatedServer:
         self.told = {name: self.values[name] for name in _REPORTED}
         self.statements: dict[bytes, str] = {}
         self.sources: dict[bytes, str] = {}  # of those that were prepared in SQL
-        self.portals: dict[bytes, tuple[str, list[str | None]]] = {}
+        self.portals: dict[bytes, _Portal] = {}
         self.status = "I"
         self.over = False
         self._before: dict[str, str] | None = None  # values to go back to
+        self._outside: dict[str, str] = {}  # those of LOCAL ones, once their transaction has committed
+        self._savepoints: list[_Savepoint] = []
         self._skipping = False
         self._copying = False
         self._extended = False
@@ -81,6 +99,8 @@ class SimulatedServer:
             return b""
         if kind == b"Q":
             return self._query(body[:-1].decode())
+        if kind == b"F":
+            return self._call()
         self._open()
         try:
             return self._extended_message(kind, body)
@@ -100,18 +120,31 @@ class SimulatedServer:
             self.status = "E"
         elif self.status == "I" and self._before is not None:
             self.values, self._before = self._before, None
+            self._outside.clear()
         return encode.error(failure.message, failure.sqlstate)
 
     def _end_of_batch(self) -> bytes:
         if self.status == "I":
-            self._before = None
-            self.portals.clear()
+            self._commit()
         said = []
         for name, shown in _REPORTED.items():
             if self.values[name] != self.told[name]:
                 self.told[name] = self.values[name]
                 said.append(encode.parameter_status(shown.encode(), self.values[name].encode()))
         return b"".join(said) + encode.ready_for_query(self.status.encode())
+
+    def _commit(self) -> None:
+        self.values |= self._outside
+        self._outside.clear()
+        self._savepoints.clear()
+        self._before = None
+        self.portals.clear()
+
+    def _call(self) -> bytes:
+        self._open()
+        if self.status == "E":
+            return self._failed(_Failure("25P02")) + self._end_of_batch()
+        return encode.frame(b"V", b"\0\0\0\1x") + self._end_of_batch()
 
     # --- simple queries -----------------------------------------------------------------------------
 
@@ -129,6 +162,9 @@ class SimulatedServer:
             if tag == "COPY":  # the last one, if there are several
                 self._copying, self._extended = True, False
                 return b"".join(said) + encode.frame(b"G", b"\0\0\0")
+            if tag == "COPY 3":
+                said.append(_copied())
+                continue
             amended = _AMENDED.match(statement)
             columns = [(amended[1] if amended else "answer", 25, 0)]
             head = encode.row_description(columns) if rows or amended else b""
@@ -160,7 +196,7 @@ class SimulatedServer:
             of_portal = body[:1] == b"P"
             if of_portal and body[1:-1] not in self.portals:
                 raise _Failure("34000")
-            text = self.portals[body[1:-1]][0] if of_portal else self._statement(body[1:-1])
+            text = self.portals[body[1:-1]].text if of_portal else self._statement(body[1:-1])
             self._allowed(text)
             if text.startswith("EXECUTE "):
                 text = self.statements.get(text[8:].encode(), "")
@@ -169,19 +205,33 @@ class SimulatedServer:
             )
             return rows if of_portal else encode.frame(b"t", b"\0\0") + rows
         if kind == b"E":
-            portal = self.portals.get(body[: body.index(b"\0")])
-            if portal is None:
+            name, _, most = body.partition(b"\0")
+            if name not in self.portals:
                 raise _Failure("34000")
-            rows, tag = self._run(*portal)
-            if tag == "COPY":
-                self._copying = self._extended = True
-                return encode.frame(b"G", b"\0\0\0")
-            return rows + encode.command_complete(tag)
+            return self._execute(self.portals[name], int.from_bytes(most, "big"))
         if kind == b"C":
             closing: dict[bytes, Any] = self.statements if body[:1] == b"S" else self.portals
             closing.pop(body[1:-1], None)
             return encode.CLOSE_COMPLETE
         raise AssertionError(kind)
+
+    def _execute(self, portal: _Portal, most: int) -> bytes:
+        self._allowed(portal.text)
+        if portal.rows is None:
+            rows, portal.tag = self._run(portal.text, portal.values)
+            portal.rows = _frames(rows)
+            if portal.tag == "COPY":
+                self._copying = self._extended = True
+                return encode.frame(b"G", b"\0\0\0")
+            if portal.tag == "COPY 3":
+                return _copied()
+            if not portal.text:
+                return encode.frame(b"I", b"")
+        elif portal.text != "" and not portal.tag.startswith("SELECT"):
+            raise _Failure("55000", "portal cannot be run")
+        now, portal.rows = portal.rows[: most or None], portal.rows[most or len(portal.rows) :]
+        suspended = most and len(now) == most and portal.tag.startswith("SELECT")
+        return b"".join(now) + (encode.frame(b"s", b"") if suspended else encode.command_complete(portal.tag))
 
     def _parse(self, name: bytes, text: str) -> None:
         if not name:
@@ -212,12 +262,12 @@ class SimulatedServer:
             at += max(length, 0)
         if portal and portal in self.portals:
             raise _Failure("42P03")
-        self.portals[portal] = (text, values)
+        self.portals[portal] = _Portal(text, values)
 
     # --- statements ---------------------------------------------------------------------------------
 
     def _allowed(self, text: str) -> None:
-        if self.status == "E" and text not in ("COMMIT", "ROLLBACK", ""):
+        if self.status == "E" and text not in _ENDS and not text.startswith("ROLLBACK TO "):
             raise _Failure("25P02")
 
     def _run(self, text: str, values: list[str | None]) -> tuple[bytes, str]:
@@ -249,16 +299,21 @@ class SimulatedServer:
                 if name
             ]
             return encode.data_row(sorted(seen)), "SELECT 1"
+        if found := _SAVEPOINT.fullmatch(text):
+            return b"", self._savepoint(found[1], found[2])
+        if text == "SELECT several":
+            return b"".join(encode.data_row([f"{number}"]) for number in range(5)), "SELECT 5"
         if text.startswith("SELECT "):
             return encode.data_row(["|".join([text, *(self.values[name] for name in _SEEN)])]), "SELECT 1"
         if found := _SETTING.fullmatch(text):
-            self._set(found[1].lower(), found[2])
+            self._set(found[2].lower(), found[3], local=bool(found[1]))
             return b"", "SET"
         if found := _SPEAKING.fullmatch(text):
             self._set("app.tenant_id", found[1])
             return b"", "SET"
         if text == "RESET ALL":
             self.values = {**self.defaults, "channel": self.values["channel"]}
+            self._outside.clear()
             return b"", "RESET"
         if text.startswith("RESET "):
             self._set(text[6:].lower(), None)
@@ -267,6 +322,7 @@ class SimulatedServer:
             if self.status != "I":
                 raise _Failure("25001")
             self.values = dict(self.defaults)
+            self._outside.clear()
             self._before = None  # it commits at once
             self.portals.clear()
             self._deallocate_all()
@@ -289,7 +345,7 @@ class SimulatedServer:
                 raise _Failure("26000")
             return b"", "DEALLOCATE"
         if text.startswith("COPY "):
-            return b"", "COPY"
+            return b"", "COPY 3" if text.endswith("TO STDOUT") else "COPY"
         if text in ("LISTEN x", "UNLISTEN x"):
             self.values["channel"] = "x" if text == "LISTEN x" else ""
             return b"", text[:-2]
@@ -297,25 +353,66 @@ class SimulatedServer:
             return b"", ""
         raise _Failure("22012" if text == "FAIL" else "42601")
 
-    def _set(self, name: str, value: str | None) -> None:
-        self.values[name] = self.defaults[name] if value is None else value
+    def _set(self, name: str, value: str | None, *, local: bool = False) -> None:
+        changes = {name: self.defaults[name] if value is None else value}
         if name == "work_mem":
-            self.values["source"] = "" if value is None else "session"
+            changes["source"] = "" if value is None else "session"
+        for changed in changes:
+            if local:
+                self._outside.setdefault(changed, self.values[changed])
+            else:
+                self._outside.pop(changed, None)
+        self.values |= changes
 
     def _deallocate_all(self) -> None:
         """The unnamed one stays."""
         self.statements = {name: text for name, text in self.statements.items() if not name}
 
     def _transaction(self, verb: str) -> str:
-        tag = verb
         if verb == "BEGIN":
             self.status = "T"
-            return tag
+            return verb
+        verb, _, chained = verb.partition(" ")
+        if chained and self.status == "I":
+            raise _Failure("25P01")
         if verb == "ROLLBACK" or self.status == "E":
             if self.status != "I" and self._before is not None:
                 self.values = self._before
-            tag = "ROLLBACK"
-        self._before = None
-        self.status = "I"
-        self.portals.clear()
-        return tag
+                self._outside.clear()
+            verb = "ROLLBACK"
+        self._commit()
+        self.status = "T" if chained else "I"
+        if chained:
+            self._open()
+        return verb
+
+    def _savepoint(self, verb: str, name: str) -> str:
+        if self.status == "I":
+            raise _Failure("25P01")
+        if verb == "SAVEPOINT":
+            self._savepoints.append(_Savepoint(name, dict(self.values), dict(self._outside)))
+            return verb
+        if all(each.name != name for each in self._savepoints):
+            raise _Failure("3B001")
+        while self._savepoints[-1].name != name:
+            self._savepoints.pop()
+        if verb == "RELEASE":
+            self._savepoints.pop()
+            return verb
+        self.status = "T"
+        self.values, self._outside = dict(self._savepoints[-1].values), dict(self._savepoints[-1].outside)
+        return "ROLLBACK"
+
+
+def _frames(data: bytes) -> list[bytes]:
+    found = []
+    while data:
+        end = 1 + int.from_bytes(data[1:5], "big")
+        found.append(data[:end])
+        data = data[end:]
+    return found
+
+
+def _copied() -> bytes:
+    rows = encode.frame(b"d", b"row\n") * 3
+    return encode.frame(b"H", b"\0\0\0") + rows + encode.frame(b"c", b"") + encode.command_complete("COPY 3")

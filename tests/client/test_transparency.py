@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections import deque
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -12,14 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy import log
-from proxy.model import ServerOptions
-from proxy.protocol.lifecycle import SessionState
-from proxy.wire import decode, encode
-from tests.client.simulated import LOOK, SimulatedServer
-from tests.client.stage import Client, Stage, frames
+from proxy.wire import encode
+from tests.client.play import STARTUPS, TURNS, check, scripts
+from tests.client.simulated import LOOK
 from tests.examples import examples
-from tests.rawclient import Frame
-from tests.transports import Transport
 
 SIMPLE = (
     "SELECT 1", "SELECT 2", "FAIL", "BEGIN", "COMMIT", "ROLLBACK", "SET timezone = 'CET'", "SET timezone = 'MST'",
@@ -45,12 +39,6 @@ PREPARED = (
     "DEALLOCATE a",
 )
 NAMES = (b"", b"a", b"a", b"b")
-STARTUPS: tuple[dict[str, str], ...] = (
-    {},
-    {"application_name": "app"},
-    {"timezone": "CET"},
-    {"work_mem": "8MB"},
-)
 
 _text = st.sampled_from(PREPARED).map(str.encode)
 _name = st.sampled_from(NAMES)
@@ -101,147 +89,13 @@ _sql_simple = st.sampled_from(IN_SQL + SEVERAL).map(lambda text: encode.query(te
 _sql_cycle = st.one_of(_sql_simple, _sql_simple, _sql_batch, _simple)
 
 
-@dataclass
-class Speaker:
-    """A client of the proxy, what it has left to say in cycles, and what a server of its own has said to it."""
-
-    client: Client
-    alone: SimulatedServer
-    cycles: deque[bytes]
-    startup: dict[str, str]
-    waits: bool
-    unsent: bytes = b""
-    read: bytes = b""
-    expected: bytes = b""
-
-    def says(self, size: int) -> bool:
-        """Sends at most `size` bytes, of the next cycle only when the last is answered. Whether it could."""
-        self.read += self.client.transport.take()
-        if not self.unsent:
-            if not self.cycles or (self.waits and ready(self.read) < ready(self.expected)):
-                return False
-            self.unsent = self.cycles.popleft()
-            self.expected += self.alone.feed(self.unsent)
-        if not self.client.transport.reading:
-            return False
-        piece, self.unsent = self.unsent[:size], self.unsent[size:]
-        self.client.says(piece)
-        return True
-
-
-def ready(said: bytes) -> int:
-    return sum(frame.kind == "Z" for frame in whole(said))
-
-
-def whole(said: bytes) -> list[Frame]:
-    found = []
-    at = 0
-    while len(said) - at >= 5 and len(said) >= (end := at + 1 + int.from_bytes(said[at + 1 : at + 5], "big")):
-        found.append(Frame(chr(said[at]), said[at + 5 : end]))
-        at = end
-    return found
-
-
-def told(said: bytes) -> list[tuple[str, object]]:
-    """What counts of an answer: errors by their SQLSTATE; parameters by themselves."""
-    found: list[tuple[str, object]] = []
-    for frame in frames(said):
-        if frame.kind == "E":
-            found.append(("E", decode.error_fields(frame.body)["C"]))
-        elif frame.kind not in "S":
-            found.append((frame.kind, frame.body))
-    return found
-
-
-def believed(said: bytes, startup: dict[str, str]) -> dict[str, str]:
-    values = {"TimeZone": "UTC", "application_name": ""}
-    values |= {"TimeZone" if name == "timezone" else name: value for name, value in startup.items()}
-    return values | dict(decode.parameter_status(frame.body) for frame in frames(said) if frame.kind == "S")
-
-
 @pytest.fixture(autouse=True, scope="module")
 def quiet() -> None:
     log.configure("json", "error", io.StringIO())
 
 
-class Play:
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, servers: int, statements: int) -> None:
-        self.stage = Stage(
-            monkeypatch,
-            options=ServerOptions(max_prepared_statements=statements, max_server_connections=servers),
-        )
-        self.simulated: dict[Transport, SimulatedServer] = {}
-        self.unsaid: dict[Transport, bytes] = {}
-        self.speakers: list[Speaker] = []
-
-    def joins(self, tenant: str, startup: dict[str, str], cycles: list[bytes], *, waits: bool) -> None:
-        client = self.stage.client(tenant, **startup)
-        alone = SimulatedServer({**startup, "app.tenant_id": tenant})
-        self.speakers.append(Speaker(client, alone, deque(cycles), startup, waits))
-
-    def server_hears(self, number: int, size: int) -> bool:
-        """A server reads what it was sent and says at most `size` bytes of its answers."""
-        servers = [server for server in self.stage.network.servers if not server.lost]
-        for server in servers[number % len(servers) :] + servers[: number % len(servers)] if servers else []:
-            simulated = self.simulated.setdefault(server, SimulatedServer())
-            self.unsaid[server] = self.unsaid.get(server, b"") + simulated.feed(server.take())
-            if server.aborted or (simulated.over and not self.unsaid[server]):
-                server.hang_up()
-                return True
-            if self.unsaid[server] and server.reading:
-                piece, self.unsaid[server] = self.unsaid[server][:size], self.unsaid[server][size:]
-                server.say(piece)
-                return True
-        return False
-
-    def plays(self, turns: list[tuple[int, int]]) -> None:
-        """In the order of `turns`, then until nothing moves any more."""
-        for who, size in turns:
-            self.stage.pools.step()
-            if who % 2:
-                self.server_hears(who // 2, size)
-            else:
-                self.speakers[who // 2 % len(self.speakers)].says(size)
-        moves, rounds = True, 0
-        while moves:
-            rounds += 1
-            assert rounds < 10_000, "it goes round and round"
-            self.stage.pools.step()
-            moves = self.server_hears(0, 1 << 20)
-            for speaker in self.speakers:
-                moves = speaker.says(1 << 20) or moves
-
-
-_turns = st.lists(st.tuples(st.integers(0, 11), st.sampled_from([1, 3, 7, 40, 5_000])), max_size=60)
-
-
-def scripts(cycle: st.SearchStrategy[bytes]) -> st.SearchStrategy[Any]:
-    one = st.tuples(
-        st.sampled_from(["acme", "beta"]), st.sampled_from(STARTUPS), st.lists(cycle, max_size=12)
-    )
-    return st.lists(one, min_size=1, max_size=3)
-
-
-def check(
-    script: list[Any], turns: list[tuple[int, int]], servers: int, statements: int, *, waits: bool
-) -> None:
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        play = Play(monkeypatch, servers, statements)
-        for tenant, startup, cycles in script:
-            # At the end it is in no transaction and leaves, so that others get their turn.
-            ending = [encode.query(b"ROLLBACK"), encode.query(b"SELECT 9"), encode.TERMINATE]
-            play.joins(tenant, startup, cycles + ending, waits=waits)
-        play.plays(turns)
-        for speaker in play.speakers:
-            speaker.read += speaker.client.transport.take()
-            assert told(speaker.read) == told(speaker.expected)
-            assert believed(speaker.read, speaker.startup) == believed(speaker.expected, speaker.startup)
-            assert speaker.client.state is SessionState.CLOSED
-        play.stage.leave()
-
-
 @settings(max_examples=examples(80), deadline=None)
-@given(scripts(_cycle), _turns, st.integers(1, 2), st.sampled_from([1, 2, 200]))
+@given(scripts(_cycle), TURNS, st.integers(1, 2), st.sampled_from([1, 2, 200]))
 def test_clients_that_wait_for_their_answers(
     script: list[Any], turns: list[tuple[int, int]], servers: int, statements: int
 ) -> None:
@@ -249,7 +103,7 @@ def test_clients_that_wait_for_their_answers(
 
 
 @settings(max_examples=examples(80), deadline=None)
-@given(scripts(_cycle), _turns, st.integers(1, 2), st.sampled_from([1, 2, 200]))
+@given(scripts(_cycle), TURNS, st.integers(1, 2), st.sampled_from([1, 2, 200]))
 def test_clients_that_do_not(
     script: list[Any], turns: list[tuple[int, int]], servers: int, statements: int
 ) -> None:
@@ -257,7 +111,7 @@ def test_clients_that_do_not(
 
 
 @settings(max_examples=examples(80), deadline=None)
-@given(scripts(_sql_cycle), _turns, st.integers(1, 2), st.sampled_from([1, 2, 200]), st.booleans())
+@given(scripts(_sql_cycle), TURNS, st.integers(1, 2), st.sampled_from([1, 2, 200]), st.booleans())
 def test_clients_that_prepare_in_sql(
     script: list[Any], turns: list[tuple[int, int]], servers: int, statements: int, waits: bool
 ) -> None:
