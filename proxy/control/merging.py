@@ -85,6 +85,7 @@ SUMS: dict[str, Sums] = {
         most=("disabled",),
     ),
     "tiers": Sums(("name",), ("clients", "servers")),
+    "peers": Sums(("peer_id",)),
     "registry": Sums(
         ("store",), ("stale",), counts=("asked", "found"), least=("up",), most=("seconds", "tenants"), joined=("reason",)
     ),
@@ -92,7 +93,7 @@ SUMS: dict[str, Sums] = {
 }  # fmt: skip
 _ID_BITS = 47  # an id is an address of user space
 # Of SHOW LISTS, what every worker tells of the same things.
-_ALIKE = frozenset({"databases", "users", "tenants"})
+_ALIKE = frozenset({"databases", "users", "peers", "tenants"})
 
 
 def merged(name: str, views: Views, gone: View | None = None) -> View:

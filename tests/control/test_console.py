@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Tables = dict[str, dict[str, Any]]
 SHOWS = ["VERSION", "CONFIG", "HELP", "ROUTE std_1", *(name.upper() for name in VIEWS)]
-MAY_BE_EMPTY = {"STATS", "ACTIVE_SOCKETS", "QUEUE", "CONCURRENCY", "FLEET", "SHARES"}
+MAY_BE_EMPTY = {"STATS", "ACTIVE_SOCKETS", "QUEUE", "CONCURRENCY", "FLEET", "PEERS", "SHARES"}
 
 
 @pytest.fixture(scope="module")

@@ -57,6 +57,7 @@ PGBOUNCER = {
     ),
     "CONFIG": "key value default changeable",
     "LISTS": "list items",
+    "PEERS": "peer_id host port pool_size",
     "VERSION": "version",
 }  # fmt: skip
 
@@ -292,6 +293,16 @@ def test_clusters_databases_tiers_and_users(proxy: Proxy) -> None:
 
 def lists(proxy: Proxy) -> dict[str, int]:
     return {str(row["list"]): int(row["items"] or 0) for row in proxy.console("SHOW LISTS")}
+
+
+def test_peers(start_proxy: StartProxy, all_tiers: Tables) -> None:
+    peers = {"peers": {"2": "proxy2:6433", "1": "127.0.0.1"}}
+    proxy = start_proxy(all_tiers | peers, peer_id=1)
+    assert proxy.console("SHOW PEERS") == [
+        {"peer_id": "1", "host": "127.0.0.1", "port": "6432", "pool_size": "0"},
+        {"peer_id": "2", "host": "proxy2", "port": "6433", "pool_size": "0"},
+    ]
+    assert lists(proxy)["peers"] == 2
 
 
 def test_lists_and_config(proxy: Proxy) -> None:

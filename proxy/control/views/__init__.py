@@ -46,6 +46,7 @@ VIEWS: dict[str, Callable[[Plane], View]] = {
     "clusters": inventory.clusters,
     "users": inventory.users,
     "lists": inventory.lists,
+    "peers": inventory.peers,
     "state": inventory.state,
     "registry": stores.registry,
     "queue": queue.queue,

@@ -173,6 +173,14 @@ def route(plane: Plane, tenant_name: str, user_name: str = "", database: str = "
     return View(("step", "value", "reason"), steps)
 
 
+def peers(plane: Plane) -> View:
+    """The proxies behind one load balancer. A cancel request that is passed on has a connection of its own: no pool."""
+    rows: list[tuple[Value, ...]] = [
+        (n, host, port, 0) for n, (host, port) in sorted(plane.options.peers.items())
+    ]
+    return View(("peer_id", "host", "port", "pool_size"), rows)
+
+
 def lists(plane: Plane) -> View:
     """PgBouncer's names first; what it keeps for later use and looks up itself is nothing here."""
     all_pools = list(plane.pools)
@@ -180,7 +188,7 @@ def lists(plane: Plane) -> View:
     counts: Sequence[tuple[str, int]] = (
         ("databases", len(list(plane.registry.clusters()))),
         ("users", len(list(plane.registry.users()))),
-        ("peers", 0),
+        ("peers", len(plane.options.peers)),
         ("pools", len(all_pools)),
         ("peer_pools", 0),
         ("free_clients", 0),
