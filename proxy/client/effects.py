@@ -24,7 +24,13 @@ if TYPE_CHECKING:
 NOWHERE = PREFIX + b"refused"
 
 
+# What these leave on a connection, a library or a connection to elsewhere by dblink, DISCARD ALL does not clear.
+_SPEND = frozenset({PinReason.LOAD, PinReason.UNINSPECTED})
+
+
 def pin(session: Conversation, reason: PinReason) -> None:
+    if reason in _SPEND and session.server is not None:
+        session.server.spent = True
     if session.mode is PoolMode.SESSION or reason in session.pins:
         return
     session.pins |= {reason}
@@ -44,7 +50,11 @@ def obey(session: Conversation, verdict: Verdict, bound: bytes = b"") -> None:
     """Notes what the statement leaves behind: what can follow the session is asked for later, all else pins. `bound`:
     the rest of the Bind behind its names."""
     server = session.server
-    if verdict is PLAIN or session.mode is PoolMode.SESSION or server is None:
+    if verdict is PLAIN or server is None:
+        return
+    if session.mode is PoolMode.SESSION:
+        for reason in verdict.pins:
+            pin(session, reason)
         return
     guc = session.plane.options.tenant_guc.lower()
     if session.chooser is not None and guc in verdict.touched:  # its tenant again

@@ -1,6 +1,6 @@
 """What is asked of a connection before it is lent again: a reset, a ROLLBACK, whether it is still there.
 
-It is `resetting` meanwhile. If the answer is good it is idle again, else it is closed.
+It is `resetting` meanwhile. If the answer is good it is idle again, else it is closed, as is one that no reset clears.
 """
 
 from __future__ import annotations
@@ -53,6 +53,9 @@ class Cleaning(Lending):
     def _clean(self, server: ServerConnection) -> None:
         """Waits for cancels, then resets; called again when either is over."""
         if server.cancels:
+            return
+        if server.spent:
+            self.drop(server)
             return
         if server.dirty:
             query = self.options.server_reset_query

@@ -29,7 +29,7 @@ cdef class ServerConnection(Stated):
     cdef public int cancels, status, generation
     cdef public Py_ssize_t named_in, unnamed_in
     cdef public long long carried, clean_at, uses
-    cdef public bint closing, copy_in, dirty, hurried, write_paused
+    cdef public bint closing, copy_in, dirty, hurried, spent, write_paused
     cdef public bytes last_error, state_error
     cdef public double charged, idle_since, lent_at, opened_at, query_since, struck_at, xact_since
     cdef public Prepared prepared

@@ -45,7 +45,7 @@ class ServerConnection(Stated):
         "_done", "_job_failed", "_undone", "account", "address", "cancels", "carried", "charged", "clean_at",
         "closing", "copy_in", "dirty", "endpoint", "generation", "hurried", "idle_since", "key", "last_error",
         "lent_at", "link", "named_in", "opened_at", "owner", "permits", "pid", "prepared", "query_since", "scanner",
-        "state", "state_error", "stats", "status", "struck", "struck_at", "to_close", "transport", "unnamed",
+        "spent", "state", "state_error", "stats", "status", "struck", "struck_at", "to_close", "transport", "unnamed",
         "unnamed_as", "unnamed_in", "uses", "write_paused", "xact_since",
     )  # fmt: skip
 
@@ -72,7 +72,7 @@ class ServerConnection(Stated):
         self.scanner = Scanner(FROM_SERVER)
         self.state: Stage = ServerState.LOGIN
         self.status = IDLE
-        self.dirty = False  # holds something that only a reset clears
+        self.dirty = self.spent = False  # holds something that only a reset clears; that none does
         self.cancels = self.uses = self.clean_at = 0  # `clean_at`: the last use to leave no numbers
         self.copy_in = self.closing = self.hurried = self.write_paused = self._job_failed = self._undone = (
             False

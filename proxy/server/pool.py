@@ -201,7 +201,7 @@ class Pool(Cleaning):
         server.link = None
         if session_over and self.mode is PoolMode.SESSION:
             server.dirty = True
-        if server.cancels or server.dirty:
+        if server.cancels or server.dirty or server.spent:
             self.last_used = now
             self._move(server, "clean")
             self._give_permits(server, now)

@@ -55,6 +55,28 @@ def test_what_stays_on_the_connection_pins(stage: Stage, text: bytes, way: str) 
     stage.leave()
 
 
+@pytest.mark.parametrize("mode", [PoolMode.TRANSACTION, PoolMode.SESSION])
+@pytest.mark.parametrize(
+    ("text", "spent"),
+    [
+        (b"LOAD 'x'", True),
+        (b"SELECT dblink_connect('x')", True),
+        (b"LISTEN x", False),
+        (b"CREATE TEMP TABLE t (a int)", False),
+    ],
+)
+def test_what_no_reset_clears_spends_the_connection(
+    stage: Stage, text: bytes, spent: bool, mode: PoolMode
+) -> None:
+    client, _server = stage.unlinked()
+    client.session.mode = mode
+    client.says(encode.query(text))
+    assert client.session.server is not None
+    assert client.session.server.spent is spent
+    client.session.mode = PoolMode.TRANSACTION
+    stage.leave()
+
+
 @pytest.mark.parametrize(
     "text",
     [

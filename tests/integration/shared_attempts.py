@@ -14,6 +14,7 @@ from tests.integration.attempts import (
     LOGIN,
     MAY_NOT,
     NAMED,
+    NOTHING,
     OWN,
     OWNER,
     READ,
@@ -25,6 +26,7 @@ from tests.integration.attempts import (
     left,
     raw,
     refused,
+    stopped,
     user,
 )
 from tests.rawclient import SYNC, bind, execute, parse
@@ -35,6 +37,7 @@ assert _block is not None
 FENCE = _block[1]
 
 NO_ROLE = "42501: permission denied to"
+SEAL = "coalesce(current_setting('tiergate.seal', true), '')"
 LOCAL = "SET LOCAL app.tenant_id = 'std_2'"
 
 RIGHTS = {
@@ -56,7 +59,7 @@ RIGHTS = {
     "an event trigger": user(
         "CREATE EVENT TRIGGER mine ON ddl_command_end EXECUTE FUNCTION evil.opens()", by=NO_ROLE
     ),
-    "dblink": user("CREATE EXTENSION dblink", by="42501: permission denied to create extension"),
+    "an extension": user("CREATE EXTENSION pageinspect", by="42501: permission denied to create extension"),
     "a foreign data wrapper": user("CREATE FOREIGN DATA WRAPPER mine", by=NO_ROLE),
     "a function in C": user("CREATE FUNCTION evil.c() RETURNS int LANGUAGE c AS 'libc', 'getpid'", by=DENIED),
     "a role of one's own": user("CREATE ROLE mine LOGIN", by=NO_ROLE),
@@ -149,6 +152,34 @@ SHARES = {
     ),
 }  # fmt: skip
 
+# By dblink and postgres_fdw the server itself connects: to itself, where the proxy is not asked.
+HERE = "'host=127.0.0.1 port=' || inet_server_port() || ' dbname=red_team user=app'"
+DIAL = f"SELECT dblink_connect_u('mine', {HERE})"
+THERE = "SELECT * FROM dblink('mine', $${what}$$) AS t (item text)"
+AS_VICTIM = THERE.replace("{what}", "SET app.tenant_id = 'std_2'; SELECT item FROM {t}")
+UNSEALED = "42501: tenant context refused: there is no seal"
+ELSEWHERE = {
+    "the server again": stopped(USER, DIAL, AS_VICTIM, by=UNSEALED),
+    "the server again, as a startup parameter says": stopped(
+        USER, DIAL.replace("user=app", "user=app options=-capp.tenant_id=std_2"),
+        THERE.replace("{what}", "SELECT item FROM {t}"), by=UNSEALED,
+    ),
+    "the server again, with the own seal": stopped(
+        USER, DIAL, f"SELECT dblink_exec('mine', format('SET tiergate.seal = %L', {SEAL}))", AS_VICTIM,
+    ),
+    "a foreign table": user("SELECT item FROM evil.far_{t}", by=NOTHING),
+    "a foreign view that calls a function": stopped(USER, "SELECT item FROM evil.far_view_of_{t}", by=UNSEALED),
+    "the victim's connection": left(DIAL, looks=(AS_VICTIM,), by="2F003"),
+    "the victim's connection without a name": left(
+        f'SELECT "dblink_connect_u"({HERE})', looks=("SELECT * FROM dblink('SELECT 1 FROM {t}') AS t (item text)",),
+        by="08003",
+    ),
+    "the victim's connection from within a block": left(
+        f"DO $$BEGIN PERFORM dblink_connect_u('mine', {HERE}); END$$", looks=(AS_VICTIM,), by="2F003"
+    ),
+    "the victim's connection behind its DISCARD ALL": left(DIAL, "DISCARD ALL", looks=(AS_VICTIM,), by="2F003"),
+}  # fmt: skip
+
 # Of a victim that is at work meanwhile on another connection; `{temp}` is its schema for temporary tables.
 BESIDE = {
     "its temporary table": (("CREATE TEMP TABLE mine AS SELECT item FROM {t}",), ("SELECT * FROM {temp}.mine",), DENIED),
@@ -166,11 +197,24 @@ BESIDE = {
         ("BEGIN", "INSERT INTO {t} VALUES ('std_2', 4711, 'secret of std_2')", "PREPARE TRANSACTION 'victims'"),
         ("ROLLBACK PREPARED 'victims'", READ), OWN,
     ),
+    "the proxy, as itself": (
+        (), ("SELECT dblink_connect_u('mine', 'host=127.0.0.1 port={proxy} dbname=red_team user=bound password=app-secret')",
+             THERE.replace("{what}", "SELECT item FROM {t}")), OWN,
+    ),
+    "the proxy, as the victim": (
+        (), ("SELECT dblink_connect_u('host=127.0.0.1 port={proxy} dbname=red_team user=bound@std_2 password=app-secret')",),
+        'user "bound" may not act for tenant "std_2"',
+    ),
     "what it runs": (("BEGIN", "SELECT 'secret of std_2'"), ("SELECT query FROM pg_stat_activity",), DENIED),
 }  # fmt: skip
 
 MORE: dict[str, Attempt] = {
     f"{group}: {name}": attempt
-    for group, table in {"by rights": RIGHTS, "by scope": SCOPES, "shared": SHARES}.items()
+    for group, table in {
+        "by rights": RIGHTS,
+        "by scope": SCOPES,
+        "shared": SHARES,
+        "elsewhere": ELSEWHERE,
+    }.items()
     for name, attempt in table.items()
 }

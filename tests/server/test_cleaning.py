@@ -55,6 +55,16 @@ def test_without_a_reset_query_a_dirty_one_is_dropped() -> None:
     assert wire(server).aborted
 
 
+@pytest.mark.parametrize("dirty", [False, True])
+def test_one_that_no_reset_clears_is_dropped(keeper: Keeper, dirty: bool) -> None:
+    pool = keeper.pool()
+    (server,) = opened(keeper, pool)
+    lent(pool, waiter())
+    server.spent, server.dirty = True, dirty
+    pool.checkin(server)
+    assert wire(server).aborted
+
+
 def test_in_session_mode_the_end_of_a_session_resets(keeper: Keeper) -> None:
     pool = keeper.pool(mode=PoolMode.SESSION)
     (server,) = opened(keeper, pool)
