@@ -1,7 +1,7 @@
 """The verdict on a FunctionCall message, which names a function by its oid and not in a text.
 
-The oids of PostgreSQL's own functions are the same on every server. Others have none that could be known;
-what they do cannot be seen, as with a call in a text.
+The oids of PostgreSQL's own functions are the same on every server. Others have none that could be known: what they
+do cannot be seen, as with a call in a text, and whether it is a function whose name would tell, neither.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from proxy.sql.hidden import Hidden
 from proxy.sql.verdict import PLAIN, Verdict
 
 _SET_CONFIG = 2078
+_OTHERS = 16_384  # from here on oids are given to what users create (FirstNormalObjectId)
+_OF_OTHERS = Verdict(pins=frozenset({PinReason.UNINSPECTED}))
 UNKNOWN = Verdict(pins=frozenset({PinReason.UNINSPECTED}), hides=Hidden.CALL)
 _VERDICTS: dict[int, Verdict] = {
     # pg_advisory_lock, pg_try_advisory_lock, both also _shared, with one key or two
@@ -32,7 +34,7 @@ _VERDICTS: dict[int, Verdict] = {
 
 def judge_call(oid: int, arguments: Sequence[bytes | None]) -> Verdict:
     if oid != _SET_CONFIG:
-        return _VERDICTS.get(oid, PLAIN)
+        return _VERDICTS.get(oid, PLAIN) if oid < _OTHERS else _OF_OTHERS
     if len(arguments) != 3 or arguments[0] is None:
         return UNKNOWN
     name = guc(arguments[0].decode("utf-8", "surrogateescape"))

@@ -697,7 +697,7 @@ LEFT = {
     "a copy that has not ended": gone(lambda t: query("COPY drop_box FROM STDIN") + copy_data(COPIED), hears="G"),
 }  # fmt: skip
 
-CALLS: dict[str, int] = {}  # oids of what is planted, found by the fixture
+CALLS: dict[str, int] = {}  # oids of what is planted, and the port of its server, found by the fixture
 
 GROUPS = {
     "spelled": SPELLINGS, "hidden": HIDDEN, "by message": MESSAGES, "by right": RIGHTS, "unseen": UNSEEN,

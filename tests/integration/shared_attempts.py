@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 from tests.integration.attempts import (
+    CALLS,
     DENIED,
     FREE,
     LOGIN,
@@ -29,7 +30,7 @@ from tests.integration.attempts import (
     stopped,
     user,
 )
-from tests.rawclient import SYNC, bind, execute, parse
+from tests.rawclient import SYNC, bind, execute, function_call, parse
 
 README = Path(__file__).parents[2] / "README.md"
 _block = re.search(r"```sql\n(-- What one role shares.*?)```", README.read_text("utf-8"), re.DOTALL)
@@ -176,6 +177,12 @@ ELSEWHERE = {
     ),
     "the victim's connection from within a block": left(
         f"DO $$BEGIN PERFORM dblink_connect_u('mine', {HERE}); END$$", looks=(AS_VICTIM,), by="2F003"
+    ),
+    "the victim's connection by a call of a number": left(
+        lambda _: function_call(
+            CALLS["dblink_connect_u"], b"host=127.0.0.1 dbname=postgres user=app port=%d" % CALLS["port"]
+        ),
+        looks=("SELECT * FROM dblink('SELECT 1 FROM {t}') AS t (item text)",), by="08003",
     ),
     "the victim's connection behind its DISCARD ALL": left(DIAL, "DISCARD ALL", looks=(AS_VICTIM,), by="2F003"),
 }  # fmt: skip

@@ -112,9 +112,10 @@ def field(shared: EmbeddedServer) -> Iterator[psycopg.Connection[Any]]:
             )
             admin.execute(FENCE.encode())
             for name, oid in admin.execute(
-                "SELECT proname, oid FROM pg_proc WHERE proname = 'become' AND pronargs = 1"
+                "SELECT proname, oid FROM pg_proc WHERE proname IN ('become', 'dblink_connect_u') AND pronargs = 1"
             ):
                 CALLS[name] = oid
+            CALLS["port"] = shared.port
             yield admin
 
 

@@ -42,6 +42,8 @@ from proxy.sql.verdict import PLAIN, Verdict
         (2924, [b"select 1"], UNKNOWN),
         (1599, [b"0"], Verdict(pins=frozenset({PinReason.SET}))),
         (1598, [], PLAIN),  # random()
+        (16_383, [], PLAIN),
+        (16_384, [b"x"], Verdict(pins=frozenset({PinReason.UNINSPECTED}))),
     ],
 )
 def test_judge_call(oid, arguments, verdict):
