@@ -194,7 +194,9 @@ def test_beside_the_victim(wide: Side, name: str) -> None:
         for text in does:
             victim.checked(victim.query(text.replace("{t}", wide.table)))
         (temp,) = wide.admin.execute(
-            "SELECT coalesce((SELECT relnamespace::regnamespace::text FROM pg_class WHERE relname = 'mine'), '')"
+            # That of a victim before it may still be there.
+            "SELECT coalesce((SELECT relnamespace::regnamespace::text FROM pg_class WHERE relname = 'mine'"
+            " ORDER BY oid DESC LIMIT 1), '')"
         ).fetchone() or ("",)
         end = ends(
             wide,
