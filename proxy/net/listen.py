@@ -1,4 +1,8 @@
-"""Listening sockets: opened, and accepted from without blocking, a bounded number each turn of the loop."""
+"""Listening sockets: opened, and accepted from without blocking, a bounded number at once.
+
+They are watched as the sockets of clients are (see `readiness.py`): told once that somebody has come, and asked again
+about those who are left behind the bound. Out of descriptors, nobody is let in for a moment.
+"""
 
 from __future__ import annotations
 
@@ -15,17 +19,23 @@ from proxy import log
 from proxy.errors import ConfigError
 from proxy.model import TcpOptions
 from proxy.net import tcp
+from proxy.net.readiness import Readiness, Watched, readiness
 from proxy.net.sockets import accept
 
 _log = log.get("listen")
 _TCP = TcpOptions()
-_ACCEPTS_A_TURN = 64
+_AT_ONCE = 16
 _EMFILE_PAUSE = 0.1
 _QUIET = 10.0  # seconds, behind a failure that was told
 
 
-class Listener:
+class Listener(Watched):
     """Calls `accepted(descriptor, host, port)` with each new client until it is closed."""
+
+    __slots__ = (
+        "_accepted", "_again", "_closed", "_inode", "_loop", "_path", "_quiet_until", "_readiness", "_sock", "family",
+        "port",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -47,35 +57,46 @@ class Listener:
         self._path: str = sock.getsockname() if sock.family == socket.AF_UNIX and owns_path else ""
         self._inode = inode(self._path)
         self.tune(options)
-        loop.add_reader(sock.fileno(), self._readable)
+        self._readiness: Readiness | None = None  # while it watches
+        self._watch()
 
     def tune(self, options: TcpOptions) -> None:
         """Each client's socket has these from the one that it comes by."""
         if self.family != socket.AF_UNIX:
             tcp.tune(self._sock, options)
 
-    def _readable(self) -> None:
-        for _ in range(_ACCEPTS_A_TURN):
+    def _watch(self) -> None:
+        self._again = None
+        self._readiness = readiness(self._loop)
+        self._readiness.add(self._sock.fileno(), self, False)
+
+    def _unwatch(self) -> None:
+        watch, self._readiness = self._readiness, None
+        if watch is not None:
+            watch.remove(self._sock.fileno(), False)
+
+    def ready(self, events: int) -> None:
+        for _ in range(_AT_ONCE):
             try:
                 client = accept(self._sock)
             except OSError as error:
-                # Out of descriptors: look again a little later, or this would be called without end.
                 now = self._loop.time()
                 if now >= self._quiet_until:
                     self._quiet_until = now + _QUIET
                     _log.error("accept failed", error=str(error))
-                self._loop.remove_reader(self._sock.fileno())
-                self._again = self._loop.call_later(_EMFILE_PAUSE, self._listen_again)
+                self._unwatch()
+                self._again = self._loop.call_later(_EMFILE_PAUSE, self._watch)
                 return
             if client is None:
                 return
-            self._accepted(*client)
+            try:
+                self._accepted(*client)
+            except Exception as bug:  # of those behind it nothing would tell
+                self._loop.call_exception_handler({"message": "a client was not let in", "exception": bug})
             if self._closed:
                 return  # by whoever was told
-
-    def _listen_again(self) -> None:
-        self._again = None
-        self._loop.add_reader(self._sock.fileno(), self._readable)
+        if self._readiness is not None:
+            self._readiness.again(self._sock.fileno(), False, False)
 
     def close(self) -> None:
         if self._closed:
@@ -83,7 +104,7 @@ class Listener:
         self._closed = True
         if self._again is not None:
             self._again.cancel()
-        self._loop.remove_reader(self._sock.fileno())
+        self._unwatch()
         self._sock.close()
         remove_path(self._path, self._inode)
 

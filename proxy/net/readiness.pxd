@@ -1,13 +1,19 @@
 cdef class Watched:
     cpdef object ready(self, unsigned int events)
+    cpdef object lost(self, object error)
 
 cdef class Readiness:
     cdef object _loop
-    cdef list _watched
+    cdef list _parted, _watched
+    cdef bint _telling
     cdef int _fd, _hurry
     cdef long _count, _hurried
 
+    cpdef object tell_parted(self)
     cpdef object add(self, int fd, Watched watched, bint writing)
     cpdef object again(self, int fd, bint writing, bint hurried)
     cpdef object hurry(self, int fd, bint writing, bint hurried)
+    cpdef object part(self, int fd, Watched watched, object error, bint hurried)
     cpdef object remove(self, int fd, bint hurried)
+
+cpdef Readiness readiness(object loop)

@@ -13,6 +13,9 @@ the last of all to be told. So they have an epoll of their own, and a few of eit
 hurry waits for that few and its own kind, and neither can keep the other from its turn. While nobody is in a hurry there is
 one epoll, and nothing more is done.
 
+Whoever is done with its descriptor parts: it hears of its loss when all that was told at once has been served, which
+takes no turn of the loop, and closes the descriptor then, which ends the kernel's watch.
+
 A `Readiness` exists while something is watched. `readiness.pyx` beside it is the same in C.
 """
 
@@ -40,15 +43,21 @@ class Watched:
     def ready(self, events: int) -> None:
         raise NotImplementedError
 
+    def lost(self, error: Exception | None) -> None:
+        """It has parted: it closes its descriptor."""
+        raise NotImplementedError
+
 
 class Readiness:
-    __slots__ = ("_count", "_epoll", "_hurried", "_hurry", "_loop", "_watched")
+    __slots__ = ("_count", "_epoll", "_hurried", "_hurry", "_loop", "_parted", "_telling", "_watched")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._watched: list[Watched | None] = []  # by descriptor, which takes less room than a dict
         self._count = 0
         self._hurried = 0  # of these
+        self._parted: list[tuple[Watched, Exception | None]] = []  # and not yet heard of it
+        self._telling = False
         self._epoll = select.epoll()
         self._hurry: select.epoll | None = None  # the epoll of those, once there was one
         loop.add_reader(self._epoll.fileno(), self)
@@ -56,10 +65,14 @@ class Readiness:
     def __call__(self) -> None:
         left = _TURN
         while left > 0:
+            self._telling = True
             if self._hurry is not None and self._hurried:
                 count = self._tell(self._hurry, _FEW) + self._tell(self._epoll, _FEW)
             else:
                 count = self._tell(self._epoll, _MOST)
+            if self._parted:
+                self._tell_parted()
+            self._telling = False
             if count < _MUCH:
                 return
             left -= count
@@ -74,8 +87,19 @@ class Readiness:
                 try:
                     watched.ready(events)
                 except Exception as bug:  # the others are told only once, too
-                    self._loop.call_exception_handler({"message": "a socket's turn failed", "exception": bug})
+                    self._failed(bug)
         return len(told)
+
+    def _tell_parted(self) -> None:
+        for watched, error in self._parted:  # and those who part meanwhile
+            try:
+                watched.lost(error)
+            except Exception as bug:
+                self._failed(bug)
+        self._parted.clear()
+
+    def _failed(self, bug: Exception) -> None:
+        self._loop.call_exception_handler({"message": "a socket's turn failed", "exception": bug})
 
     def add(self, fd: int, watched: Watched, writing: bool) -> None:
         """It is told when there is something to read; with `writing`, also when it can write. Raises OSError."""
@@ -99,6 +123,14 @@ class Readiness:
         self._of(not hurried).unregister(fd)
         self._hurried += 1 if hurried else -1
         to.register(fd, _ALWAYS | OUT if writing else _ALWAYS)
+
+    def part(self, fd: int, watched: Watched, error: Exception | None, hurried: bool) -> None:
+        """Tells nothing of it any more, but in a moment that it is `lost`. No other process has that descriptor."""
+        if not (self._telling or self._parted):
+            self._loop.call_soon(self._tell_parted)
+        self._parted.append((watched, error))
+        self._hurried -= hurried
+        self._forget(fd)
 
     def remove(self, fd: int, hurried: bool) -> None:
         """Before it is closed: a descriptor that another process has as well would be watched on."""

@@ -38,6 +38,9 @@ cdef class Watched:
     cpdef object ready(self, unsigned int events):
         raise NotImplementedError
 
+    cpdef object lost(self, object error):
+        raise NotImplementedError
+
 
 cdef class Readiness:
     def __init__(self, loop):
@@ -45,20 +48,38 @@ cdef class Readiness:
         self._watched = []
         self._count = self._hurried = 0
         self._hurry = -1
+        self._parted = []
+        self._telling = False
         self._fd = opened(self)
 
     def __call__(self):
         cdef int count, left = TURN
         while left > 0:
+            self._telling = True
             if self._hurried:
                 count = tell(self, self._hurry, FEW)
                 if self._fd >= 0:
                     count += tell(self, self._fd, FEW)
             else:
                 count = tell(self, self._fd, MOST)
+            if self._parted:
+                self.tell_parted()
+            self._telling = False
             if count < MUCH or self._fd < 0:
                 return
             left -= count
+
+    cpdef object tell_parted(self):
+        cdef Py_ssize_t at = 0
+        cdef tuple parted
+        while at < len(self._parted):
+            parted = <tuple>self._parted[at]
+            at += 1
+            try:
+                (<Watched>parted[0]).lost(parted[1])
+            except Exception as bug:
+                failed(self, bug)
+        self._parted.clear()
 
     cpdef object add(self, int fd, Watched watched, bint writing):
         if fd >= len(self._watched):
@@ -82,6 +103,13 @@ cdef class Readiness:
         self._hurried += 1 if hurried else -1
         if control(self._hurry if hurried else self._fd, EPOLL_CTL_ADD, fd, writing) < 0:
             raise failure()
+
+    cpdef object part(self, int fd, Watched watched, object error, bint hurried):
+        if not (self._telling or self._parted):
+            self._loop.call_soon(self.tell_parted)
+        self._parted.append((watched, error))
+        self._hurried -= hurried
+        forget(self, fd)
 
     cpdef object remove(self, int fd, bint hurried):
         control(self._hurry if hurried else self._fd, EPOLL_CTL_DEL, fd, False)
@@ -116,8 +144,12 @@ cdef int tell(Readiness self, int fd, int most) except -1:
             try:
                 (<Watched>found).ready(events[i].events)
             except Exception as bug:
-                self._loop.call_exception_handler({"message": "a socket's turn failed", "exception": bug})
+                failed(self, bug)
     return count
+
+
+cdef object failed(Readiness self, object bug):
+    self._loop.call_exception_handler({"message": "a socket's turn failed", "exception": bug})
 
 
 cdef int control(int epoll, int what, int fd, bint writing) noexcept:
@@ -130,9 +162,11 @@ cdef int control(int epoll, int what, int fd, bint writing) noexcept:
 
 
 cdef object forget(Readiness self, int fd):
+    global asked, known
     self._watched[fd] = None
     self._count -= 1
     if not self._count:
+        asked = known = None
         del _all[self._loop]
         dismiss(self, self._fd)
         self._fd = -1
@@ -146,10 +180,16 @@ cdef object dismiss(Readiness self, int fd):
 
 
 _all = {}
+cdef object asked = None  # the loop whose Readiness was asked for last, while that exists
+cdef Readiness known = None
 
 
-def readiness(loop):
+cpdef Readiness readiness(object loop):
+    global asked, known
+    if known is not None and loop is asked:
+        return known
     found = _all.get(loop)
     if found is None:
         found = _all[loop] = Readiness(loop)
+    asked, known = loop, found
     return found

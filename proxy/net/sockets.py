@@ -41,3 +41,8 @@ def send(fd: int, data: bytes) -> int:
         return os.write(fd, data)
     except (BlockingIOError, InterruptedError):
         return 0
+
+
+def hang_up(fd: int) -> None:
+    """Raises OSError where it is none that is open."""
+    os.close(fd)

@@ -22,9 +22,12 @@ cdef extern from "sys/socket.h" nogil:
     ssize_t recv(int, void*, size_t, int)
     ssize_t send_ "send"(int, const void*, size_t, int)
 
+cdef extern from "unistd.h" nogil:
+    int close_ "close"(int)
+
 cdef extern from "netinet/in.h" nogil:
     cdef struct in_addr:
-        pass
+        unsigned int s_addr
     cdef struct in6_addr:
         pass
     cdef struct sockaddr_in:
@@ -44,6 +47,8 @@ cdef enum:
     SIZE = 65_536
 
 cdef char buffer[SIZE]
+cdef unsigned int last_address  # whose text is the last one
+cdef str last_text = None
 
 
 cdef object failure():
@@ -51,6 +56,7 @@ cdef object failure():
 
 
 cpdef tuple accept(object listening):
+    global last_address, last_text
     cdef sockaddr_storage address
     cdef socklen_t size = sizeof(address)
     cdef char text[64]
@@ -60,8 +66,11 @@ cpdef tuple accept(object listening):
             return None
         raise failure()
     if address.ss_family == AF_INET:
-        inet_ntop(AF_INET, &(<sockaddr_in*>&address).sin_addr, text, sizeof(text))
-        return fd, text.decode("ascii"), ntohs((<sockaddr_in*>&address).sin_port)
+        if last_text is None or last_address != (<sockaddr_in*>&address).sin_addr.s_addr:
+            last_address = (<sockaddr_in*>&address).sin_addr.s_addr
+            inet_ntop(AF_INET, &(<sockaddr_in*>&address).sin_addr, text, sizeof(text))
+            last_text = text.decode("ascii")
+        return fd, last_text, ntohs((<sockaddr_in*>&address).sin_port)
     if address.ss_family == AF_INET6:
         inet_ntop(AF_INET6, &(<sockaddr_in6*>&address).sin6_addr, text, sizeof(text))
         return fd, text.decode("ascii"), ntohs((<sockaddr_in6*>&address).sin6_port)
@@ -84,3 +93,8 @@ cpdef Py_ssize_t send(int fd, bytes data) except -1:
     if errno == EAGAIN or errno == EINTR:
         return 0
     raise failure()
+
+
+cpdef object hang_up(int fd):
+    if close_(fd) < 0:
+        raise failure()

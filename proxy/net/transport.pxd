@@ -1,7 +1,7 @@
 cimport cython
 
-from proxy.net.readiness cimport Readiness, Watched
-from proxy.net.sockets cimport receive, send
+from proxy.net.readiness cimport Readiness, Watched, readiness
+from proxy.net.sockets cimport hang_up, receive, send
 
 cdef int _OPEN, _CLOSING, _CLOSED
 cdef unsigned int _END, _OUT
@@ -29,7 +29,9 @@ cdef class SocketTransport(Watched):
     cdef object _read(self)
     cdef object _keep(self, bytes data)
     cdef object _writable(self)
+    @cython.locals(watch=Readiness)
     cdef object _lose(self, object error)
+    cpdef object lost(self, object error)
 
 @cython.locals(plain=SocketTransport)
 cpdef object hurry(object transport, bint hurried)

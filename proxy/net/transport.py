@@ -19,7 +19,7 @@ from collections import deque
 from typing import Any, Protocol
 
 from proxy.net.readiness import END, OUT, Readiness, Watched, readiness
-from proxy.net.sockets import READ_SIZE, receive, send
+from proxy.net.sockets import READ_SIZE, hang_up, receive, send
 
 HIGH = 65_536
 LOW = 16_384
@@ -60,8 +60,8 @@ class Transport(Protocol):
 
 
 class SocketTransport(Watched):
-    """Owns the descriptor of a non-blocking stream socket. `protocol.connection_lost` is called exactly once, in a
-    later turn.
+    """Owns the descriptor of a non-blocking stream socket. `protocol.connection_lost` is called exactly once, and within
+    nothing that the protocol or its peer does.
 
     Unless it is `watched` from the beginning, `look` is to be called.
     """
@@ -256,18 +256,20 @@ class SocketTransport(Watched):
             return
         self._state = _CLOSED
         self._reading = self._writing = False
-        if self._readiness is not None:
-            self._readiness.remove(self._fd, self._hurried)
-            self._readiness = None
         self._backlog = None
         self._kept = 0
-        self._loop.call_soon(self._lost, error)
+        watch, self._readiness = self._readiness, None
+        if watch is not None:
+            watch.part(self._fd, self, error, self._hurried)
+        else:
+            self._loop.call_soon(self.lost, error)
 
-    def _lost(self, error: Exception | None) -> None:
+    def lost(self, error: Exception | None) -> None:
         try:
             self._protocol.connection_lost(error)
         finally:
-            os.close(self._fd)
+            hang_up(self._fd)
+            self._protocol = _NOBODY  # it knows us: both are gone at once, and no collector has to find them
 
     # --- the rest of asyncio's face -----------------------------------------------------------------
 
@@ -282,6 +284,7 @@ class SocketTransport(Watched):
         return default
 
 
+_NOBODY: Any = None
 _OPEN, _CLOSING, _CLOSED = 0, 1, 2
 _END, _OUT, _READ_SIZE = END, OUT, READ_SIZE  # C integers where this is compiled
 

@@ -21,6 +21,7 @@ from proxy.errors import ConfigError
 from proxy.model import TcpOptions
 from proxy.net import listen
 from proxy.net.listen import Listener, tcp_sockets, unix_socket
+from proxy.net.readiness import IN
 from tests.server.fakes import run
 
 Both = Callable[[Coroutine[Any, Any, None]], None]
@@ -89,7 +90,7 @@ def test_clients_come_in_ready_for_use(loop_runs: Both) -> None:
 
 
 def test_more_clients_than_a_turn_takes(loop_runs: Both, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listen, "_ACCEPTS_A_TURN", 3)
+    monkeypatch.setattr(listen, "_AT_ONCE", 3)
 
     async def main() -> None:
         (sock,) = tcp_sockets("127.0.0.1", 0, 64)
@@ -138,6 +139,29 @@ def test_clients_have_the_options_of_their_listener(loop_runs: Both) -> None:
                     ]
                     assert asked == [60 if number == 1 else kernels, 10, 6, 0 if number == 1 else 1500]
 
+
+def test_a_bug_with_one_client_is_reported_and_keeps_nobody_out(loop_runs: Both) -> None:
+    async def main() -> None:
+        reported: list[str] = []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: reported.append(context["message"]))
+        (sock,) = tcp_sockets("127.0.0.1", 0, 64)
+        guests = Guests()
+
+        def every_second_fails(fd: int, host: str, port: int) -> None:
+            guests(fd, host, port)
+            if len(guests.sockets) % 2:
+                raise ValueError
+
+        listener = Listener(loop, sock, every_second_fails)
+        with contextlib.ExitStack() as clients:
+            for _ in range(10):
+                clients.enter_context(socket.create_connection(("127.0.0.1", listener.port)))
+            await guests.number(10)
+        assert reported == ["a client was not let in"] * 5
+        listener.close()
+        guests.close()
+
     loop_runs(main())
 
 
@@ -183,7 +207,7 @@ def test_a_shortage_that_lasts_is_told_once_in_a_while(
         with listening(sock) as (listener, _guests):
             monkeypatch.setattr(listen, "accept", short)
             for _ in range(5):
-                listener._readable()
+                listener.ready(IN)
                 timer = listener._again
                 assert timer is not None
                 timer.cancel()
@@ -202,7 +226,7 @@ def test_closed_in_a_shortage_it_does_not_come_back(loop_runs: Both, monkeypatch
                 raise OSError(errno.EMFILE, "Too many open files")
 
             monkeypatch.setattr(listen, "accept", short)
-            listener._readable()
+            listener.ready(IN)
             timer = listener._again
             assert timer is not None
             listener.close()

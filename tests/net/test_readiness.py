@@ -25,11 +25,17 @@ def loop_runs(request: pytest.FixtureRequest) -> Both:
 class Ear(Watched):
     def __init__(self, told: Callable[[int], object] = lambda events: None) -> None:
         self.heard: list[int] = []
+        self.losses: list[Exception | None] = []
         self.told = told
 
     def ready(self, events: int) -> None:
         self.heard.append(events)
         self.told(events)
+
+    def lost(self, error: Exception | None) -> None:
+        self.losses.append(error)
+        if error is not None:
+            raise error
 
 
 @contextlib.contextmanager
@@ -129,6 +135,50 @@ def test_who_is_removed_by_another_in_the_same_turn_is_not_told(loop_runs: Both)
             await turns()
             assert len(heard) == 1
             watch.remove(numbers[heard[0]], False)
+
+    loop_runs(main())
+
+
+def test_who_parts_hears_of_it_when_all_that_was_told_has_been_served(loop_runs: Both) -> None:
+    async def main() -> None:
+        reported: list[dict[str, Any]] = []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: reported.append(context))
+        watch = readiness(loop)
+        with pairs(3) as made:
+            order: list[str] = []
+            ears: list[Ear] = []
+
+            def told(at: int) -> None:
+                order.append(f"{at}, lost so far: {sum(len(ear.losses) for ear in ears)}")
+                watch.part(made[at][0].fileno(), ears[at], OSError() if at == 1 else None, False)
+
+            ears += [Ear(lambda _, at=at: told(at)) for at in range(3)]
+            for at in range(3):
+                watch.add(made[at][0].fileno(), ears[at], False)
+            for _, theirs in made:
+                theirs.send(b"x")
+            while not order:
+                await asyncio.sleep(0)
+            assert order == [f"{at}, lost so far: 0" for at in range(3)]
+            assert [len(ear.losses) for ear in ears] == [1, 1, 1]
+            assert len(reported) == 1  # and the one behind it has heard
+
+    loop_runs(main())
+
+
+def test_who_parts_at_another_time_hears_of_it_later(loop_runs: Both) -> None:
+    async def main() -> None:
+        watch = readiness(asyncio.get_running_loop())
+        with pairs(2) as made:
+            ears = [Ear(), Ear()]
+            for (ours, _), ear in zip(made, ears, strict=True):
+                watch.add(ours.fileno(), ear, False)
+            for (ours, _), ear in zip(made, ears, strict=True):
+                watch.part(ours.fileno(), ear, None, False)
+            assert [ear.losses for ear in ears] == [[], []]
+            await turns(2)
+            assert [ear.losses for ear in ears] == [[None], [None]]
 
     loop_runs(main())
 

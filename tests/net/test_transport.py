@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import socket
 import struct
+import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,7 @@ class Recorder:
         self.heard: list[str] = []
         self.errors: list[Exception | None] = []
         self.keep_open = False
+        self.owner: SocketTransport | None = None
 
     def data_received(self, data: bytes) -> None:
         self.data += data
@@ -169,6 +172,26 @@ def test_aborting_forgets_what_is_kept_and_tells_the_loss_once(loop_runs: Both) 
             assert recorder.errors == [None]
 
     loop_runs(main())
+
+
+def test_what_is_lost_is_gone_without_a_collector(loop_runs: Both) -> None:
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        recorder: Recorder | None = Recorder()
+        recorder.owner = SocketTransport(asyncio.get_running_loop(), ours.detach(), recorder)
+        heard = recorder.heard
+        theirs.close()
+        await until(lambda: "lost" in heard)
+        left = weakref.ref(recorder)
+        recorder = None
+        assert left() is None
+
+    gc.disable()
+    try:
+        loop_runs(main())
+    finally:
+        gc.enable()
 
 
 def test_the_end_of_the_stream_closes_unless_the_protocol_wants_to_go_on(loop_runs: Both) -> None:
