@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import threading
 from collections.abc import Callable, Iterator
@@ -116,7 +117,9 @@ def meanwhile(side: Side, function: str) -> Iterator[None]:
     def work() -> None:
         try:
             with connect(side.server, DATABASE) as other:
-                while not over.wait(0.03):  # between which what is asked again can be answered
+                # Between them what is asked again can be answered: at times also on a machine that is too busy for it.
+                pauses = itertools.cycle([0.03] * 9 + [0.5])
+                while not over.wait(next(pauses)):
                     other.execute(
                         f"SELECT {function}(pid) FROM pg_stat_activity WHERE usename = 'app' AND datname = '{DATABASE}'"
                         " AND pid <> pg_backend_pid()".encode()
