@@ -1,8 +1,11 @@
 cimport cython
 
+cdef double _SHORTEST
+
 cdef class Histogram:
-    cdef public list buckets
+    cdef public long long[17] buckets
     cdef public double total
+
 
     @cython.locals(bucket=Py_ssize_t, bound=double)
     cpdef object add(self, double seconds)

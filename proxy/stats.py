@@ -6,6 +6,8 @@ from __future__ import annotations
 DURATION_BOUNDS: tuple[float, ...] = (
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
 )  # fmt: skip
+_SHORTEST = DURATION_BOUNDS[0]
+_BUCKETS = len(DURATION_BOUNDS) + 1
 
 # By which a tenant's errors are told apart: whoever writes SQL may raise those it makes up.
 _MOST_SQLSTATES = 50
@@ -17,15 +19,17 @@ class Histogram:
     __slots__ = ("buckets", "total")
 
     def __init__(self) -> None:
-        self.buckets = [0] * (len(DURATION_BOUNDS) + 1)
+        buckets: list[int] = [0] * _BUCKETS
+        self.buckets = buckets  # an array where this is compiled
         self.total = 0.0
 
     def add(self, seconds: float) -> None:
         bucket = 0
-        for bound in DURATION_BOUNDS:  # most are short: nearly always over after a few
-            if seconds <= bound:
-                break
-            bucket += 1
+        if seconds > _SHORTEST:  # most are short: nearly always over after a few
+            for bound in DURATION_BOUNDS:
+                if seconds <= bound:
+                    break
+                bucket += 1
         self.buckets[bucket] += 1
         self.total += seconds
 

@@ -17,7 +17,8 @@ cdef class Conversation(Link):
     cdef public object _counted_by, _permits
     cdef public object cancel_wanted, checked, doubts, evicting, inquiry, host, key, login, mode, owing, rules
     cdef public Stage state
-    cdef public object pins, tenant, throttled, transport, unnamed_by, user, watch
+    cdef public frozenset pins
+    cdef public object tenant, throttled, transport, unnamed_by, user, watch
     cdef public bint _wanted, acquiring, answers_first, discarded, draws_alone, entering, evicted, gone, held_back, holding, keeps_sequences, leaving, maps_statements, opening, paid, skipping, strict, temp_first, unsynced, write_paused
     cdef public bytes amiss, answer, parked
     cdef public double connected_at, idle_since

@@ -2,6 +2,7 @@ cimport cython
 
 from proxy.client.conversation cimport Conversation
 from proxy.client.throttling cimport may_begin
+from proxy.net.clock cimport monotonic
 from proxy.net.transport cimport deliver
 from proxy.protocol.state cimport State
 from proxy.server.connection cimport ServerConnection
@@ -13,13 +14,15 @@ cdef class Linking(Conversation):
     cpdef object resume(self)
     cpdef object _process(self, bytes data)
     @cython.locals(now=double, server=ServerConnection)
-    cpdef ServerConnection _link(self, list out)
+    cpdef ServerConnection _link(self)
+    @cython.locals(ahead=bytes)
+    cpdef bytes _bring(self, ServerConnection server)
     @cython.locals(uses="long long")
     cpdef object _attach(self, ServerConnection server)
     @cython.locals(needs=State, sure=bint, ahead=bytes)
-    cpdef bint _take_state(self, ServerConnection server, list out) except -1
+    cpdef bytes _take_state(self, ServerConnection server)
     cpdef bint enter(self, ServerConnection server) except -1
-    @cython.locals(out=list, entered=bint)
+    @cython.locals(ahead=bytes)
     cpdef bint _enter(self, ServerConnection server, double now) except -1
     @cython.locals(linked=ServerConnection)
     cpdef object granted(self, object server)

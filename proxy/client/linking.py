@@ -6,7 +6,6 @@ Linking is the lower half of `Session`; the upper half (`session.py`) reads the 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from time import monotonic
 
 from proxy.client import effects, entering, remains, sequences, sql_prepared
 from proxy.client.conversation import NO_PINS, PARKED_MAX, Conversation
@@ -15,6 +14,7 @@ from proxy.client.preparing import describe_new
 from proxy.client.throttling import may_begin
 from proxy.errors import ShuttingDown, TiergateError
 from proxy.model import PinReason, PoolMode
+from proxy.net.clock import monotonic
 from proxy.net.transport import deliver
 from proxy.protocol.state import EMPTY, READ_ONLY_PARAMETERS, status, with_parameter
 from proxy.server.connection import FAILED, IDLE, ServerConnection
@@ -59,9 +59,9 @@ class Linking(Conversation):
         self.server = server
         server.link = self
 
-    def _link(self, out: list[bytes]) -> ServerConnection | None:
-        """A linked connection whose state is ours or is made so by what is put into `out`; None: the batch is
-        parked, or is to get `answer`, or the session has ended."""
+    def _link(self) -> ServerConnection | None:
+        """A linked connection, which `_bring` is to bring to our state; None: the batch is parked, or is to get `answer`,
+        or the session has ended."""
         if self.epoch != self.registry.epoch and not self.reroute():
             return None
         if self.chooser is not None and not self.chooser.calm and not self.chooser.turn():
@@ -86,10 +86,7 @@ class Linking(Conversation):
         else:
             self._attach(server)
         server.begin(now)
-        if self._take_state(server, out):
-            return server
-        self._park(self.scanner.rewind())
-        return None
+        return server
 
     def _attach(self, server: ServerConnection) -> None:
         self.step("link")
@@ -108,8 +105,15 @@ class Linking(Conversation):
         if self.temp_first:
             effects.pin(self, PinReason.TEMP_TABLE)
 
-    def _take_state(self, server: ServerConnection, out: list[bytes]) -> bool:
-        """Whether requests may follow at once; else the change of state must have been confirmed (see `entering.py`)."""
+    def _bring(self, server: ServerConnection) -> bytes | None:
+        """What is to be sent ahead of the request at hand; None: it waits until the server has our state."""
+        ahead = self._take_state(server)
+        if ahead is None:
+            self._park(self.scanner.rewind())
+        return ahead
+
+    def _take_state(self, server: ServerConnection) -> bytes | None:
+        """What requests may follow at once; None: the change of state must have been confirmed (see `entering.py`)."""
         needs = self.state_needed
         if server.prepared.own:
             sql_prepared.close_others(self, server)
@@ -122,23 +126,20 @@ class Linking(Conversation):
         else:
             sure = entering.is_sure(self, server, needs, guc := self.plane.options.tenant_guc.lower())
             if not sure and (ahead := entering.at_once(self, server, opener, guc)):
-                out.append(ahead)
-                return True
+                return ahead
             ahead = server.apply(needs)
         if sure or not ahead:
             if not ahead and self.told is not server.reported:
                 self.tell(server.reported)
-            if ahead:
-                out.append(ahead)
             if opener is not None:
-                out.append(opener.serves(server))
-            return True
+                ahead += opener.serves(server)
+            return ahead
         self.holding = True
         if opener is not None and (begins := opener.serves(server)):
             self.opening = True
             ahead += begins
         server.send(ahead)
-        return False
+        return None
 
     def enter(self, server: ServerConnection) -> bool:
         """Before a transaction on a connection that is kept: whether requests may follow at once."""
@@ -147,12 +148,11 @@ class Linking(Conversation):
         return entered
 
     def _enter(self, server: ServerConnection, now: float) -> bool:
-        out: list[bytes] = []
         server.begin(now)
-        entered = self._take_state(server, out)
-        if out:
-            server.send(b"".join(out))
-        return entered
+        ahead = self._take_state(server)
+        if ahead:
+            server.send(ahead)
+        return ahead is not None
 
     def loosen(self, server: ServerConnection) -> None:
         """Between transactions: the connection is kept only by whom it must be kept, or who has to ask it first."""

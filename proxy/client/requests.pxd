@@ -8,12 +8,15 @@ from proxy.client.unnamed cimport unnamed_is
 from proxy.protocol.pipeline cimport Expect, expect_of
 from proxy.server.connection cimport ServerConnection
 
+from proxy.sql.words cimport surely_plain
 from proxy.wire.decode cimport query_within
+from proxy.wire.pieces cimport end_of
 
 cdef int HEAD, HEADER_SIZE, FOLLOWS, SENT, _QUERY, _PARSE, _BIND, _DESCRIBE, _EXECUTE, _SYNC
 
-@cython.locals(text=bytes, hides=bint)
+@cython.locals(text=bytes, hides=bint, at=Py_ssize_t)
 cpdef bytes on_query(Conversation session, ServerConnection server, bytes data, Py_ssize_t start, Py_ssize_t stop, int told)
+cdef bytes _on_plain_query(Conversation session, ServerConnection server)
 cpdef bytes on_execute(Conversation session, ServerConnection server, bytes data, Py_ssize_t start, Py_ssize_t stop, int told)
 cpdef bytes on_sync(Conversation session, ServerConnection server, bytes data, Py_ssize_t start, Py_ssize_t stop, int told)
 @cython.locals(instead=bytes)

@@ -36,9 +36,11 @@ from proxy.protocol.statements import STRANGE
 from proxy.server.connection import ServerConnection
 from proxy.sql.calls import UNKNOWN, judge_call
 from proxy.sql.verdict import PLAIN
+from proxy.sql.words import surely_plain
 from proxy.wire import decode, encode
 from proxy.wire.decode import query_within
 from proxy.wire.frames import HEAD, HEADER_SIZE
+from proxy.wire.pieces import end_of
 
 if TYPE_CHECKING:
     from proxy.client.conversation import Conversation
@@ -64,8 +66,15 @@ def on_query(
         server.expect(_begun(session, server, owed.FORWARD_QUERY))
         effects.pin(session, PinReason.UNINSPECTED)
         return None
+    at = start + HEADER_SIZE
+    if (
+        not (session.strict or session.confirming or session.pins or session.by_sql)
+        and end_of(data, at) == stop - 1
+        and surely_plain(data, at, stop - 1)
+    ):
+        return _on_plain_query(session, server)
     try:
-        text = query_within(data, start + 5, stop)
+        text = query_within(data, at, stop)
     except ProtocolViolation:
         _end_batch(session, server)
         raise
@@ -98,12 +107,7 @@ def on_query(
         bool(session.by_sql) and verdict is PLAIN and session.maps_statements and b"execute" in text.lower()
     )
     if verdict is PLAIN and not hides and (session.chooser is None or not session.strict):
-        if session.unsynced:
-            server.expect(_begun(session, server, FORWARD_PLAIN_QUERY))
-        else:
-            session.unnamed = session.unnamed_by = server.unnamed = None
-            server.expect(FORWARD_PLAIN_QUERY)
-        return None
+        return _on_plain_query(session, server)
     restored = effects.restored(session, verdict)
     several = verdict.statements != 1
     changing = bool(verdict.prepares or verdict.deallocates)
@@ -139,6 +143,15 @@ def on_query(
         session.owing = Owing(restored, server.last_error)
         return instead
     return (instead or data[start:stop]) + server.set_again(restored)
+
+
+def _on_plain_query(session: Conversation, server: ServerConnection) -> bytes | None:
+    if session.unsynced:
+        server.expect(_begun(session, server, FORWARD_PLAIN_QUERY))
+    else:
+        session.unnamed = session.unnamed_by = server.unnamed = None
+        server.expect(FORWARD_PLAIN_QUERY)
+    return None
 
 
 def _failed_ahead(session: Conversation, server: ServerConnection, error: bytes) -> bytes:

@@ -8,7 +8,6 @@ the one place that says what becomes of its server connection.
 from __future__ import annotations
 
 import asyncio
-from time import monotonic
 
 from proxy import log
 from proxy.client import effects
@@ -21,12 +20,14 @@ from proxy.client.requests import MALFORMED, handle
 from proxy.client.throttling import BEHIND, HALT, PAID, asked, may_begin, pay
 from proxy.client.waits import AnswersFirst, EvictFirst
 from proxy.errors import ProtocolViolation, QueryCanceled, TiergateError
+from proxy.net.clock import monotonic
 from proxy.protocol.lifecycle import SessionState
 from proxy.protocol.pipeline import DROP_SYNC
 from proxy.server.connection import IDLE, ServerConnection
 from proxy.sql.watch import DROPPED
 from proxy.wire import encode
 from proxy.wire.frames import HEAD, MORE
+from proxy.wire.pieces import joined, piece, put
 
 _log = log.get("session")
 _TERMINATE, _BIND = b"XB"
@@ -82,14 +83,14 @@ class Session(Hearing):
             if not scanner.skip:
                 self.watch = None
         server = self.server
-        out: list[bytes] = []
+        out: list[bytes] | None = None
         metered = self.account.gate is not None or self.skipping
         if server is not None and not server.pipeline.owes():
             server.begin(monotonic())
         while (told := scanner.next()) != MORE:
             kind, start = scanner.kind, scanner.start
             if kind == _TERMINATE:
-                self._flush(server, out, scanner.data[sent:start])
+                self._flush(server, out, piece(scanner.data, sent, start))
                 self._terminate()
                 return
             chooser = self.chooser
@@ -97,8 +98,8 @@ class Session(Hearing):
                 sent, server = start, None
             if chooser is not None and self._is_heard(server, kind):
                 heard = self._hear(server, kind, told)
-                if server is not None and sent < start:
-                    out.append(scanner.data[sent:start])
+                if server is not None:
+                    out = put(out, piece(scanner.data, sent, start))
                 sent = scanner.stop
                 if heard == DONE:
                     continue
@@ -130,22 +131,26 @@ class Session(Hearing):
                 sent = scanner.stop
                 if (kind in SERVERLESS or self.skipping or self.answer) and self._answered(kind):
                     continue
-                server = self._link(out)
+                server = self._link()
                 if server is None:
                     if self.answer and self._answered(kind):  # refused at once
                         continue
                     return
+                ahead = self._bring(server)
+                if ahead is None:
+                    return
+                out = put(out, ahead)
                 metered = self.account.gate is not None
                 sent = start
             if metered and (due := pay(self, server, kind)) != PAID:
-                out.append(scanner.data[sent:start])
+                out = put(out, piece(scanner.data, sent, start))
                 sent = start
                 if due == BEHIND:
                     self._flush(server, out, self._hold_back(server))
                     return
                 if due == HALT:
                     self._flush(server, out, b"")
-                    out = []
+                    out = None
                     if self._halt(server):
                         return
                 if self._answered(kind):
@@ -157,10 +162,10 @@ class Session(Hearing):
                 and not chooser.working
                 and self._opens(server, kind, told)
             ):
-                out.append(scanner.data[sent:start])
+                out = put(out, piece(scanner.data, sent, start))
                 if not server.pipeline:
                     server.expect(DROP_SYNC)
-                    out.append(encode.SYNC)
+                    out = put(out, encode.SYNC)
                     self.unsynced = False
                 self._flush(server, out, self._hold_back(server))
                 return
@@ -171,7 +176,7 @@ class Session(Hearing):
                     waits = waits or not self.entering
                 self.entering = False
             if waits and self._must_wait(server, kind):
-                out.append(scanner.data[sent:start])
+                out = put(out, piece(scanner.data, sent, start))
                 self._flush(server, out, self._hold_back(server))
                 return
             try:
@@ -181,12 +186,12 @@ class Session(Hearing):
                 server.expect(MALFORMED[kind])
                 continue
             except AnswersFirst as wanted:
-                out.append(scanner.data[sent:start])
-                out.append(wanted.ahead)
+                out = put(out, piece(scanner.data, sent, start))
+                out = put(out, wanted.ahead)
                 self._flush(server, out, self._hold_back(server))
                 return
             except EvictFirst as eviction:
-                self._flush(server, out, scanner.data[sent:start])
+                self._flush(server, out, piece(scanner.data, sent, start))
                 hold_for(self, evict(self, eviction.databases))
                 return
             if metered:
@@ -195,16 +200,14 @@ class Session(Hearing):
                 if told == HEAD and kind != _BIND and self.watch is not DROPPED:
                     # What is still to come of it would be read as frames that nobody has looked at.
                     raise ProtocolViolation("invalid message length")
-                if sent < start:
-                    out.append(scanner.data[sent:start])
-                out.append(instead)
+                out = put(put(out, piece(scanner.data, sent, start)), instead)
                 sent = scanner.stop
             # Else behind the frame that has come in part.
             if server.pipeline.said and not server.scanner.skip:
                 self.write(b"".join(server.pipeline.take_said()))
         if server is not None:
             stop = scanner.pos
-            rest = scanner.data if not sent and stop == len(scanner.data) else scanner.data[sent:stop]
+            rest = scanner.data if not sent and stop == len(scanner.data) else piece(scanner.data, sent, stop)
             scanner.forget()
             self._flush(server, out, rest)
             if not server.pipeline.owes():
@@ -214,12 +217,10 @@ class Session(Hearing):
         """Whether a request waits for the answers; the data of a COPY are part of what is to be answered."""
         return server.pipeline.head() is not None and not server.copy_in and kind not in COPY_ENDS
 
-    def _flush(self, server: ServerConnection | None, out: list[bytes], rest: bytes) -> None:
+    def _flush(self, server: ServerConnection | None, out: list[bytes] | None, rest: bytes) -> None:
         if server is None:
             return
-        if out:
-            out.append(rest)
-            rest = b"".join(out)
+        rest = joined(out, rest)
         if rest:
             self.pool.stats.bytes_received += len(rest)
             server.carried += len(rest)

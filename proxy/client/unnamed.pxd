@@ -5,6 +5,7 @@ from proxy.protocol.pipeline cimport Pipeline
 from proxy.protocol.statements cimport Statement
 from proxy.server.connection cimport ServerConnection
 
+@cython.freelist(16)
 cdef class UnnamedIs:
     cdef Conversation _session
     cdef ServerConnection _server

@@ -4,6 +4,7 @@ cdef int _FOREIGN, _PART, _WHOLE, _ASIDE, _ERROR, _NOTIFICATION, _ENDS, _BATCH, 
 cdef bytes _MEANING
 cdef Py_ssize_t _GAP
 
+@cython.freelist(16)
 cdef class Expect:
     cdef public int action, kind
     cdef public bytes says, error, interest

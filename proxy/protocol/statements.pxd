@@ -1,5 +1,6 @@
 cimport cython
 
+@cython.freelist(16)
 cdef class Statement:
     cdef object __weakref__
     cdef public bytes name, text, oids
@@ -13,6 +14,7 @@ cpdef Statement unnamed_statement(bytes text, bytes oids, object verdict)
 cdef class Prepared:
     cdef Py_ssize_t _limit
     cdef object _names
+    cdef Statement _latest
     cdef public dict own
 
     cpdef bint use(self, Statement statement) except -1

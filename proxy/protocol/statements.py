@@ -166,10 +166,11 @@ class Catalog:
 class Prepared:
     """What one server connection has prepared, least recently used first."""
 
-    __slots__ = ("_limit", "_names", "own")
+    __slots__ = ("_latest", "_limit", "_names", "own")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
+        self._latest: Statement | None = None  # the last to go
         self._names: OrderedDict[Statement, Preparation] = OrderedDict()
         self.own: dict[bytes, Statement] = {}  # what it has under the names of the client that used it last
 
@@ -181,9 +182,12 @@ class Prepared:
 
     def use(self, statement: Statement) -> bool:
         """Whether it is prepared; then it is the last to go."""
+        if statement is self._latest:
+            return True
         if statement not in self._names:
             return False
         self._names.move_to_end(statement)
+        self._latest = statement
         return True
 
     def get(self, statement: Statement) -> Preparation | None:
@@ -197,6 +201,7 @@ class Prepared:
     def add(self, statement: Statement) -> list[Statement]:
         """Adds it and returns those that must be closed for it."""
         self._names[statement] = Preparation()
+        self._latest = None
         evicted = []
         if self.own and self.own.pop(statement.name, None) is not None:
             evicted.append(statement)
@@ -206,6 +211,7 @@ class Prepared:
 
     def remove(self, statement: Statement) -> None:
         self._names.pop(statement, None)
+        self._latest = None
 
     def named(self, name: bytes) -> Statement | None:
         """The one of this global name."""
@@ -218,8 +224,10 @@ class Prepared:
         """Forgets all but `own`, and returns their names."""
         names = [statement.name for statement in self._names]
         self._names.clear()
+        self._latest = None
         return names
 
     def clear(self) -> None:
         self._names.clear()
+        self._latest = None
         self.own.clear()

@@ -1,6 +1,7 @@
 cimport cython
 
 from proxy.admission.accounts cimport Account
+from proxy.net.clock cimport monotonic
 from proxy.net.transport cimport deliver
 from proxy.protocol.lifecycle cimport Stage, step
 from proxy.protocol.pipeline cimport Expect, Pipeline
@@ -10,6 +11,7 @@ from proxy.server.link cimport Link
 from proxy.server.stated cimport Stated
 from proxy.stats cimport PoolStats
 from proxy.wire.frames cimport Scanner
+from proxy.wire.pieces cimport joined, piece, put
 
 cdef int MORE, HEAD, HEADER_SIZE, DROP, FORWARD
 cdef int _READY, _ERROR, _STATUS, _COMPLETE, _COPY_IN, _COPY_BOTH, _NOTIFICATION, _BATCH, _IDLE, _IN_TRANSACTION, _FAILED
@@ -43,6 +45,9 @@ cdef class ServerConnection(Stated):
         stop=Py_ssize_t, sent=Py_ssize_t, undone=bint,
     )
     cpdef object data_received(self, bytes data)
+    cdef list _with_said(self, list pieces)
+    @cython.locals(before=bytes)
+    cdef object _state_settled(self, list pieces)
     @cython.locals(now=double, query=double, xact=double, account=Account)
     cdef object _ready(self, int status, Expect head)
     cpdef object expect(self, Expect entry)

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from time import monotonic
 from typing import TYPE_CHECKING
 
 from proxy.errors import ProtocolViolation, ServerLost, ServerProtocolError, TiergateError
+from proxy.net.clock import monotonic
 from proxy.net.transport import Transport, deliver
 from proxy.protocol import pipeline as owed
 from proxy.protocol import state as states
@@ -24,6 +24,7 @@ from proxy.server.link import Link, Owner
 from proxy.server.stated import Stated
 from proxy.wire import decode, encode
 from proxy.wire.frames import FROM_SERVER, HEAD, HEADER_SIZE, MORE, Scanner
+from proxy.wire.pieces import joined, piece, put
 
 if TYPE_CHECKING:
     from proxy.admission.accounts import Account, Counter
@@ -116,14 +117,12 @@ class ServerConnection(Stated):
             return
         self.stats.bytes_sent += len(data)
         self.carried += len(data)
-        scanner = self.scanner
+        scanner, pipeline, sent = self.scanner, self.pipeline, 0
         scanner.feed(data)
-        pipeline = self.pipeline
-        sent = 0
-        pieces: list[bytes] = []
+        pieces: list[bytes] | None = None
         if pipeline.said and not scanner.skip:  # what it was to follow came in part and is whole now
             sent = scanner.pos
-            pieces = [scanner.data[:sent], *pipeline.take_said()]
+            pieces = self._with_said([scanner.data[:sent]])
         try:
             while (told := scanner.next()) != MORE:
                 data, start, stop, kind = scanner.data, scanner.start, scanner.stop, scanner.kind
@@ -152,8 +151,7 @@ class ServerConnection(Stated):
                     frame = data[start:stop]
                     action, replacement = self._error(frame, head, action, whole=told != HEAD)
                     if head is not None and head.crucial:
-                        pieces.append(data[sent:start])
-                        self._state_settled(pieces)
+                        self._state_settled(put(pieces, data[sent:start]))
                         return
                 elif kind == _STATUS:
                     action, replacement = self._reported(data[start + 5 : stop], head, action)
@@ -166,15 +164,14 @@ class ServerConnection(Stated):
                 elif head is not None and head.learn is not None:
                     action = DROP if head.learn(kind, data[start + 5 : stop], told != HEAD) else action
                 if action == DROP or replacement:
-                    pieces.append(data[sent:start])
-                    pieces.append(replacement)
+                    pieces = put(put(pieces, piece(data, sent, start)), replacement)
                     sent = stop
                 if pipeline.said and not scanner.skip:
-                    pieces.append(data[sent:stop])
-                    pieces.extend(pipeline.take_said())
+                    pieces = self._with_said(put(pieces, data[sent:stop]))
                     sent = stop
                 if kind == _READY and head is not None and head.action == DROP and not head.tolerant:
                     self._state_settled(pieces)
+                    pieces = None
                 scanner.interest = pipeline.interest()
         except (ServerProtocolError, ProtocolViolation) as error:
             internal = f"{self.address}: {getattr(error, 'internal', '') or error}"
@@ -183,9 +180,8 @@ class ServerConnection(Stated):
         data, stop = scanner.data, scanner.pos
         link = self.link
         if link is not None:
-            if sent or pieces:
-                pieces.append(data[sent:stop])
-                data = b"".join(pieces)
+            if sent or pieces is not None:
+                data = joined(pieces, piece(data, sent, stop))
                 if data:
                     link.replies(data)
             elif stop:
@@ -223,14 +219,18 @@ class ServerConnection(Stated):
         if status == _IDLE:
             self.xact_since = now
 
-    def _state_settled(self, pieces: list[bytes]) -> None:
+    def _with_said(self, pieces: list[bytes] | None) -> list[bytes] | None:
+        for said in self.pipeline.take_said():
+            pieces = put(pieces, said)
+        return pieces
+
+    def _state_settled(self, pieces: list[bytes] | None) -> None:
         """Our settings are in force or refused; what is `pieces` so far belongs to the client before that."""
         link = self.link
         if link is None:
             return
-        if before := b"".join(pieces):
+        if before := joined(pieces, b""):
             link.replies(before)
-        pieces.clear()
         error, self.state_error = self.state_error, b""
         link.state_ready(error)
 

@@ -1,13 +1,21 @@
 cimport cython
 
 cdef bint _COMPILED
-cdef bytes _MARKS, _SPACE
+cdef bytes _MARKS
 cdef int _DO
 
-@cython.locals(size=Py_ssize_t, key=int)
-cdef bint _may_be_verb(bytes text, Py_ssize_t at) except -1
+@cython.locals(key=int)
+cdef bint _may_be_verb(const unsigned char* text, Py_ssize_t at, Py_ssize_t stop) noexcept
 
-@cython.locals(size=Py_ssize_t, at=Py_ssize_t, before=int, last=int, rule=int, following=int, marks=bytes)
+cdef bint _may_matter(int rule, int before, int last, int following) noexcept
+
 cpdef bint suspicious(bytes text) except -1
+
+@cython.locals(
+    text="const unsigned char*", marks="const unsigned char*", at=Py_ssize_t, before=int, last=int, rule=int, following=int,
+)
+cdef bint _suspicious(bytes data, Py_ssize_t start, Py_ssize_t stop) except -1
+
+cpdef bint surely_plain(bytes data, Py_ssize_t start, Py_ssize_t stop) except -1
 
 cpdef bint plain(bytes text) except -1

@@ -82,20 +82,18 @@ def _marks() -> bytes:
 
 
 _MARKS = _marks()
-_SPACE = b" \t\n\r\f\v"
 
 
-def _may_be_verb(text: bytes, at: int) -> bool:
+def _may_be_verb(text: bytes, at: int, stop: int) -> bool:
     """Behind spaces at `at` stands what may be a verb of ours."""
-    size = len(text)
-    while at < size and text[at] in _SPACE:
+    while at < stop and (text[at] == 32 or 9 <= text[at] <= 13):
         at += 1
-    if at + 2 > size:
+    if at + 2 > stop:
         return False
     key = (text[at] | 0x20) << 8 | (text[at + 1] | 0x20)
     if key == _DO:
         return True
-    if at + 3 > size:
+    if at + 3 > stop:
         return False
     # "set", "res", "lis", "unl", "pre", "loa", "dis", "dea", "dec", "cre", "alt", "dro", "exp", "exe": numbers that stand
     # here are compared without being looked up.
@@ -105,38 +103,67 @@ def _may_be_verb(text: bytes, at: int) -> bool:
     )  # fmt: skip
 
 
+def _may_matter(rule: int, before: int, last: int, following: int) -> bool:
+    """A letter that `rule` looks at stands behind these two, in small letters, and ahead of that one."""
+    if rule == 2:  # */
+        return last == 42
+    if rule == 3:  # --
+        return last == 45
+    if rule == 4:  # set_c-on-f
+        return before == 111 and last == 110
+    if rule == 5:  # ad-v, curr-v, last-v, set-v
+        return (
+            (before == 97 and last == 100)
+            or (before == 114 and last == 114)
+            or (last == 116 and (before == 115 or before == 101))
+        )
+    if rule == 6:  # u&
+        return last == 117
+    if rule == 7:  # te-m
+        return before == 116 and last == 101
+    if rule == 8:  # p-g_
+        return last == 112 and following == 95
+    if rule == 9:  # query_to_-x
+        return before == 111
+    if rule == 10:  # ts_re-w
+        return before == 114 and last == 101
+    if rule == 11:  # dblin-k_
+        return last == 110 and following == 95
+    if rule == 12:  # ts-_, set-_l
+        return (before == 116 and last == 115) or (
+            before == 101 and last == 116 and (following | 0x20) == 108
+        )
+    return before == 101 and last == 101  # setsee-d
+
+
 def suspicious(text: bytes) -> bool:
     """False only for a text that is plain: a cheap look ahead of the patterns, which say it exactly."""
-    if _may_be_verb(text, 0):
+    return _suspicious(text, 0, len(text))
+
+
+def _suspicious(data: bytes, start: int, stop: int) -> bool:
+    """The same of `data[start:stop]`."""
+    text, marks = data, _MARKS  # as bytes in C
+    if _may_be_verb(text, start, stop):
         return True
-    size = len(text)
-    marks = _MARKS
-    for at in range(size):
+    for at in range(start, stop):
         rule = marks[text[at]]
         if rule:
-            before = text[at - 2] | 0x20 if at > 1 else 0  # small letters
-            last = text[at - 1] | 0x20 if at else 0
-            following = text[at + 1] if at + 1 < size else 0
-            if (
-                (rule == 1 and _may_be_verb(text, at + 1))
-                or (rule == 2 and at and text[at - 1] == 42)  # */
-                or (rule == 3 and at and text[at - 1] == 45)  # --
-                or (rule == 4 and before == 111 and last == 110)  # set_c-on-f
-                or (rule == 5 and before == 97 and last == 100)  # ad-v
-                or (rule == 5 and before == 114 and last == 114)  # curr-v
-                or (rule == 5 and last == 116 and (before == 115 or before == 101))  # last-v, set-v
-                or (rule == 6 and last == 117)  # u&
-                or (rule == 7 and before == 116 and last == 101)  # te-m
-                or (rule == 8 and last == 112 and following == 95)  # p-g_
-                or (rule == 9 and before == 111)  # query_to_-x
-                or (rule == 10 and before == 114 and last == 101)  # ts_re-w
-                or (rule == 11 and last == 110 and following == 95)  # dblin-k_
-                or (rule == 12 and before == 116 and last == 115)  # ts-_
-                or (rule == 12 and before == 101 and last == 116 and (following | 0x20) == 108)  # set-_l
-                or (rule == 13 and before == 101 and last == 101)  # setsee-d
-            ):
+            if rule == 1:
+                if at + 2 < stop and _may_be_verb(text, at + 1, stop):
+                    return True
+                continue
+            before = text[at - 2] | 0x20 if at > start + 1 else 0
+            last = text[at - 1] | 0x20 if at > start else 0
+            following = text[at + 1] if at + 1 < stop else 0
+            if _may_matter(rule, before, last, following):
                 return True
     return False
+
+
+def surely_plain(data: bytes, start: int, stop: int) -> bool:
+    """`data[start:stop]` is plain, as can be seen at once; False: nobody knows."""
+    return _COMPILED and not _suspicious(data, start, stop)
 
 
 def plain(text: bytes) -> bool:

@@ -14,7 +14,7 @@ cdef class Scanner:
     @cython.locals(size=Py_ssize_t, skip=Py_ssize_t)
     cpdef object feed(self, bytes chunk)
     @cython.locals(
-        data=bytes, interest=bytes, pos=Py_ssize_t, size=Py_ssize_t, kind=int, look=int, length=Py_ssize_t,
+        kept=bytes, looks=bytes, data="const unsigned char*", interest="const unsigned char*", pos=Py_ssize_t, size=Py_ssize_t, kind=int, look=int, length=Py_ssize_t,
         end=Py_ssize_t, told=int,
     )
     cpdef int next(self) except -1

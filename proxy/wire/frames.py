@@ -102,11 +102,13 @@ class Scanner:
 
     def next(self) -> int:
         """MORE, FRAME, NOTED or HEAD. Raises ProtocolViolation at a length or type that cannot be."""
-        data = self.data
-        pos = self.pos
-        size = len(data)
-        interest = self.interest
+        kept, pos, looks = self.data, self.pos, self.interest
+        size = len(kept)
+        data, interest = kept, looks  # as bytes in C
         while True:
+            if pos == size:
+                self.pos = pos
+                return _MORE
             if size - pos < _HEADER_SIZE:
                 return self._hold(pos, size, _HEADER_SIZE)
             kind = data[pos]

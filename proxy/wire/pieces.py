@@ -1,5 +1,5 @@
-"""Where a field of a frame ends, the piece of a frame that it is, whether that is the same, a word of four bytes, and
-a Bind with another name of its statement.
+"""Where a field of a frame ends, the piece of a frame that it is, whether that is the same, a word of four bytes, a Bind
+with another name of its statement, and what is to be sent in pieces.
 
 These are asked several times a message. Compiled there is a twin in C (`pieces.pyx`), without a method's call and a
 slice's object.
@@ -16,6 +16,24 @@ def end_of(data: bytes, at: int) -> int:
 def piece(data: bytes, start: int, stop: int) -> bytes:
     """`data[start:stop]`, for a `start` that is not negative."""
     return data[start:stop] if start < stop else b""
+
+
+def put(pieces: list[bytes] | None, more: bytes) -> list[bytes] | None:
+    """The pieces with one more, in a list that is made for the first."""
+    if more:
+        if pieces is None:
+            return [more]
+        pieces.append(more)
+    return pieces
+
+
+def joined(pieces: list[bytes] | None, last: bytes) -> bytes:
+    """All of them and the last."""
+    if pieces is None:
+        return last
+    if last:
+        pieces.append(last)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def word(data: bytes, at: int) -> int:

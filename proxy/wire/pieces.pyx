@@ -2,6 +2,7 @@
 """The twin of `pieces.py`."""
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.list cimport PyList_Append, PyList_GET_SIZE
 from libc.string cimport memchr, memcmp, memcpy
 
 
@@ -22,6 +23,24 @@ cpdef bytes piece(bytes data, Py_ssize_t start, Py_ssize_t stop):
     if start >= stop:
         return b""
     return PyBytes_FromStringAndSize(PyBytes_AS_STRING(data) + start, stop - start)
+
+
+cpdef list put(list pieces, bytes more):
+    if PyBytes_GET_SIZE(more):
+        if pieces is None:
+            return [more]
+        PyList_Append(pieces, more)
+    return pieces
+
+
+cpdef bytes joined(list pieces, bytes last):
+    if pieces is None:
+        return last
+    if PyBytes_GET_SIZE(last):
+        PyList_Append(pieces, last)
+    if PyList_GET_SIZE(pieces) == 1:
+        return pieces[0]
+    return b"".join(pieces)
 
 
 cpdef long long word(bytes data, Py_ssize_t at) except -1:

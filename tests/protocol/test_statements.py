@@ -38,6 +38,11 @@ def test_least_recently_used_goes_first() -> None:
     assert b not in prepared
     prepared.remove(a)
     assert len(prepared) == 1
+    assert not prepared.use(a)
+    assert prepared.use(c)
+    assert prepared.use(c)
+    prepared.clear()
+    assert not prepared.use(c)
 
 
 def test_a_text_of_another_meaning_is_another_statement() -> None:

@@ -11,7 +11,6 @@ from proxy.protocol import pipeline as owed
 from proxy.protocol.pipeline import Pipeline
 from proxy.protocol.seal import PARAMETER, Introduction, sign
 from proxy.protocol.state import intern
-from proxy.server import connection as connections
 from proxy.server import janitor, sealing
 from proxy.server.connection import IN_TRANSACTION, ServerConnection
 from proxy.server.sealing import NEVER, Sealer
@@ -28,7 +27,6 @@ BETA = intern({"app.tenant_id": "beta"})
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     clock = SimpleNamespace(now=50.0)
     monkeypatch.setattr(sealing, "monotonic", lambda: clock.now)
-    monkeypatch.setattr(connections, "monotonic", lambda: clock.now)
     return clock
 
 

@@ -660,6 +660,20 @@ def test_the_search_finds_what_the_tree_objects_to():
             assert not words.plain(sql.encode()), sql
 
 
+@settings(max_examples=examples(300), deadline=None)
+@given(
+    _LOOSE,
+    st.sampled_from(["", "xSET ", "set", "se", ";", "u", "set_con"]),
+    st.sampled_from(["", " x", "_", "t"]),
+)
+def test_a_text_within_others_is_looked_at_by_itself(sql, before, behind):
+    start = len(before.encode())
+    text, within = sql.encode(), (before + sql + behind).encode()
+    surely = words.surely_plain(within, start, start + len(text))
+    assert surely == words.surely_plain(text, 0, len(text))
+    assert words.plain(text) or not surely
+
+
 @settings(max_examples=examples(80), deadline=None)
 @given(st.binary(max_size=60).map(lambda b: b.replace(b"\0", b"")), st.sampled_from([b"", b"SET ", b"DO "]))
 def test_any_bytes_give_a_verdict(data, prefix):

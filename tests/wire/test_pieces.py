@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.wire import encode
-from proxy.wire.pieces import end_of, piece, rebound, same, word
+from proxy.wire.pieces import end_of, joined, piece, put, rebound, same, word
 
 _DATA = st.binary(max_size=40) | st.lists(st.sampled_from([b"\0", b"a"]), max_size=20).map(b"".join)
 _AT = st.integers(0, 60)
@@ -48,3 +48,12 @@ def test_a_bind_is_of_another_statement(values: bytes, name: bytes, other: bytes
     data = ahead + bind + behind
     name_end = len(ahead) + 6 + len(name)
     assert rebound(data, len(ahead), len(ahead) + len(bind), name_end, other) == wanted
+
+
+@given(st.lists(_DATA), _DATA)
+def test_what_is_put_one_behind_the_other_is_sent_whole(pieces: list[bytes], last: bytes) -> None:
+    made: list[bytes] | None = None
+    for more in pieces:
+        made = put(made, more)
+    assert (made is None) == (b"".join(pieces) == b"")
+    assert joined(made, last) == b"".join(pieces) + last
