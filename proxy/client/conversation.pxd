@@ -22,13 +22,13 @@ cdef class Conversation(Link):
     cdef public bint _wanted, acquiring, answers_first, discarded, draws_alone, entering, evicted, gone, held_back, holding, keeps_sequences, leaving, maps_statements, opening, paid, skipping, strict, temp_first, unsynced, write_paused
     cdef public bytes amiss, answer, parked
     cdef public double connected_at, idle_since
-    cdef public list undescribed
+    cdef public list outgoing, undescribed
     cdef public Plane plane
     cdef public Pool pool
     cdef public Registry registry
     cdef public long epoch, pid
     cdef public Judge judge
-    cdef public Py_ssize_t bound_in, lasting_in
+    cdef public Py_ssize_t bound_in, lasting_in, sent
     cdef public int confirming, port
     cdef public long long drawn_use
     cdef public Scanner scanner

@@ -59,8 +59,8 @@ class Conversation(Link):
         "cancel_wanted", "checked", "chooser", "confirming", "connected_at", "described", "discarded", "doubts", "drawn_on",
         "drawn_use", "draws_alone", "entering", "epoch", "evicted", "evicting", "gone", "held_back", "holding", "host",
         "idle_since", "inquiry", "judge", "keeps_sequences", "key", "lasting", "lasting_in", "leaving", "login",
-        "maps_statements", "mode", "opening", "owing", "paid", "parked", "pid", "pins", "plane", "pool",
-        "port", "registry", "rules", "scanner", "server", "skipping", "startup", "state", "statements", "strict",
+        "maps_statements", "mode", "opening", "outgoing", "owing", "paid", "parked", "pid", "pins", "plane", "pool",
+        "port", "registry", "rules", "scanner", "sent", "server", "skipping", "startup", "state", "statements", "strict",
         "temp_first", "tenant", "throttled", "told", "transport", "undescribed", "unnamed", "unnamed_by", "unsynced",
         "user", "watch", "write_paused",
     )  # fmt: skip
@@ -119,6 +119,8 @@ class Conversation(Link):
         self.connected_at = self.idle_since = monotonic()
         self._permits = entrance.permits
         self.parked = b""  # what has been read, and waits
+        self.sent = 0  # so much of what is being read has been seen to
+        self.outgoing: list[bytes] | None = None  # what goes to the server ahead of the rest
         self.holding = False  # linked, but the batch waits until the server has our state
         self.held_back = False  # linked, but the batch waits until earlier requests have been answered
         self.answers_first = False  # what has been asked must be answered before more is asked

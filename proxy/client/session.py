@@ -31,6 +31,7 @@ from proxy.wire.pieces import joined, piece, put
 
 _log = log.get("session")
 _TERMINATE, _BIND = b"XB"
+_GO, _NEXT, _STOP = 0, 1, 2  # with the request at hand, with the next one, or not now
 _WAITING, _CLOSED = SessionState.WAITING, SessionState.CLOSED
 
 
@@ -74,157 +75,193 @@ class Session(Hearing):
             self.end(error)
 
     def _read(self, data: bytes) -> None:
+        """Each request passes what may stop it, in this order: the chooser, the connection, the rate, the answers that it
+        waits for. What has been read up to `sent` has been seen to; what stands behind goes to the server as it is, behind
+        what is `outgoing`."""
         scanner = self.scanner
         scanner.feed(data)
-        sent = 0
+        self.sent, self.outgoing = 0, None
         if self.watch is not None:
             if not look(self, scanner.data[: scanner.pos]):
-                sent = scanner.pos
+                self.sent = scanner.pos
             if not scanner.skip:
                 self.watch = None
         server = self.server
-        out: list[bytes] | None = None
-        metered = self.account.gate is not None or self.skipping
         if server is not None and not server.pipeline.owes():
             server.begin(monotonic())
         while (told := scanner.next()) != MORE:
-            kind, start = scanner.kind, scanner.start
+            kind = scanner.kind
             if kind == _TERMINATE:
-                self._flush(server, out, piece(scanner.data, sent, start))
+                self._send_ahead(b"")
                 self._terminate()
                 return
-            chooser = self.chooser
-            if chooser is not None and chooser.begun is not None and self._begins_again(kind, told):
-                sent, server = start, None
-            if chooser is not None and self._is_heard(server, kind):
-                heard = self._hear(server, kind, told)
-                if server is not None:
-                    out = put(out, piece(scanner.data, sent, start))
-                sent = scanner.stop
-                if heard == DONE:
-                    continue
-                if heard == SEEK:
-                    self._flush(server, out, b"")
-                    hold_for(self, chooser.seek())
-                    return
-                if heard == AGAIN:
-                    self._flush(server, out, b"")
-                    rest = scanner.data[scanner.start : scanner.stop]
-                    self._process(chooser.again + scanner.rewind()[len(rest) :])
-                    return
-                if server is not None:
-                    if not chooser.turn() and self._answered(kind):
-                        continue
-                    metered = self.account.gate is not None
-                    if self.server is None:
-                        server = None
-                    elif metered and not may_begin(self):
-                        if self._answered(kind):
-                            continue
-                        return
-                    elif not self.enter(server):
-                        self._flush(server, out, b"")
-                        return
-                    else:
-                        sent = start
-            if server is None:
-                sent = scanner.stop
-                if (kind in SERVERLESS or self.skipping or self.answer) and self._answered(kind):
-                    continue
-                server = self._link()
-                if server is None:
-                    if self.answer and self._answered(kind):  # refused at once
-                        continue
-                    return
-                ahead = self._bring(server)
-                if ahead is None:
-                    return
-                out = put(out, ahead)
-                metered = self.account.gate is not None
-                sent = start
-            if metered and (due := pay(self, server, kind)) != PAID:
-                out = put(out, piece(scanner.data, sent, start))
-                sent = start
-                if due == BEHIND:
-                    self._flush(server, out, self._hold_back(server))
-                    return
-                if due == HALT:
-                    self._flush(server, out, b"")
-                    out = None
-                    if self._halt(server):
-                        return
-                if self._answered(kind):
-                    sent = scanner.stop
-                    continue
-            if (
-                chooser is not None
-                and self.unsynced
-                and not chooser.working
-                and self._opens(server, kind, told)
-            ):
-                out = put(out, piece(scanner.data, sent, start))
-                if not server.pipeline:
-                    server.expect(DROP_SYNC)
-                    out = put(out, encode.SYNC)
-                    self.unsynced = False
-                self._flush(server, out, self._hold_back(server))
+            step = _GO if self.chooser is None else self._choose(kind, told)
+            if step == _GO and self.server is None:
+                step = self._connect(kind)
+            server = self.server
+            if step == _GO and server is not None:
+                step = self._pass_on(server, kind, told)
+            if step == _STOP:
                 return
-            waits = self.answers_first or self.confirming == SENT
-            if chooser is not None:
-                if not self.unsynced:  # each batch may be for another tenant
-                    chooser.over = False
-                    waits = waits or not self.entering
-                self.entering = False
-            if waits and self._must_wait(server, kind):
-                out = put(out, piece(scanner.data, sent, start))
-                self._flush(server, out, self._hold_back(server))
-                return
-            try:
-                instead = handle(kind, self, server, scanner.data, start, scanner.stop, told)
-            except ProtocolViolation:
-                # The server says what is wrong with it, as it does without us.
-                server.expect(MALFORMED[kind])
-                continue
-            except AnswersFirst as wanted:
-                out = put(out, piece(scanner.data, sent, start))
-                out = put(out, wanted.ahead)
-                self._flush(server, out, self._hold_back(server))
-                return
-            except EvictFirst as eviction:
-                self._flush(server, out, piece(scanner.data, sent, start))
-                hold_for(self, evict(self, eviction.databases))
-                return
-            if metered:
-                asked(self, kind, told)
-            if instead is not None:
-                if told == HEAD and kind != _BIND and self.watch is not DROPPED:
-                    # What is still to come of it would be read as frames that nobody has looked at.
-                    raise ProtocolViolation("invalid message length")
-                out = put(put(out, piece(scanner.data, sent, start)), instead)
-                sent = scanner.stop
-            # Else behind the frame that has come in part.
-            if server.pipeline.said and not server.scanner.skip:
-                self.write(b"".join(server.pipeline.take_said()))
+        server = self.server
         if server is not None:
-            stop = scanner.pos
-            rest = scanner.data if not sent and stop == len(scanner.data) else piece(scanner.data, sent, stop)
+            data, sent, stop = scanner.data, self.sent, scanner.pos
             scanner.forget()
-            self._flush(server, out, rest)
+            self._send(server, data if not sent and stop == len(data) else piece(data, sent, stop))
             if not server.pipeline.owes():
                 self.server_ready()
+
+    def _choose(self, kind: int, told: int) -> int:
+        """What of it needs no server, or makes the session another tenant's."""
+        chooser, scanner = self.chooser, self.scanner
+        if chooser.begun is not None and self._begins_again(kind, told):
+            self.sent = scanner.start
+        server = self.server
+        if not self._is_heard(server, kind):
+            return _GO
+        heard = self._hear(server, kind, told)
+        if server is not None:
+            self._put_ahead(b"")
+        self.sent = scanner.stop
+        if heard == DONE:
+            return _NEXT
+        if heard == SEEK:
+            self._send(server, b"")
+            hold_for(self, chooser.seek())
+            return _STOP
+        if heard == AGAIN:
+            self._send(server, b"")
+            rest = scanner.data[scanner.start : scanner.stop]
+            self._process(chooser.again + scanner.rewind()[len(rest) :])
+            return _STOP
+        if server is None or (not chooser.turn() and self._answered(kind)):
+            return _GO if server is None else _NEXT
+        if self.server is None:
+            return _GO
+        if self.account.gate is not None and not may_begin(self):
+            return _NEXT if self._answered(kind) else _STOP
+        if not self.enter(server):
+            self._send(server, b"")
+            return _STOP
+        self.sent = scanner.start
+        return _GO
+
+    def _connect(self, kind: int) -> int:
+        """Without a connection: what needs none is answered, for the rest there is one."""
+        self.sent = self.scanner.stop
+        if (kind in SERVERLESS or self.skipping or self.answer) and self._answered(kind):
+            return _NEXT
+        server = self._link()
+        if server is None:
+            return _NEXT if self.answer and self._answered(kind) else _STOP
+        ahead = self._bring(server)
+        if ahead is None:
+            return _STOP
+        self.outgoing = put(self.outgoing, ahead)
+        self.sent = self.scanner.start
+        return _GO
+
+    def _pass_on(self, server: ServerConnection, kind: int, told: int) -> int:
+        step = _GO
+        if self.account.gate is not None or self.skipping:
+            step = self._pay(server, kind)
+        if step == _GO and (self.chooser is not None or self.answers_first or self.confirming == SENT):
+            step = self._wait(server, kind, told)
+        return self._ask(server, kind, told) if step == _GO else step
+
+    def _pay(self, server: ServerConnection, kind: int) -> int:
+        """Whether its tenant's rate lets it go on."""
+        due = pay(self, server, kind)
+        if due == PAID:
+            return _GO
+        self._put_ahead(b"")
+        if due == BEHIND:
+            self._send(server, self._hold_back(server))
+            return _STOP
+        if due == HALT:
+            self._send(server, b"")
+            if self._halt(server):
+                return _STOP
+        if self._answered(kind):
+            self.sent = self.scanner.stop
+            return _NEXT
+        return _GO
+
+    def _wait(self, server: ServerConnection, kind: int, told: int) -> int:
+        """Whether it can go behind what has not been answered yet."""
+        chooser = self.chooser
+        if chooser is not None and self.unsynced and not chooser.working and self._opens(server, kind, told):
+            self._put_ahead(b"")
+            if not server.pipeline:
+                server.expect(DROP_SYNC)
+                self._put_ahead(encode.SYNC)
+                self.unsynced = False
+            self._send(server, self._hold_back(server))
+            return _STOP
+        waits = self.answers_first or self.confirming == SENT
+        if chooser is not None:
+            if not self.unsynced:  # each batch may be for another tenant
+                chooser.over = False
+                waits = waits or not self.entering
+            self.entering = False
+        if waits and self._must_wait(server, kind):
+            self._put_ahead(b"")
+            self._send(server, self._hold_back(server))
+            return _STOP
+        return _GO
+
+    def _ask(self, server: ServerConnection, kind: int, told: int) -> int:
+        """It goes to the server, as it is or in another form."""
+        scanner = self.scanner
+        try:
+            instead = handle(kind, self, server, scanner.data, scanner.start, scanner.stop, told)
+        except ProtocolViolation:
+            # The server says what is wrong with it, as it does without us.
+            server.expect(MALFORMED[kind])
+            return _NEXT
+        except AnswersFirst as wanted:
+            self._put_ahead(wanted.ahead)
+            self._send(server, self._hold_back(server))
+            return _STOP
+        except EvictFirst as eviction:
+            self._send_ahead(b"")
+            hold_for(self, evict(self, eviction.databases))
+            return _STOP
+        if self.account.gate is not None:
+            asked(self, kind, told)
+        if instead is not None:
+            if told == HEAD and kind != _BIND and self.watch is not DROPPED:
+                # What is still to come of it would be read as frames that nobody has looked at.
+                raise ProtocolViolation("invalid message length")
+            self._put_ahead(instead)
+            self.sent = scanner.stop
+        # Else behind the frame that has come in part.
+        if server.pipeline.said and not server.scanner.skip:
+            self.write(b"".join(server.pipeline.take_said()))
+        return _NEXT
 
     def _must_wait(self, server: ServerConnection, kind: int) -> bool:
         """Whether a request waits for the answers; the data of a COPY are part of what is to be answered."""
         return server.pipeline.head() is not None and not server.copy_in and kind not in COPY_ENDS
 
-    def _flush(self, server: ServerConnection | None, out: list[bytes] | None, rest: bytes) -> None:
-        if server is None:
-            return
-        rest = joined(out, rest)
-        if rest:
-            self.pool.stats.bytes_received += len(rest)
-            server.carried += len(rest)
-            server.send(rest)
+    def _put_ahead(self, more: bytes) -> None:
+        """What stands ahead of the request at hand is outgoing, and then this."""
+        start = self.scanner.start
+        self.outgoing = put(put(self.outgoing, piece(self.scanner.data, self.sent, start)), more)
+        self.sent = start
+
+    def _send_ahead(self, more: bytes) -> None:
+        self._put_ahead(more)
+        self._send(self.server, b"")
+
+    def _send(self, server: ServerConnection | None, last: bytes) -> None:
+        """What is outgoing, and this."""
+        pieces, self.outgoing = self.outgoing, None
+        data = joined(pieces, last)
+        if server is not None and data:
+            self.pool.stats.bytes_received += len(data)
+            server.carried += len(data)
+            server.send(data)
 
     # --- the tenant's rate --------------------------------------------------------------------------
 

@@ -6,10 +6,10 @@ cdef class Line:
     cdef public double limit, notice
     cdef public Link first, last, untold
 
-    @cython.locals(last=Link)
     cpdef object push(self, Link waiter)
     @cython.locals(ahead=Link, behind=Link, end=Link, untold=Link)
     cpdef object insert(self, Link waiter, bint told)
+    cdef object _link(self, Link waiter, Link ahead, Link behind)
     @cython.locals(ahead=Link, behind=Link)
     cpdef object remove(self, Link waiter)
 

@@ -32,14 +32,7 @@ class Line:
         self.untold: Link | None = None
 
     def push(self, waiter: Link) -> None:
-        last = self.last
-        waiter.line = self
-        waiter.ahead = last
-        if last is None:
-            self.first = waiter
-        else:
-            last.behind = waiter
-        self.last = waiter
+        self._link(waiter, self.last, None)
         if self.untold is None:
             self.untold = waiter
 
@@ -50,6 +43,12 @@ class Line:
         while behind is not end and behind is not None and behind.waiting_since <= waiter.waiting_since:
             behind = behind.behind
         ahead = self.last if behind is None else behind.ahead
+        self._link(waiter, ahead, behind)
+        if not told and behind is untold:
+            self.untold = waiter
+
+    def _link(self, waiter: Link, ahead: Link | None, behind: Link | None) -> None:
+        """It stands between these."""
         waiter.line, waiter.ahead, waiter.behind = self, ahead, behind
         if ahead is None:
             self.first = waiter
@@ -59,8 +58,6 @@ class Line:
             self.last = waiter
         else:
             behind.ahead = waiter
-        if not told and behind is untold:
-            self.untold = waiter
 
     def remove(self, waiter: Link) -> None:
         ahead, behind = waiter.ahead, waiter.behind
