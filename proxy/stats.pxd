@@ -22,3 +22,8 @@ cdef class PoolStats:
     cdef tuple _newer, _older
 
     cpdef object add_query(self, double query_seconds, double xact_seconds)
+
+cdef class ProcessStats:
+    cdef public long long cancels, client_connections, login_failures, rejected_connections, server_connections, server_failures
+    cdef public bint config_refused
+    cdef public dict pins, timeouts

@@ -31,7 +31,7 @@ from proxy.client.plane import Plane
 from proxy.client.relay import Relay
 from proxy.client.rounds import Rounds
 from proxy.client.strangers import asking
-from proxy.client.welcome import welcome, welcome_at_once
+from proxy.client.welcome import Usher, count_refusal, welcome
 from proxy.control.actions import Local
 from proxy.control.console import Console, open_console
 from proxy.control.fleet import Control
@@ -121,7 +121,7 @@ class Worker:
             config.client,
             tls.client_tls(config.tls.side("client")),
             self.registry,
-            self._logged_in,
+            Usher(self.plane, self._otherwise),
             self.canceller.landed,
             self.process,
         )
@@ -222,18 +222,13 @@ class Worker:
 
     # --- clients ------------------------------------------------------------------------------------
 
-    def _logged_in(self, login: Login, stream: LoginStream) -> Coroutine[Any, Any, None] | None:
+    def _otherwise(self, login: Login, stream: LoginStream) -> Coroutine[Any, Any, None] | None:
+        """Of those who are no ordinary session, or not at once."""
         if login.is_console:
             console = open_console(self.plane, self._control, login, stream)
             self.consoles.add(console)
             console.on_close = self.consoles.discard
             return None
-        try:
-            if not login.replication and welcome_at_once(self.plane, login, stream) is not None:
-                return None
-        except TiergateError as error:
-            self._count_refusal(login, error)
-            raise
         return self._welcome(login, stream)
 
     async def _welcome(self, login: Login, stream: LoginStream) -> None:
@@ -244,12 +239,8 @@ class Worker:
             else:
                 await welcome(self.plane, login, stream)
         except TiergateError as error:
-            self._count_refusal(login, error)
+            count_refusal(self.plane, login, error)
             raise
-
-    def _count_refusal(self, login: Login, error: TiergateError) -> None:
-        if login.tenant is not None:
-            self.plane.accounts.account(login.tenant).stats.error(error.sqlstate)
 
     # --- operations (for the console) ---------------------------------------------------------------
 

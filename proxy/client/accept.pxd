@@ -1,13 +1,14 @@
 cimport cython
 
-from proxy.client.arrival cimport Arrival
+from proxy.client.arrival cimport Arrival, Reception
 from proxy.net.transport cimport SocketTransport
+from proxy.stats cimport ProcessStats
 
 cdef double _NEVER
 
-cdef class Acceptor:
-    cdef public object options, tls, registry, logged_in
-    cdef public object _familiar, _loop, _on_cancel, _process, _timer
+cdef class Acceptor(Reception):
+    cdef public object _familiar, _loop, _on_cancel, _timer
+    cdef public ProcessStats _process
     cdef public dict _by_address, _by_tenant, _present
     cdef public long _epoch, _pending
     cdef public double _timer_at
@@ -17,4 +18,6 @@ cdef class Acceptor:
     cpdef object recall(self, bytes packet)
     cpdef object arrived(self, Arrival arrival)
     cpdef object gone(self, Arrival arrival)
+    @cython.locals(sources=dict, here=long, most=long)
+    cpdef object claims(self, Arrival arrival, str tenant)
     cpdef object expect(self, double deadline)

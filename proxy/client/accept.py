@@ -17,7 +17,7 @@ from time import monotonic
 from typing import Any
 
 from proxy import log
-from proxy.client.arrival import Arrival
+from proxy.client.arrival import Arrival, Reception
 from proxy.client.doorstep import Doorstep
 from proxy.client.login import Applicant, Login
 from proxy.errors import CapReached, TiergateError
@@ -37,7 +37,7 @@ _LONGEST = 512  # bytes of a packet that is remembered
 _NEVER = float("inf")
 
 
-class Acceptor:
+class Acceptor(Reception):
     """Takes sockets from listeners; calls `logged_in` with each client that has authenticated: it hands the socket on
     at once, or by the end of what it returns."""
 
@@ -101,7 +101,7 @@ class Acceptor:
         if host and self.tls is not None:
             arrival.doorstep = Doorstep(loop, fd, arrival, self.tls)
             return
-        transport = SocketTransport(loop, fd, arrival, watched=False)
+        transport = SocketTransport(loop, fd, arrival, False)
         arrival.connection_made(transport)
         transport.look()  # most have said who they are by now
 

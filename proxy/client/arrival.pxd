@@ -1,10 +1,23 @@
 cimport cython
 
 from proxy.net.stream cimport LoginStream
+from proxy.registry.memory cimport Registry
 from proxy.wire.pieces cimport word
 
 cdef int _TLS_HANDSHAKE, _PASSWORD
 cdef long _CANCEL, _GSSENC, _LONGEST, _SSL
+
+cdef class Arrival
+
+cdef class Reception:
+    cdef public object logged_in, options, tls
+    cdef public Registry registry
+
+    cpdef object recall(self, bytes packet)
+    cpdef object arrived(self, Arrival arrival)
+    cpdef object gone(self, Arrival arrival)
+    cpdef object claims(self, Arrival arrival, str tenant)
+    cpdef object expect(self, double deadline)
 
 cdef class Arrival(LoginStream):
     cdef public object doorstep, task, tls
@@ -12,7 +25,8 @@ cdef class Arrival(LoginStream):
     cdef public str claim
     cdef public bint counted, over
     cdef public double deadline
-    cdef object _exchange, _reception, _who
+    cdef object _exchange, _who
+    cdef Reception _reception
     cdef bytes _ahead, _packet
     cdef bint _expired
     cdef long _refused
@@ -26,11 +40,13 @@ cdef class Arrival(LoginStream):
     cdef Py_ssize_t _packet_size(self, bytes data) except -1
     @cython.locals(code=long)
     cdef object _take_packet(self, bytes packet)
-    @cython.locals(plain=bint, refused=bint)
+    @cython.locals(plain=bint, refused=bint, reception=Reception)
     cdef object _introduce(self, bytes packet)
     cdef object _ask_for_proof(self, object who)
+    cdef object _claim(self, object who)
     cdef object _prove(self, object talk, bytes body)
     cpdef object _proceed(self, object step)
+    @cython.locals(registry=Registry)
     cpdef object _known_login(self)
     cpdef object _enter(self, object login)
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any
 
 from proxy import log
 from proxy.auth.exchange import Exchange, Step
@@ -23,7 +23,7 @@ from proxy.client.login import Applicant, Login, applicant, log_in, look_up, set
 from proxy.client.strangers import claimed, meet
 from proxy.errors import LoginTimeout, NotAuthorized, ProtocolViolation, ServerRefused, TiergateError
 from proxy.model import ClientOptions
-from proxy.net.stream import MAX_LOGIN_MESSAGE, LoginStream, PeerGone
+from proxy.net.stream import MAX_LOGIN_MESSAGE, Bare, LoginStream, PeerGone
 from proxy.net.tls import ClientTls
 from proxy.registry.memory import Registry
 from proxy.wire import encode, startup
@@ -38,23 +38,23 @@ _SSL, _GSSENC, _CANCEL = startup.SSL, startup.GSSENC, startup.CANCEL  # C intege
 _LONGEST = startup.MAX_STARTUP_LENGTH
 
 
-class Reception(Protocol):
-    """What an arrival asks of whoever accepts."""
+class Reception:
+    """What an arrival asks of whoever accepts. `logged_in` hands the socket on: at once, or by the end of what it returns;
+    it raises what the client is to read."""
 
     options: ClientOptions
     tls: ClientTls | None
     registry: Registry
+    logged_in: Callable[[Login, Arrival], Coroutine[Any, Any, None] | None]
 
     def recall(self, packet: bytes) -> Applicant | None:
         """What was made of that startup packet the last time, while it is still true."""
+        raise NotImplementedError
 
     def remember(self, packet: bytes, who: Applicant) -> None: ...
 
     def arrived(self, arrival: Arrival) -> None:
         """It has authenticated: others may try."""
-
-    def logged_in(self, login: Login, arrival: Arrival) -> Coroutine[Any, Any, None] | None:
-        """Hands the socket on: at once, or by the end of what is returned. Raises what the client is to read."""
 
     def failed(self, arrival: Arrival, error: TiergateError) -> None:
         """It is going to be told."""
@@ -71,15 +71,6 @@ class Reception(Protocol):
     def cancel(self, request: CancelRequest, arrival: Arrival) -> None: ...
 
 
-class Bare(Protocol):
-    """Where a client stands before it has a transport."""
-
-    def say(self, error: bytes) -> None:
-        """If that can still be said in the clear."""
-
-    def close(self) -> None: ...
-
-
 class Arrival(LoginStream):
     __slots__ = (
         "_ahead", "_exchange", "_expired", "_packet", "_reception", "_refused", "_who", "binding", "claim",
@@ -87,7 +78,7 @@ class Arrival(LoginStream):
     )  # fmt: skip
 
     def __init__(self, reception: Reception, host: str, port: int, deadline: float) -> None:
-        super().__init__(host, port)
+        self._set_up(host, port)
         self._reception = reception
         self.deadline = deadline
         self.counted = True  # among those who have not authenticated
@@ -218,13 +209,19 @@ class Arrival(LoginStream):
         self._ask_for_proof(applicant(greeting, options, registry, await meet(greeting, options, registry)))
 
     def _ask_for_proof(self, who: Applicant) -> None:
-        if who.claim and not self.claim:
-            self._reception.claims(self, who.claim)
         self._who = who
+        talk = self._exchange = exchange(who.method, who.asking)
+        step = talk.start()
+        if not step.done:
+            self._claim(who)
         if who.negotiation:
             self.write(who.negotiation)
-        talk = self._exchange = exchange(who.method, who.asking)
-        self._proceed(talk.start())
+        self._proceed(step)
+
+    def _claim(self, who: Applicant) -> None:
+        """Before anything is waited for: who is let in at once holds nobody's place."""
+        if who.claim and not self.claim:
+            self._reception.claims(self, who.claim)
 
     def _prove(self, talk: Exchange, body: bytes) -> None:
         if talk.slow:
@@ -250,6 +247,7 @@ class Arrival(LoginStream):
             self.client_key = self._exchange.client_key
         login = self._known_login()
         if login is None:
+            self._claim(self._applicant())
             self.wait_for(self._finish())
             return
         waiting = self._enter(login)
@@ -262,8 +260,10 @@ class Arrival(LoginStream):
         """None where the registry has to be asked and waited for."""
         who = self._applicant()
         registry = self._reception.registry
-        if who.login is not None and who.epoch == registry.epoch and registry.holds(who.login.tenant):
-            return who.login
+        login = who.login
+        stands = login is not None and (registry.rows is None or registry.holds(login.tenant))
+        if stands and who.epoch == registry.epoch:
+            return login
         if not settled(who, self._reception.options, registry):
             return None
         asked = wanted(who, self._reception.options, registry)

@@ -1,4 +1,4 @@
-from proxy.admission.accounts cimport give_all
+from proxy.admission.accounts cimport Account, UserAccount, give_all
 from proxy.client.plane cimport Plane
 from proxy.client.settled cimport Settled
 from proxy.net.transport cimport deliver, hurry
@@ -11,6 +11,13 @@ from proxy.server.link cimport Link
 from proxy.server.pool cimport Pool
 from proxy.sql.verdict cimport Judge
 from proxy.wire.frames cimport Scanner
+
+cdef class Given:
+    cdef public Account account
+    cdef public UserAccount user_account
+    cdef public object limits, tenant
+    cdef public long epoch
+    cdef public tuple permits
 
 cdef class Conversation(Link):
     cdef object __weakref__
@@ -38,6 +45,7 @@ cdef class Conversation(Link):
     cdef public Settled chooser
     cdef public Statement unnamed
 
+    cdef object _take(self, Given entrance)
     cpdef object step(self, str event)
     cpdef object hurry(self, bint hurried)
     cpdef object release_permits(self)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from proxy.admission.accounts import Account, Counter, UserAccount, give_all
 from proxy.admission.gate import Gate
@@ -40,15 +40,26 @@ NO_STATEMENTS: dict[bytes, Statement] = {}
 NO_PINS: frozenset[PinReason] = frozenset()
 
 
-class Entrance(Protocol):
+class Given:
     """What a client is given at its login."""
 
-    account: Account
-    user_account: UserAccount
-    limits: Limits
-    tenant: Tenant
-    epoch: int
-    permits: tuple[Counter, ...]
+    __slots__ = ("account", "epoch", "limits", "permits", "tenant", "user_account")
+
+    def __init__(
+        self,
+        account: Account,
+        user_account: UserAccount,
+        limits: Limits,
+        tenant: Tenant,
+        epoch: int,
+        permits: tuple[Counter, ...],
+    ) -> None:
+        self.account = account
+        self.user_account = user_account
+        self.limits = limits
+        self.tenant = tenant
+        self.epoch = epoch
+        self.permits = permits
 
 
 class Conversation(Link):
@@ -65,8 +76,8 @@ class Conversation(Link):
         "user", "watch", "write_paused",
     )  # fmt: skip
 
-    def __init__(self, plane: Plane, login: Login, entrance: Entrance, host: str, port: int) -> None:
-        super().__init__(entrance.account, entrance.user_account, entrance.limits)
+    def __init__(self, plane: Plane, login: Login, entrance: Given, host: str, port: int) -> None:
+        self._take(entrance)
         self.plane = plane
         self.judge = plane.judge
         self.registry = plane.registry
@@ -74,8 +85,6 @@ class Conversation(Link):
         self.user: User = login.user
         self.host = host  # the client's, "" for a local one
         self.port = port
-        self.tenant = entrance.tenant
-        self.epoch = entrance.epoch
         self.pool: Pool
         self._counted_by: Pool | None = None  # the one that counts this session
         self.mode = _TRANSACTION_MODE
@@ -117,7 +126,6 @@ class Conversation(Link):
         self.pid = 0
         self.key = b""
         self.connected_at = self.idle_since = monotonic()
-        self._permits = entrance.permits
         self.parked = b""  # what has been read, and waits
         self.sent = 0  # so much of what is being read has been seen to
         self.outgoing: list[bytes] | None = None  # what goes to the server ahead of the rest
@@ -138,6 +146,12 @@ class Conversation(Link):
         self.acquiring = False
         self.leaving = False
         self.gone = False
+
+    def _take(self, entrance: Given) -> None:
+        self._set_up(entrance.account, entrance.user_account, entrance.limits, EMPTY)
+        self.tenant = entrance.tenant
+        self.epoch = entrance.epoch
+        self._permits = entrance.permits
 
     def step(self, event: str) -> None:
         self.state = step("session", self.state, event)

@@ -1,20 +1,16 @@
-from proxy.admission.accounts cimport Account, UserAccount
+from proxy.client.conversation cimport Given
 from proxy.client.plane cimport Plane
 from proxy.net.stream cimport LoginStream
 from proxy.protocol.state cimport State
 from proxy.server.pool cimport Pool
-from proxy.wire.encode cimport backend_key_data
+from proxy.wire.pieces cimport key_between
 
 cimport cython
 
 cdef bytes _READY
 
-cdef class Entrance:
-    cdef public Account account
-    cdef public UserAccount user_account
-    cdef public object limits, place, tenant
-    cdef public tuple permits
-    cdef public long epoch
+cdef class Entrance(Given):
+    cdef public object place
     cdef public State state, told
     cdef public bytes statuses
     cdef State _asked

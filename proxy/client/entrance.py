@@ -10,12 +10,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from proxy.admission.accounts import Account, Counter, UserAccount
+from proxy.client.conversation import Given
 from proxy.client.placing import Place, check_asked, find_place
 from proxy.errors import NotAuthorized
-from proxy.model import Limits, PoolMode, Tenant
+from proxy.model import PoolMode
 from proxy.protocol.state import EMPTY, State, intern, status, with_parameter
-from proxy.wire.encode import backend_key_data, ready_for_query
+from proxy.wire.encode import ready_for_query
+from proxy.wire.pieces import key_between
 
 if TYPE_CHECKING:
     from proxy.client.login import Login
@@ -27,13 +28,12 @@ _SESSION_MODE = PoolMode.SESSION
 _said: WeakKeyDictionary[State, bytes] = WeakKeyDictionary()
 
 
-class Entrance:
+class Entrance(Given):
     """`permits` are those of one more client. Once a server of the pool has judged the parameters (`introduced`),
     `state` and `told` are what a session begins with, and `statuses` what tells its client so."""
 
     __slots__ = (
-        "_asked", "_known", "_only_at_start", "_pool", "account", "epoch", "limits", "permits", "place", "state", "statuses",
-        "tenant", "told", "user_account",
+        "_asked", "_known", "_only_at_start", "_pool", "place", "state", "statuses", "told",
     )  # fmt: skip
 
     def __init__(self, plane: Plane, login: Login, stream: LoginStream) -> None:
@@ -42,15 +42,10 @@ class Entrance:
             raise AssertionError("a session needs a tenant")
         if registry.is_disabled("tenant", tenant.name):
             raise NotAuthorized(f'tenant "{tenant.name}" is suspended')
-        self.epoch = registry.epoch
-        self.tenant: Tenant = tenant
-        self.account: Account = plane.accounts.account(tenant)
-        self.user_account: UserAccount = plane.accounts.user(login.user)
-        self.limits: Limits = registry.limits(tenant, login.user)
-        self.permits: tuple[Counter, ...] = (
-            plane.clients,
-            *self.account.client_counters(self.user_account),
-        )
+        account, user_account = plane.accounts.account(tenant), plane.accounts.user(login.user)
+        permits = (plane.clients, *account.client_counters(user_account))
+        limits = registry.limits(tenant, login.user)
+        super().__init__(account, user_account, limits, tenant, registry.epoch, permits)
         check_asked(registry, login, tenant)
         self.place: Place = find_place(plane, login, login.user, tenant, stream.address)
         self._pool = self.place.pool
@@ -110,4 +105,4 @@ def statuses(told: State) -> bytes:
 
 def hello(statuses: bytes, pid: int, key: bytes) -> bytes:
     """Behind a login: what the server's parameters are, how to cancel, and that a query may come."""
-    return statuses + backend_key_data(pid, key) + _READY
+    return key_between(statuses, pid, key, _READY)

@@ -2,6 +2,7 @@ cimport cython
 
 from proxy.registry.memory cimport Registry
 from proxy.sql.verdict cimport Judge
+from proxy.wire.pieces cimport piece
 
 cdef long _RANDOM
 

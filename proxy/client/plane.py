@@ -20,6 +20,7 @@ from proxy.sql.opening import Openings
 from proxy.sql.policy import Answers
 from proxy.sql.verdict import Judge
 from proxy.stats import ProcessStats
+from proxy.wire.pieces import piece
 from proxy.wire.startup import CancelRequest
 from proxy.wire.way import LONG, RANDOM_BITS, SHORT, Way, word
 
@@ -109,7 +110,7 @@ class Plane:
             if pid in self._keys:
                 pid = self._another()
         if minor < 2:
-            return pid, random[2:]
+            return pid, piece(random, 2, 2 + SHORT)
         return pid, self._word(self._draw(2)).to_bytes(4, "big") + random[4:]
 
     def _another(self) -> int:
@@ -126,7 +127,7 @@ class Plane:
         if at + count > len(self._random):
             self._random, at = urandom(_AT_ONCE), 0
         self._drawn = at + count
-        return self._random[at : at + count]
+        return piece(self._random, at, at + count)
 
     def _word(self, random: bytes) -> int:
         if self._way_of is not self.options:

@@ -38,3 +38,6 @@ cdef class Session(Hearing):
     cdef object _send_ahead(self, bytes more)
     @cython.locals(pieces=list, data=bytes)
     cdef object _send(self, ServerConnection server, bytes last)
+    cpdef object _terminate(self)
+    @cython.locals(server=ServerConnection)
+    cpdef object _close(self)

@@ -8,6 +8,12 @@ from proxy.client.session cimport Session
 from proxy.net.stream cimport LoginStream
 from proxy.server.connection cimport ServerConnection
 
+cdef class Usher:
+    cdef Plane _plane
+    cdef object _otherwise
+
+cpdef object count_refusal(Plane plane, object login, object error)
+
 @cython.locals(found=Entrance, full=Counter, session=Session)
 cpdef Session welcome_at_once(Plane plane, object login, LoginStream stream)
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Callable, Coroutine
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from proxy.admission.accounts import Counter, give_all, take_all
 from proxy.client.answering import Chooser
@@ -21,7 +22,7 @@ from proxy.client.session import Session
 from proxy.errors import CapReached, ServerLost, ServerRefused, ShuttingDown, TiergateError
 from proxy.model import PoolMode
 from proxy.protocol.state import intern, with_parameter
-from proxy.registry.memory import OLD
+from proxy.registry.memory import OLD, Registry
 from proxy.server.connection import ServerConnection
 from proxy.server.link import Link
 from proxy.wire import decode, encode
@@ -35,6 +36,34 @@ if TYPE_CHECKING:
 _REMEMBERED = 1_000
 _CANT_CHANGE_RUNTIME_PARAM = "55P02"
 _QUOTED = re.compile(r"[\"«„»]\s?([\w.]+)\s?[\"»“”«]")
+
+
+class Usher:
+    """Takes those who have authenticated to their sessions: at once where nothing is to be waited for; else, and where it is
+    no session that they want, by `otherwise`."""
+
+    __slots__ = ("_otherwise", "_plane")
+
+    def __init__(
+        self, plane: Plane, otherwise: Callable[[Login, LoginStream], Coroutine[Any, Any, None] | None]
+    ) -> None:
+        self._plane = plane
+        self._otherwise = otherwise
+
+    def __call__(self, login: Login, stream: LoginStream) -> Coroutine[Any, Any, None] | None:
+        if not (login.is_console or login.replication):
+            try:
+                if welcome_at_once(self._plane, login, stream) is not None:
+                    return None
+            except TiergateError as error:
+                count_refusal(self._plane, login, error)
+                raise
+        return self._otherwise(login, stream)
+
+
+def count_refusal(plane: Plane, login: Login, error: TiergateError) -> None:
+    if login.tenant is not None:
+        plane.accounts.account(login.tenant).stats.error(error.sqlstate)
 
 
 def welcome_at_once(plane: Plane, login: Login, stream: LoginStream) -> Session | None:
@@ -83,14 +112,19 @@ def _begin(session: Session, server: ServerConnection | None, told: bytes, strea
         session.hurry(server.hurried)
     else:
         session.step("welcomed")
-    registry, name = plane.registry, session.tenant.name
-    if registry.rows is not None and name and registry.known(name) is not session.tenant:
-        session.epoch = OLD  # it has changed meanwhile
+    if plane.registry.rows is not None and _has_changed(session, plane.registry):
+        session.epoch = OLD
     stream.write(hello(told, session.pid, session.key))
     plane.enter(session)
     rest = stream.take_over(session)
     if rest:
         session.data_received(rest)
+
+
+def _has_changed(session: Session, registry: Registry) -> bool:
+    """What the registry has of its tenant, since it was looked up."""
+    name = session.tenant.name
+    return bool(name) and registry.known(name) is not session.tenant
 
 
 async def _introduce(session: Session) -> ServerConnection | None:
@@ -143,7 +177,8 @@ def _session(plane: Plane, login: Login, found: Entrance, stream: LoginStream) -
     if login.chooses:
         session.chooser = Chooser(session, found.tenant)
     take_place(session, found.place)
-    session.pool.learn(stream.client_key)
+    if stream.client_key:
+        session.pool.learn(stream.client_key)
     return session
 
 

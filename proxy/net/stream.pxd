@@ -9,6 +9,7 @@ cdef class LoginStream(Receiver):
     cdef public object _closed, _waiter
     cdef public bint _lost, _over, _paused
 
+    cdef object _set_up(self, str host, int port)
     cpdef object data_received(self, bytes data)
     cpdef object write(self, bytes data)
     cpdef object _read_on(self)

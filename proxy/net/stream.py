@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from proxy.errors import ProtocolViolation
 from proxy.net.transport import Receiver, SocketTransport, Transport, Wire, deliver
@@ -19,6 +19,15 @@ class PeerGone(ConnectionError):
     """The peer closed or reset the connection in the middle of the login."""
 
 
+class Bare(Protocol):
+    """Where a client stands before it has a transport."""
+
+    def say(self, error: bytes) -> None:
+        """If that can still be said in the clear."""
+
+    def close(self) -> None: ...
+
+
 class LoginStream(Receiver):
     """Reads are bounded by what the caller allows; a caller reads one thing at a time.
 
@@ -30,6 +39,10 @@ class LoginStream(Receiver):
     )  # fmt: skip
 
     def __init__(self, host: str = "", port: int = 0) -> None:
+        self._set_up(host, port)
+
+    def _set_up(self, host: str, port: int) -> None:
+        """What a `super().__init__()` would be, which costs more than all of it where this is compiled."""
         self.transport: Transport
         self.host = host
         self.port = port
@@ -112,10 +125,13 @@ class LoginStream(Receiver):
         Between this and the loop's next turn nothing is read, so the caller can feed the rest first. A socket
         that was lost before is told so to its new owner; one that has only ended is told by the transport.
         """
-        rest = bytes(self._buffer)
-        self._buffer.clear()
+        rest = b""
+        if self._buffer:
+            rest = bytes(self._buffer)
+            self._buffer.clear()
         self.transport.set_protocol(protocol)
-        self._read_on()
+        if self._paused:
+            self._read_on()
         if self._lost:
             asyncio.get_running_loop().call_soon(protocol.connection_lost, None)
         return rest

@@ -12,6 +12,8 @@ cdef class Link(Receiver):
     cdef public double wait_limit, wait_notice, waiting_since
 
     cpdef object hurry(self, bint hurried)
+    cdef object _set_up(self, Account account, UserAccount user_account, object limits, State state_needed)
+    cpdef object limit_by(self, object limits)
     cpdef object granted(self, object server)
     cpdef object replies(self, bytes data)
     cpdef object server_ready(self)

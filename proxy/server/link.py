@@ -44,6 +44,12 @@ class Link(Receiver):
     def __init__(
         self, account: Account, user_account: UserAccount, limits: Limits, state_needed: State = EMPTY
     ) -> None:
+        self._set_up(account, user_account, limits, state_needed)
+
+    def _set_up(
+        self, account: Account, user_account: UserAccount, limits: Limits, state_needed: State
+    ) -> None:
+        """What a `super().__init__()` would be, which costs more than all of it where this is compiled."""
         self.account = account
         self.user_account = user_account
         self.state_needed = state_needed

@@ -1,5 +1,5 @@
 """Where a field of a frame ends, the piece of a frame that it is, whether that is the same, a word of four bytes, a Bind
-with another name of its statement, and what is to be sent in pieces.
+with another name of its statement, a BackendKeyData among what is said with it, and what is to be sent in pieces.
 
 These are asked several times a message. Compiled there is a twin in C (`pieces.pyx`), without a method's call and a
 slice's object.
@@ -51,3 +51,10 @@ def rebound(data: bytes, start: int, stop: int, name_end: int, name: bytes) -> b
     ends at `name_end`."""
     length = 5 + len(name) + stop - name_end
     return b"B" + length.to_bytes(4, "big") + b"\0" + name + data[name_end:stop]
+
+
+def key_between(before: bytes, pid: int, key: bytes, behind: bytes) -> bytes:
+    """The BackendKeyData of a client, of which `before` and `behind` are said to it at once."""
+    return b"%bK%b%b%b%b" % (
+        before, (8 + len(key)).to_bytes(4, "big"), (pid & 0xFFFFFFFF).to_bytes(4, "big"), key, behind
+    )  # fmt: skip

@@ -72,3 +72,18 @@ cpdef bytes rebound(bytes data, Py_ssize_t start, Py_ssize_t stop, Py_ssize_t na
     memcpy(to + 6, PyBytes_AS_STRING(name), size)
     memcpy(to + 6 + size, PyBytes_AS_STRING(data) + name_end, rest)
     return made
+
+
+cpdef bytes key_between(bytes before, long long pid, bytes key, bytes behind):
+    cdef Py_ssize_t ahead = PyBytes_GET_SIZE(before), size = PyBytes_GET_SIZE(key), rest = PyBytes_GET_SIZE(behind)
+    cdef bytes made = PyBytes_FromStringAndSize(NULL, ahead + 9 + size + rest)
+    cdef unsigned char* to = <unsigned char*> PyBytes_AS_STRING(made)
+    cdef Py_ssize_t length = 8 + size
+    memcpy(to, PyBytes_AS_STRING(before), ahead)
+    to += ahead
+    to[0] = c"K"
+    to[1], to[2], to[3], to[4] = length >> 24 & 0xFF, length >> 16 & 0xFF, length >> 8 & 0xFF, length & 0xFF
+    to[5], to[6], to[7], to[8] = pid >> 24 & 0xFF, pid >> 16 & 0xFF, pid >> 8 & 0xFF, pid & 0xFF
+    memcpy(to + 9, PyBytes_AS_STRING(key), size)
+    memcpy(to + 9 + size, PyBytes_AS_STRING(behind), rest)
+    return made

@@ -450,6 +450,7 @@ def test_a_tenants_storm_of_logins_leaves_room_for_others() -> None:
         elsewhere.close()
         door.nobody_pending_but(2)
         door.log_in("trusted@beta")
+        door.log_in("trusted@acme")  # holds nobody's place, as nothing is asked of it
         waiting[0].send(b"p\0\0\0\x10open-secret\0")
         waiting[0].read_ready()
         waiting[1].reset()

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.wire import encode
-from proxy.wire.pieces import end_of, joined, piece, put, rebound, same, word
+from proxy.wire.pieces import end_of, joined, key_between, piece, put, rebound, same, word
 
 _DATA = st.binary(max_size=40) | st.lists(st.sampled_from([b"\0", b"a"]), max_size=20).map(b"".join)
 _AT = st.integers(0, 60)
@@ -57,3 +57,13 @@ def test_what_is_put_one_behind_the_other_is_sent_whole(pieces: list[bytes], las
         made = put(made, more)
     assert (made is None) == (b"".join(pieces) == b"")
     assert joined(made, last) == b"".join(pieces) + last
+
+
+@given(
+    st.binary(max_size=20),
+    st.integers(-(1 << 31), (1 << 32) - 1),
+    st.binary(max_size=40),
+    st.binary(max_size=6),
+)
+def test_a_key_is_said_between(before: bytes, pid: int, key: bytes, behind: bytes) -> None:
+    assert key_between(before, pid, key, behind) == before + encode.backend_key_data(pid, key) + behind
