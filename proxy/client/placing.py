@@ -126,9 +126,7 @@ def become(session: Conversation, tenant: Tenant, let_go: Callable[[ServerConnec
     session.limit_by(session.plane.registry.limits(tenant, session.user))
     take_place(session, found)
     if own is not old:
-        guc = session.plane.options.tenant_guc.lower()
-        had = {name: value for name, value in own.parameters.items() if name != guc}
-        _keep_own(session, had, old.parameters)
+        _keep_own(session, own.parameters, old.parameters)
 
 
 def _kept_for(session: Conversation) -> str:
@@ -149,9 +147,12 @@ def _charge(server: ServerConnection, account: Account, user: UserAccount) -> No
 
 
 def _keep_own(session: Conversation, own: Mapping[str, str], old: Mapping[str, str]) -> None:
-    """What the client has set itself, by what it had and what it began with."""
-    locked = session.rules.locked if session.rules is not None else ()
-    changed = {name: value for name, value in own.items() if old.get(name) != value and name not in locked}
+    """What the client has set itself, by what it had and what it began with; not the tenant, which it may have set to any
+    where it lived alone."""
+    kept = {session.plane.options.tenant_guc.lower()} | (
+        session.rules.locked if session.rules is not None else set()
+    )
+    changed = {name: value for name, value in own.items() if old.get(name) != value and name not in kept}
     if changed:
         session.state_needed = intern({**session.startup.parameters, **changed})
 
@@ -226,6 +227,12 @@ def _stays(session: Conversation, server: ServerConnection) -> bool:
             return False
         raise ShuttingDown(
             f'tenant "{session.tenant.name}" has moved, and the session kept its server connection',
+            hint="Connect again.",
+        )
+    named = session.state_needed.parameters.get(session.plane.options.tenant_guc.lower())
+    if named != session.tenant.name and not session.registry.lives_alone(found.cluster):
+        raise ShuttingDown(
+            f'tenant "{session.tenant.name}" does not live alone any more, and the session has named another',
             hint="Connect again.",
         )
     if found is not session.pool:

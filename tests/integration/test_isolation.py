@@ -14,6 +14,7 @@ from tests.integration.servers import connect
 from tests.integration.tables import one_connection
 from tests.rawclient import (
     SYNC,
+    Closed,
     RawClient,
     ask,
     bind,
@@ -463,6 +464,34 @@ def test_functions_of_the_database_cannot_change_it_for_others(pooled: Proxy, sh
     assert second.value(TENANT) == "std_2"
     # The same state as the session before had it: nothing is taken for granted.
     assert pooled.raw().value(TENANT) == "std_1"
+
+
+def test_what_a_tenant_is_called_where_it_lives_alone_does_not_go_with_it(
+    start_proxy: StartProxy, all_tiers: Tables
+) -> None:
+    proxy = start_proxy(all_tiers)
+    with proxy.raw("app@ent_1") as client:
+        client.checked(client.query("SET app.tenant_id = 'std_2'; SET work_mem = '5MB'"))
+        assert client.value(TENANT) == "std_2"
+        proxy.reload(proxy.config.read_text().replace('cluster = "ent"', 'cluster = "shared"'))
+        assert client.rows("SELECT DISTINCT tenant_id FROM orders") == []
+        assert client.value(TENANT) == "ent_1"
+        assert client.value("SHOW work_mem") == "5MB"
+
+
+def test_who_has_named_another_where_it_lived_alone_ends_when_others_come(
+    start_proxy: StartProxy, all_tiers: Tables
+) -> None:
+    proxy = start_proxy(all_tiers)
+    with proxy.raw("app@ent_1") as client, proxy.raw("app@ent_1") as honest:
+        client.checked(client.query("LISTEN x"))
+        client.checked(client.query("SET app.tenant_id = 'vip_1'"))
+        assert client.value(TENANT) == "vip_1"
+        honest.checked(honest.query("LISTEN x"))
+        proxy.reload(proxy.config.read_text().replace("shard_id = 1", 'cluster = "ent"'))
+        with pytest.raises(Closed):
+            client.query("SELECT 1")
+        assert honest.value(TENANT) == "ent_1"
 
 
 def test_what_a_role_begins_with_does_not_reach_whom_the_tier_says_it(
