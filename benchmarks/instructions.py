@@ -42,6 +42,8 @@ def instructions(bench: Bench, options: Options, aims: Targets) -> None:
             _row(bench, Setup(bench.tenant), mode, clients, "")
         for what, setup in _SHARED.items():
             _row(dataclasses.replace(bench, pgbouncer=""), setup(bench), mode, _CLIENTS[0], f", {what}")
+        if bench.certificate and pgbench.program(tls=True):
+            _row(bench, Setup(bench.tenant, tls=bench.certificate), mode, _CLIENTS[0], ", TLS")
 
 
 # Nothing is scarce, and what is there to share it out has nothing to do.
@@ -87,10 +89,13 @@ def _counted(
 def _run(target: Target, mode: str, clients: int, transactions: int) -> None:
     subprocess.run(
         [
-            pgbench.program(False), "-n", "-S", "-M", mode, "-c", str(clients), "-t", str(transactions // clients),
-            "-h", "127.0.0.1", "-p", str(target.port), "-U", "app", target.database,
+            pgbench.program(target.tls is not None), "-n", "-S", "-M", mode, "-c", str(clients),
+            "-t", str(transactions // clients), "-h", "127.0.0.1", "-p", str(target.port), "-U", "app", target.database,
         ],
-        env={**os.environ, "PGPASSWORD": PASSWORD, "PGOPTIONS": target.pgoptions},
+        env={
+            **os.environ, "PGPASSWORD": PASSWORD, "PGOPTIONS": target.pgoptions,
+            "PGSSLMODE": "require" if target.tls else "disable",
+        },
         check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
     )  # fmt: skip
 

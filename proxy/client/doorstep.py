@@ -15,7 +15,8 @@ import ssl
 from proxy import log
 from proxy.client.arrival import Arrival
 from proxy.errors import ProtocolViolation
-from proxy.net.stream import PeerGone, as_protocol
+from proxy.net.secure import SecureTransport
+from proxy.net.stream import PeerGone
 from proxy.net.tls import ALPN, ClientTls
 from proxy.net.transport import SocketTransport
 from proxy.wire import startup
@@ -26,7 +27,7 @@ _HEAD_SIZE = 8
 
 
 class Doorstep:
-    __slots__ = ("_arrival", "_begun", "_head", "_loop", "_reading", "_refused", "_sock", "_tls")
+    __slots__ = ("_arrival", "_begun", "_head", "_loop", "_reading", "_refused", "_secure", "_sock", "_tls")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, fd: int, arrival: Arrival, tls: ClientTls) -> None:
         self._loop = loop
@@ -34,6 +35,7 @@ class Doorstep:
         self._sock.setblocking(False)
         self._arrival = arrival
         self._tls = tls
+        self._secure: SecureTransport | None = None  # the socket is its own
         self._head = b""
         self._begun = False  # it has said something
         self._refused = False
@@ -87,16 +89,16 @@ class Doorstep:
 
     async def _shake_hands(self, direct: bool) -> None:
         arrival = self._arrival
+        secure = self._secure = SecureTransport(self._loop, self._sock, arrival, self._tls.context)
+        arrival.transport = secure  # which may be told to pause before we hear of the handshake's end
         try:
-            # Under TLS uvloop returns its own protocol here, not ours.
-            await self._loop.connect_accepted_socket(
-                lambda: as_protocol(arrival), self._sock, ssl=self._tls.context
-            )
+            await secure.shake_hands()
         except ssl.SSLError as error:
             reason = getattr(error, "reason", None) or str(error)  # not all have one
             _log.info("TLS handshake failed", address=arrival.address, error=reason)
             raise ConnectionResetError("TLS handshake failed") from None
-        found: ssl.SSLObject = arrival.transport.get_extra_info("ssl_object")
+        arrival.connection_made(secure)
+        found: ssl.SSLObject = secure.get_extra_info("ssl_object")
         arrival.tls, arrival.binding = found, self._tls.binding
         if direct and found.selected_alpn_protocol() != ALPN:
             raise ConnectionResetError("direct TLS without ALPN")
@@ -115,3 +117,5 @@ class Doorstep:
     def close(self) -> None:
         self._stop_reading()
         self._sock.close()
+        if self._secure is not None:
+            self._secure.abort()

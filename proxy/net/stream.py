@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from proxy.errors import ProtocolViolation
+from proxy.net.secure import SecureTransport
 from proxy.net.transport import Receiver, SocketTransport, Transport, Wire, deliver
 
 MAX_LOGIN_MESSAGE = 65_536
@@ -149,11 +150,6 @@ class LoginStream(Receiver):
             self.transport.abort()
 
 
-def as_protocol(stream: LoginStream) -> asyncio.Protocol:
-    """It has all that one has, but is no subclass, which a compiled class could not be."""
-    return cast(asyncio.Protocol, stream)
-
-
 async def connected(sock: socket.socket, context: ssl.SSLContext | None, host: str) -> LoginStream:
     """The stream of a socket that is connected to a server; `host` is whose certificate TLS expects."""
     loop = asyncio.get_running_loop()
@@ -161,7 +157,7 @@ async def connected(sock: socket.socket, context: ssl.SSLContext | None, host: s
     if context is None:
         stream.connection_made(SocketTransport(loop, sock.detach(), stream))
     else:
-        await loop.create_connection(
-            lambda: as_protocol(stream), sock=sock, ssl=context, server_hostname=host
-        )
+        secure = SecureTransport(loop, sock, stream, context, host)
+        stream.connection_made(secure)
+        await secure.shake_hands()
     return stream

@@ -58,6 +58,7 @@ def server_tls(options: TlsOptions) -> ServerTls:
     context.check_hostname = sslmode == "verify-full"
     context.verify_mode = ssl.CERT_REQUIRED if sslmode in ("verify-ca", "verify-full") else ssl.CERT_NONE
     context.set_alpn_protocols([ALPN])
+    context.options |= ssl.OP_NO_RENEGOTIATION
     _load(context, options, system_ca=sslmode.startswith("verify"))
     return ServerTls(sslmode, context)
 

@@ -3,7 +3,7 @@
 uvloop's own transport keeps what it is given until the end of the loop's turn and reads through several
 layers; here a readable socket costs one `read`, what is written goes out in the same call, and only what the
 kernel does not take is kept. Kept bytes go out when the socket is writable; above `HIGH` of them the protocol
-is told to pause, below `LOW` to resume. TLS stays on uvloop's transport, which has the same face.
+is told to pause, below `LOW` to resume. `secure.py` puts TLS over it, by what it takes and what it writes.
 
 It is told only once that something has come (see `readiness.py`): what has not been read by then is noted in
 `_unread`, and asked about again when it may be read.
@@ -23,6 +23,7 @@ from proxy.net.sockets import READ_SIZE, hang_up, receive, send
 
 HIGH = 65_536
 LOW = 16_384
+OPEN, CLOSING, CLOSED = 0, 1, 2
 LINGER = 10.0  # seconds that a peer has to take what is kept for it when we close
 
 
@@ -133,17 +134,10 @@ class SocketTransport(Watched):
                 return
             received = True
             self._unread = self._ended or len(data) == _READ_SIZE
-            protocol = self._protocol
             if data:
-                if isinstance(protocol, Receiver):
-                    receiver: Receiver = protocol
-                    receiver.data_received(data)
-                else:
-                    protocol.data_received(data)
+                self._take(data)
             else:
-                self._reading = False
-                if not protocol.eof_received():
-                    self.close()
+                self._finish()
         except Exception as bug:
             if not received and isinstance(bug, OSError):
                 self._lose(bug)
@@ -160,6 +154,20 @@ class SocketTransport(Watched):
             return
         if self._unread and self._reading:
             self._watch()
+
+    def _take(self, data: bytes) -> None:
+        protocol = self._protocol
+        if isinstance(protocol, Receiver):
+            receiver: Receiver = protocol
+            receiver.data_received(data)
+        else:
+            protocol.data_received(data)
+
+    def _finish(self) -> None:
+        """The peer says no more."""
+        self._reading = False
+        if not self._protocol.eof_received():
+            self.close()
 
     def look(self) -> None:
         """Reads what has come before anybody waited for it, and then waits."""
@@ -285,21 +293,21 @@ class SocketTransport(Watched):
 
 
 _NOBODY: Any = None
-_OPEN, _CLOSING, _CLOSED = 0, 1, 2
-_END, _OUT, _READ_SIZE = END, OUT, READ_SIZE  # C integers where this is compiled
+_OPEN, _CLOSING, _CLOSED = OPEN, CLOSING, CLOSED  # C integers where this is compiled
+_END, _OUT, _READ_SIZE = END, OUT, READ_SIZE
 
 
 def hurry(transport: Transport, hurried: bool) -> None:
-    """What comes to it is to be read before what comes to others, where it can be: TLS is not ours."""
+    """What comes to it is to be read before what comes to others, or not any more."""
     if isinstance(transport, SocketTransport):
-        plain = transport
-        plain.hurry(hurried)
+        ours = transport
+        ours.hurry(hurried)
 
 
 def deliver(transport: Transport, data: bytes) -> None:
-    """`transport.write(data)`, which is a direct call where this is compiled and the socket is plain."""
+    """`transport.write(data)`, which is a direct call where this is compiled and the transport is ours."""
     if isinstance(transport, SocketTransport):
-        plain = transport
-        plain.write(data)
+        ours = transport
+        ours.write(data)
     else:
         transport.write(data)

@@ -269,3 +269,10 @@ def test_ciphers(certificates: Certificates) -> None:
     assert len(for_clients(certificates, ciphers="default").context.get_ciphers()) > 3
     with pytest.raises(ConfigError, match="TLS files cannot be used: ciphers"):
         for_clients(certificates, ciphers="no-such-cipher")
+
+
+def test_keys_are_never_negotiated_anew(certificates: Certificates) -> None:
+    assert for_clients(certificates).context.options & ssl.OP_NO_RENEGOTIATION
+    context = server_tls(TlsOptions("require")).context
+    assert context is not None
+    assert context.options & ssl.OP_NO_RENEGOTIATION
