@@ -35,6 +35,7 @@ PASS, DONE, AGAIN, SEEK = 0, 1, 2, 3
 _QUERY, _PARSE, _BIND, _DESCRIBE, _EXECUTE, _CLOSE, _CALL = b"QPBDECF"
 _TEXT, _BOOL = 25, 16
 _ASIDE = b"SHDC"  # no work
+_NAME, _ASK, _BEGIN, _NONE = Verb.NAME, Verb.ASK, Verb.BEGIN, Block.NONE
 _BEGINNERS = frozenset({Verb.BEGIN, Verb.SET_TRANSACTION, Verb.SAVEPOINT, Verb.NAME})
 _QUIET = 8  # after so many blocks that have named no tenant the next is not held back,
 _DISTURBED = -100  # and after one that was sent in vain it takes so many more
@@ -87,7 +88,7 @@ class Chooser(Choice):
         if session.account.gate is not None or not frame.endswith(b"\0"):
             return False
         step = self.step(frame[5:-1])
-        if step is None or step.verb is not Verb.BEGIN or not self.can(step):
+        if step is None or step.verb is not _BEGIN or not self.can(step):
             return False
         self.prompt, self.begin, self.begun = frame, step, step
         return True
@@ -167,7 +168,7 @@ class Chooser(Choice):
     def _query(self, text: bytes) -> int:
         session, tenancy = self._session, self.tenancy
         opening = session.plane.openings.of(text)
-        if opening is None and tenancy.block is Block.NONE and tenancy.home.name and resets_first(text):
+        if opening is None and tenancy.block is _NONE and tenancy.home.name and resets_first(text):
             tenancy.begin()
             tenancy.name(tenancy.home, local=False)
         if opening is None or opening.typed or not self.can(opening.steps[0]):
@@ -202,7 +203,7 @@ class Chooser(Choice):
             session.write(b"".join(out))
             self.again = encode.query(_blank(text[:rest]) + text[rest:])
             return AGAIN
-        if tenancy.block is Block.NONE:
+        if tenancy.block is _NONE:
             tenancy.end(True)
         out.append(encode.ready_for_query(tenancy.status))
         session.write(b"".join(out))
@@ -223,19 +224,19 @@ class Chooser(Choice):
     ) -> bytes:
         """What an Execute of it is answered with. `alone`: it is a transaction of its own."""
         tenancy = self.tenancy
-        if step.verb not in (Verb.NAME, Verb.ASK):
+        if step.verb not in (_NAME, _ASK):
             said = tenancy.control(step)
             if not tenancy.open:
                 self._portals.clear()
             return said
         tenancy.check(step)
         shown, warning = tenancy.value.name, b""
-        if step.verb is Verb.NAME:
+        if step.verb is _NAME:
             tenant = self._find(value)
             shown = tenant.name
-            if local and tenancy.block is Block.NONE and (alone or not simple) and not step.column:
+            if local and tenancy.block is _NONE and (alone or not simple) and not step.column:
                 warning = set_local_outside()
-            at_once = alone and tenancy.block is Block.NONE
+            at_once = alone and tenancy.block is _NONE
             if not (at_once and local):
                 tenancy.begin()
                 tenancy.name(tenant, local=local)
@@ -375,7 +376,7 @@ class Chooser(Choice):
         """The Sync of a batch that is answered here: the transaction's status."""
         self.batch = False
         self._session.idle_since = monotonic()
-        if self.tenancy.block is Block.NONE:
+        if self.tenancy.block is _NONE:
             self.tenancy.end(True)
             self._portals.clear()
         return self.tenancy.status

@@ -39,6 +39,10 @@ if TYPE_CHECKING:
     from proxy.server.connection import ServerConnection
 
 
+# Members of enumerations, which are dear to ask for by name.
+_NAME, _BEGIN, _HELD, _FAILED = Verb.NAME, Verb.BEGIN, Block.HELD, Block.FAILED
+_STATEMENT_MODE = PoolMode.STATEMENT
+
 _CRUCIAL_PARSE = Expect(PARSE, DROP, crucial=True)
 _CRUCIAL_EXECUTE = Expect(EXECUTE, DROP, crucial=True)
 
@@ -94,7 +98,7 @@ class Choice(Settled):
 
     def must_seek(self, step: Step, value: str | None) -> bool:
         """Before the step is performed: the tenant that it names is to be looked up first."""
-        if step.verb is not Verb.NAME or not value or value == self.sought:
+        if step.verb is not _NAME or not value or value == self.sought:
             return False
         if self._session.plane.registry.settled(value):
             return False
@@ -117,7 +121,7 @@ class Choice(Settled):
 
     def can(self, step: Step) -> bool:
         """False where only a server can do it, or say that it is refused."""
-        if step.verb is Verb.BEGIN and self._session.mode is PoolMode.STATEMENT:
+        if step.verb is _BEGIN and self._session.mode is _STATEMENT_MODE:
             return False
         if step.columns and not step.value_from and not step.local_from:
             tenancy = self.tenancy
@@ -151,7 +155,7 @@ class Choice(Settled):
                 if tenancy.value.name:
                     self._check(tenancy.value)
                 become(session, tenancy.value, session.let_go)
-                if tenancy.block is Block.HELD and session.mode is PoolMode.STATEMENT:
+                if tenancy.block is _HELD and session.mode is _STATEMENT_MODE:
                     raise FeatureNotSupported("transaction blocks not allowed in statement pooling mode")
             self._check_block()
         except TiergateError as error:
@@ -242,7 +246,7 @@ class Choice(Settled):
         self._served = self._reset = False
         self.ends.clear()
         # A block that is held back by now is not what has ended: the end of a COPY that failed came before it.
-        if tenancy.open and tenancy.block not in (Block.HELD, Block.FAILED):
+        if tenancy.open and tenancy.block is not _HELD and tenancy.block is not _FAILED:
             committed = tenancy.committed
             tenancy.end(server.last_error is self._error_before if committed is None else committed)
             self._portals.clear()

@@ -32,6 +32,11 @@ class Block(Enum):
     SERVED = "served"  # the server has it
 
 
+# An enumeration is asked for its members by name, which costs more than all else that is asked of them here.
+_NONE, _HELD, _FAILED, _SERVED = Block.NONE, Block.HELD, Block.FAILED, Block.SERVED
+_SET_TRANSACTION, _SAVEPOINT, _RELEASE = Verb.SET_TRANSACTION, Verb.SAVEPOINT, Verb.RELEASE
+_ROLLBACK_TO, _COMMIT, _ROLLBACK = Verb.ROLLBACK_TO, Verb.COMMIT, Verb.ROLLBACK
+
 IN_FAILED_TRANSACTION = "current transaction is aborted, commands ignored until end of transaction block"
 
 
@@ -53,7 +58,7 @@ class Tenancy:
     def __init__(self, home: Tenant) -> None:
         self.home = self.own = self.value = self.lasting = home
         self.open = False
-        self.block = Block.NONE
+        self.block = _NONE
         self.committed: bool | None = None  # how the server's block ended, as far as it has been heard
         self.before: frozenset[str] = (
             frozenset()
@@ -64,12 +69,12 @@ class Tenancy:
     @property
     def status(self) -> bytes:
         """Of the transaction, where no server has it."""
-        return {Block.HELD: b"T", Block.FAILED: b"E"}.get(self.block, b"I")
+        return b"T" if self.block is _HELD else b"E" if self.block is _FAILED else b"I"
 
     @property
     def holds(self) -> bool:
         """A block is open of which no server knows."""
-        return self.block is Block.HELD or self.block is Block.FAILED
+        return self.block is _HELD or self.block is _FAILED
 
     @property
     def returns(self) -> bool:
@@ -79,7 +84,7 @@ class Tenancy:
     @property
     def begins(self) -> list[bytes]:
         """What a server must be told, one after the other, before the first statement of a block that was held back."""
-        if self.block is not Block.HELD:
+        if self.block is not _HELD:
             return []
         return [*self._begins, *(savepoint.text for savepoint in self._savepoints)]
 
@@ -130,7 +135,7 @@ class Tenancy:
             if committed:
                 self.own = self.lasting
             self.open = False
-            self.block = Block.NONE
+            self.block = _NONE
             self.value = self.lasting = self.own
             self._begins.clear()
             self._savepoints.clear()
@@ -145,15 +150,15 @@ class Tenancy:
 
     def fail(self) -> None:
         """A statement has failed of which no server knows."""
-        if self.block is Block.NONE:
+        if self.block is _NONE:
             self.end(False)
         else:
-            self.block = Block.FAILED
+            self.block = _FAILED
 
     def served(self) -> None:
         """The server has been told of the block."""
-        if self.block is Block.HELD:
-            self.block = Block.SERVED
+        if self.block is _HELD:
+            self.block = _SERVED
             self.before = frozenset(
                 savepoint.name
                 for savepoint in self._savepoints
@@ -164,15 +169,15 @@ class Tenancy:
         """False where only a server can do it."""
         return not (
             (
-                step.verb is Verb.SET_TRANSACTION
-                and (bool(self._savepoints) or (self.open and self.block is Block.NONE))
+                step.verb is _SET_TRANSACTION
+                and (bool(self._savepoints) or (self.open and self.block is _NONE))
             )
-            or (self.block is Block.NONE and step.verb in (Verb.SAVEPOINT, Verb.RELEASE, Verb.ROLLBACK_TO))
+            or (self.block is _NONE and step.verb in (_SAVEPOINT, _RELEASE, _ROLLBACK_TO))
         )
 
     def check(self, step: Step) -> None:
         """Raises what PostgreSQL says to any statement in a failed transaction but those that end its failure."""
-        if self.block is Block.FAILED and step.verb not in (Verb.COMMIT, Verb.ROLLBACK, Verb.ROLLBACK_TO):
+        if self.block is _FAILED and step.verb not in (_COMMIT, _ROLLBACK, _ROLLBACK_TO):
             raise FailedTransaction(IN_FAILED_TRANSACTION)
 
     def control(self, step: Step) -> bytes:
@@ -181,7 +186,7 @@ class Tenancy:
         return _CONTROLS[step.verb](self, step)
 
     def _begin(self, step: Step) -> bytes:
-        if self.block is Block.HELD:
+        if self.block is _HELD:
             if step.options:
                 self._begins.append(step.text)
             warning = encode.notice(
@@ -189,12 +194,12 @@ class Tenancy:
             )
             return warning + encode.command_complete(step.tag)
         self.begin()
-        self.block = Block.HELD
+        self.block = _HELD
         self._begins.append(step.text)
         return encode.command_complete(step.tag)
 
     def _set_transaction(self, step: Step) -> bytes:
-        if self.block is Block.NONE:
+        if self.block is _NONE:
             return _outside(
                 "SET TRANSACTION can only be used in transaction blocks"
             ) + encode.command_complete("SET")
@@ -202,12 +207,10 @@ class Tenancy:
         return encode.command_complete("SET")
 
     def _end(self, step: Step) -> bytes:
-        if self.block is Block.NONE:
-            self.end(
-                step.verb is Verb.COMMIT
-            )  # what the statements before it in the text or batch have begun
+        if self.block is _NONE:
+            self.end(step.verb is _COMMIT)  # what the statements before it in the text or batch have begun
             return _outside("there is no transaction in progress") + encode.command_complete(step.tag)
-        committed = step.verb is Verb.COMMIT and self.block is Block.HELD
+        committed = step.verb is _COMMIT and self.block is _HELD
         self.end(committed)
         return encode.command_complete("COMMIT" if committed else "ROLLBACK")
 
@@ -229,7 +232,7 @@ class Tenancy:
         at = self._found(step)
         del self._savepoints[at + 1 :]
         self.value, self.lasting = self._savepoints[at].value, self._savepoints[at].lasting
-        self.block = Block.HELD
+        self.block = _HELD
         return encode.command_complete(step.tag)
 
 
