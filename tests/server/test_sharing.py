@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from proxy.admission.accounts import TierAccount, UserAccount
 from proxy.model import Cluster, ClusterKind, Limits, PoolKey, PoolMode, ServerOptions, Tier, User
-from proxy.server import cleaning, connection, places, pool, pools, room
+from proxy.server import cleaning, places, pool, pools, room
 from proxy.server.connection import ServerConnection
 from proxy.server.janitor import sweep
 from proxy.server.pool import Pool
+from tests.clocks import OwnClock
 from tests.server.recording import Waiter, account
 from tests.transports import Network, SteppedPools, endpoint
 
@@ -25,13 +26,11 @@ KEYS = (("one", HERE), ("two", HERE), ("three", HERE), ("far", THERE))
 LIFETIME = 1_000.0
 
 
-class World:
+class World(OwnClock):
     """Pools on a clock of their own. There are caps of a cluster, the process, a tier, a user and a tenant."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, process: int) -> None:
-        self.now = 1_000.0
-        for module in (cleaning, connection, places, pool, pools, room):
-            monkeypatch.setattr(module, "monotonic", lambda: self.now)
+        super().__init__(monkeypatch, cleaning, places, pool, pools, room)
         self.network = Network(monkeypatch)
         options = ServerOptions(
             server_lifetime=LIFETIME, server_check_delay=0, max_server_connections=process

@@ -1,0 +1,27 @@
+"""Time that a test owns."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import pytest
+
+from proxy.net import clock
+
+
+class OwnClock:
+    """`now` is the time of these modules and of whoever asks the data plane's clock; `tests.conftest` lets that go again."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *modules: ModuleType) -> None:
+        self.now = 1_000.0
+        for module in modules:
+            monkeypatch.setattr(module, "monotonic", lambda: self.now)
+
+    @property
+    def now(self) -> float:
+        return self._now
+
+    @now.setter
+    def now(self, now: float) -> None:
+        self._now = now
+        clock.stand(now)
