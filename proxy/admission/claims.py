@@ -55,9 +55,8 @@ class Claims:
             return min(pool, guaranteed)
         if not self.others:
             equal = -(-pool // parties)
-            if (
-                not fixed and equal * (parties - 1) >= pool
-            ):  # for one that has none of its own there were none
+            nothing_left = equal * (parties - 1) >= pool  # for one of them
+            if nothing_left and not fixed:
                 equal = pool // parties
             return max(guaranteed, equal)
         claims = {member: mine} | self.others

@@ -35,7 +35,7 @@ cdef class Session(Hearing):
     cdef bint _must_wait(self, ServerConnection server, int kind) except -1
     @cython.locals(start=Py_ssize_t)
     cdef object _put_ahead(self, bytes more)
-    cdef object _send_ahead(self, bytes more)
+    cdef object _send_ahead(self)
     @cython.locals(pieces=list, data=bytes)
     cdef object _send(self, ServerConnection server, bytes last)
     cpdef object _terminate(self)

@@ -92,7 +92,7 @@ class Session(Hearing):
         while (told := scanner.next()) != MORE:
             kind = scanner.kind
             if kind == _TERMINATE:
-                self._send_ahead(b"")
+                self._send_ahead()
                 self._terminate()
                 return
             step = _GO if self.chooser is None else self._choose(kind, told)
@@ -134,8 +134,10 @@ class Session(Hearing):
             rest = scanner.data[scanner.start : scanner.stop]
             self._process(chooser.again + scanner.rewind()[len(rest) :])
             return _STOP
-        if server is None or (not chooser.turn() and self._answered(kind)):
-            return _GO if server is None else _NEXT
+        if server is None:
+            return _GO
+        if not chooser.turn() and self._answered(kind):
+            return _NEXT
         if self.server is None:
             return _GO
         if self.account.gate is not None and not may_begin(self):
@@ -224,7 +226,7 @@ class Session(Hearing):
             self._send(server, self._hold_back(server))
             return _STOP
         except EvictFirst as eviction:
-            self._send_ahead(b"")
+            self._send_ahead()
             hold_for(self, evict(self, eviction.databases))
             return _STOP
         if self.account.gate is not None:
@@ -250,8 +252,8 @@ class Session(Hearing):
         self.outgoing = put(put(self.outgoing, piece(self.scanner.data, self.sent, start)), more)
         self.sent = start
 
-    def _send_ahead(self, more: bytes) -> None:
-        self._put_ahead(more)
+    def _send_ahead(self) -> None:
+        self._put_ahead(b"")
         self._send(self.server, b"")
 
     def _send(self, server: ServerConnection | None, last: bytes) -> None:

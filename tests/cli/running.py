@@ -93,11 +93,22 @@ class Ahead:
     """Processes that are alike, for those tests of a module that use `fixture`: while one works with its own, the next
     one starts."""
 
-    def __init__(self, request: pytest.FixtureRequest, fixture: str, begin: Callable[[], Serve]) -> None:
+    def __init__(
+        self,
+        request: pytest.FixtureRequest,
+        directories: pytest.TempPathFactory,
+        fixture: str,
+        text: Callable[[], str],
+    ) -> None:
         here = [item for item in request.session.items if item.path == request.path]
         self._left = sum(fixture in getattr(item, "fixturenames", ()) for item in here)
-        self._begin = begin
+        self._directories, self._fixture, self._text = directories, fixture, text
         self._next: Serve | None = None
+
+    def _begin(self) -> Serve:
+        config = self._directories.mktemp(self._fixture) / "tiergate.toml"
+        config.write_text(self._text())
+        return Serve(config)
 
     def take(self) -> Serve:
         found = self._next or self._begin()

@@ -36,12 +36,7 @@ def text(shared: EmbeddedServer, **proxy: object) -> str:
 def ahead(
     request: pytest.FixtureRequest, shared: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Ahead]:
-    def begin() -> Serve:
-        config = tmp_path_factory.mktemp("serve") / "tiergate.toml"
-        config.write_text(text(shared))
-        return Serve(config)
-
-    found = Ahead(request, "serve", begin)
+    found = Ahead(request, tmp_path_factory, "serve", lambda: text(shared))
     yield found
     found.close()
 

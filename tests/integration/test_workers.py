@@ -169,12 +169,7 @@ def kept(shared: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> It
 def ahead(
     request: pytest.FixtureRequest, shared: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Ahead]:
-    def begin() -> Serve:
-        config = tmp_path_factory.mktemp("fleet") / "tiergate.toml"
-        config.write_text(text(shared, workers=2))
-        return Serve(config)
-
-    found = Ahead(request, "fleet", begin)
+    found = Ahead(request, tmp_path_factory, "fleet", lambda: text(shared, workers=2))
     yield found
     found.close()
 
