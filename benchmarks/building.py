@@ -19,7 +19,8 @@ def has_compiler() -> bool:
 
 
 def compiled_tree(copy: Path) -> Path:
-    """A copy of the tree with its hot modules compiled. Used again as long as the sources are the same."""
+    """A copy of the tree with its hot modules compiled. Used again as long as the sources are the same, and made anew
+    else; a directory that is none is left alone."""
     digest = hashlib.sha256(sys.version.encode())
     for path in [*sorted((ROOT / "proxy").rglob("*.p*")), ROOT / "setup.py"]:
         if path.suffix in {".py", ".pyx", ".pxd"}:
@@ -27,9 +28,12 @@ def compiled_tree(copy: Path) -> Path:
     stamp = copy / ".sources"
     if stamp.exists() and stamp.read_text() == digest.hexdigest():
         return copy
+    if copy.exists() and not stamp.exists():
+        raise SystemExit(f"{copy} is no such copy: what is in it would be lost")
     print("compiling a copy of the tree ...", file=sys.stderr)
     shutil.rmtree(copy, ignore_errors=True)
     copy.mkdir(parents=True)
+    stamp.touch()  # it is ours, also where what follows fails
     for name in _WANTED:
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
