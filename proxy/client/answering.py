@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from proxy.client.choosing import Choice
 from proxy.client.preparing import wanted
 from proxy.client.settled import Portal, bound
+from proxy.client.throttling import counted
 from proxy.errors import (
     DuplicateStatement,
     FailedTransaction,
@@ -83,12 +84,10 @@ class Chooser(Choice):
     def _begins(self, frame: bytes) -> bool:
         """It is a BEGIN by itself of a session whose blocks name no tenant, which a server gets at once."""
         session = self._session
-        if session.server is not None or session.scanner.data != frame:
-            return False
-        if session.account.gate is not None or not frame.endswith(b"\0"):
+        if session.server is not None or session.scanner.data != frame or not frame.endswith(b"\0"):
             return False
         step = self.step(frame[5:-1])
-        if step is None or step.verb is not _BEGIN or not self.can(step):
+        if step is None or step.verb is not _BEGIN or not self.can(step) or not counted(session):
             return False
         self.prompt, self.begin, self.begun = frame, step, step
         return True

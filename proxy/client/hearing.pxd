@@ -2,6 +2,7 @@ cimport cython
 
 from proxy.client.answering cimport Chooser
 from proxy.client.linking cimport Linking
+from proxy.client.throttling cimport counted
 from proxy.protocol.statements cimport Statement
 from proxy.server.connection cimport ServerConnection
 from proxy.sql.opening cimport works

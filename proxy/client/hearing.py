@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from proxy.client.answering import DONE, PASS
 from proxy.client.linking import Linking
+from proxy.client.throttling import counted
 from proxy.errors import ProtocolViolation
+from proxy.model import PoolMode
 from proxy.server.connection import IDLE, ServerConnection
 from proxy.sql.opening import works
 from proxy.wire import encode
@@ -18,6 +20,7 @@ from proxy.wire.frames import HEAD, HEADER_SIZE, Scanner
 _QUERY, _FUNCTION, _SYNC, _FLUSH, _BIND, _PARSE = b"QFSHBP"
 COPY_ENDS = b"cf"
 SERVERLESS = b"SHcf"  # needs no server while none is linked
+_SESSION_MODE = PoolMode.SESSION
 
 
 class Hearing(Linking):
@@ -86,7 +89,10 @@ class Hearing(Linking):
         chooser = self.chooser
         if not chooser.prompt or self.scanner.data != chooser.prompt:
             return False
-        if self.server is not None or self.account.gate is not None:
+        # A connection that it has waited for is its own for this BEGIN only; one that it keeps could not be let go.
+        if self.server is not None and (self.pins or self.mode is _SESSION_MODE):
+            return False
+        if not counted(self):
             return False
         chooser.begun = chooser.begin
         return True

@@ -10,6 +10,8 @@ cdef bytes _BEGINNINGS, _QUERIES
 
 @cython.locals(gate=Gate, scanner=Scanner, now=double)
 cpdef bint may_begin(Conversation session) except -1
+@cython.locals(gate=Gate)
+cpdef bint counted(Conversation session) except -1
 @cython.locals(gate=Gate, owing=bint)
 cpdef int pay(Conversation session, ServerConnection server, int kind) except -1
 @cython.locals(gate=Gate, scanner=Scanner)

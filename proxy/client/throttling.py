@@ -52,6 +52,15 @@ def may_begin(session: Conversation) -> bool:
     return session.paid
 
 
+def counted(session: Conversation) -> bool:
+    """Counts the query at hand if it may go on without a wait; nothing becomes of it if not."""
+    gate = session.account.gate
+    if gate is not None and not session.paid:
+        session.paid = gate.take(monotonic())
+        return session.paid
+    return True
+
+
 def pay(session: Conversation, server: ServerConnection, kind: int) -> int:
     """Counts a request that is to be sent on a connection the session has. PAID: it goes on; BEHIND: not before what
     has been asked has been answered, as it may stand within a transaction; HALT: it may not, and nothing is owed;

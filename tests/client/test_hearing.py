@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from proxy.protocol.lifecycle import SessionState
 from proxy.protocol.pipeline import BATCH
 from proxy.wire import encode
-from tests.client.stage import COMMIT, Client, Stage, done, frames
+from tests.client.stage import BEGIN, COMMIT, Client, Stage, done, frames
 from tests.transports import Transport
 
 ONE = encode.query(b"SELECT 1")
@@ -148,4 +149,31 @@ def test_but_not_in_a_transaction_that_has_a_tenant_of_its_own(stage: Stage) -> 
     held = client.session.server
     assert held is not None
     assert BATCH not in [entry.kind for entry in held.pipeline.entries]
+    stage.leave()
+
+
+def test_a_begin_that_has_waited_for_a_connection_keeps_it(stage: Stage) -> None:
+    """It was held back then, and the connection given back to whoever waits next."""
+    client, server = settled(stage)
+    chooser = client.session.chooser
+    assert chooser is not None
+    chooser.quiet = 8  # blocks that have named no tenant
+    others = [stage.client(), stage.client()]
+    for other in others:
+        other.says(ONE)
+    stage.pools.step()
+    for turn in range(2):
+        client.says(BEGIN)
+        assert client.state is SessionState.WAITING
+        server.take()
+        server.say(done())
+        assert server.take() == BEGIN
+        server.say(done("BEGIN", b"T"))
+        assert client.kinds() == "CZ"
+        client.says(COMMIT)
+        assert server.take() == COMMIT
+        if turn == 0:
+            others[0].says(ONE)
+        server.say(done("COMMIT"))
+        assert client.kinds() == "CZ"
     stage.leave()

@@ -14,7 +14,17 @@ from proxy.protocol.lifecycle import SessionState
 from proxy.protocol.pipeline import BATCH
 from proxy.registry.memory import Registry
 from proxy.wire import encode
-from tests.client.stage import BEGIN, COMMIT, DIRECTORY, Client, Stage, done, inquired, settings_taken
+from tests.client.stage import (
+    BEGIN,
+    COMMIT,
+    DIRECTORY,
+    Client,
+    Stage,
+    assured,
+    done,
+    inquired,
+    settings_taken,
+)
 from tests.rawclient import kinds, sqlstates
 
 ONE = encode.query(b"SELECT 1")
@@ -518,4 +528,38 @@ def test_a_batch_that_is_taken_up_as_one_is_one_query(scene: Scene) -> None:
     client.says(encode.query(b"COMMIT"))
     scene.stage.server().say(done("COMMIT"))
     assert client.kinds() == "CZ"
+    scene.leave()
+
+
+def test_a_block_that_may_be_anothers_is_begun_at_once_within_the_rate(scene: Scene) -> None:
+    """And counted, as other BEGINs are. Over the rate it is held back, and waits for nothing."""
+    client = scene.stage.chooser("acme")
+    client.says(ONE)
+    scene.stage.pools.step()
+    server = scene.stage.server()
+    server.take()
+    server.say(assured() + done())
+    server.take()
+    assert client.kinds() == "CZ"
+    chooser, gate = client.session.chooser, client.session.account.gate
+    assert chooser is not None
+    assert gate is not None
+    chooser.quiet = 8  # blocks that have named no tenant
+    for _ in range(2):
+        scene.passes(1.0)
+        client.says(BEGIN)
+        assert server.take() == BEGIN
+        server.say(done("BEGIN", b"T"))
+        client.says(COMMIT)
+        assert server.take() == COMMIT
+        server.say(done("COMMIT"))
+        assert client.kinds() == "CZCZ"
+        assert gate.due(scene.now) == pytest.approx(0.2)
+    client.says(BEGIN)
+    assert client.kinds() == "CZ"
+    assert not server.take()
+    client.says(ONE)
+    assert client.state is SessionState.WAITING
+    client.session.cancel()
+    assert sqlstates(client.reads()) == ["57014"]
     scene.leave()
