@@ -307,11 +307,12 @@ class Linking(Conversation):
             self.reroute()
 
     def _hold_back(self, server: ServerConnection) -> bytes:
-        """Parks the request at hand and what follows until nothing is owed any more. Returns what is to be sent
-        behind the requests before it: their answers must come although their batch has not ended."""
+        """Parks the request at hand and what follows until nothing is owed any more. Returns what must be sent behind
+        those before it."""
         self.holding = self.held_back = self.answers_first = True
         self._park(self.scanner.rewind())
-        return encode.FLUSH if self.unsynced or not server.pipeline.ends_so else b""
+        self.amid_batch = self.unsynced or not server.pipeline.ends_so
+        return encode.FLUSH if self.amid_batch else b""
 
     def _go_on(self, server: ServerConnection) -> None:
         """All that was asked has been answered."""
@@ -338,13 +339,13 @@ class Linking(Conversation):
         held, self.held_back = self.held_back, False
         if held:
             self.holding = False
-            if self.chooser is not None and self.rests:
-                self.chooser.ended(server)
-                self.loosen(server)
-            elif self.confirming == entering.SENT and server.status == IDLE:
-                self.loosen(server)  # the change may have been undone with the transaction
-            if self.confirming == entering.SENT:
+            if sent := self.confirming == entering.SENT:
                 self.confirming = 0
+            chose = self.chooser is not None and self.rests
+            if (chose or (sent and server.status == IDLE)) and not self.amid_batch:
+                if chose:
+                    self.chooser.ended(server)
+                self.loosen(server)  # a change that was sent may be undone with the transaction
             if not self.holding:
                 self.resume()
         elif server.pipeline.head() is None:

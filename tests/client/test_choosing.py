@@ -11,6 +11,7 @@ from proxy.model import Directory, PoolMode
 from proxy.protocol.lifecycle import SessionState
 from proxy.wire import encode
 from proxy.wire.startup import CancelRequest
+from tests.client.play import check
 from tests.client.stage import BEGIN, COMMIT, DIRECTORY, Client, Stage, assured, done, settings_taken
 from tests.rawclient import errors, kinds, sqlstates
 from tests.transports import Transport
@@ -290,3 +291,10 @@ def test_what_no_tenant_serves_is_answered_at_once(stage: Stage) -> None:
     client.says(encode.query(long + b"'")[:1_050_000])
     assert sqlstates(client.reads()) == ["42501"]
     stage.leave()
+
+
+def test_a_block_that_has_begun_keeps_its_connection_while_its_first_statement_waits() -> None:
+    """What stands ahead of a DEALLOCATE may fail and is waited for, behind the BEGIN that no Sync has followed yet:
+    another client must not get into that block meanwhile."""
+    first = [encode.parse(b"a", b"BEGIN") + encode.SYNC, BEGIN, encode.query(b"DEALLOCATE a"), COMMIT]
+    check([("acme", {}, first), ("acme", {}, [ONE])], [], 1, 200, waits=True, kind="chooser")
