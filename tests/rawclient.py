@@ -332,11 +332,11 @@ class RawClient:
         self.sock.settimeout(seconds)
         try:
             self._receive()
-        except (TimeoutError, BlockingIOError):
+        except TimeoutError:
             return True
         finally:
             self.sock.settimeout(self.timeout)
-        return False
+        return not self._buffer and not self._eof
 
     def ask(self, data: bytes, ready: int = 1) -> list[Frame]:
         self.send(data)

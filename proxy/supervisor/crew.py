@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from time import monotonic
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from proxy import __version__, log
 from proxy.control.fleet import Control
 from proxy.errors import ConfigError, ShuttingDown, TiergateError
-from proxy.net.channel import ChannelLost, Fields, Handler, NoAnswer
+from proxy.net.channel import ChannelLost, Fields, Handler
 from proxy.supervisor.process import Backoff, State, WorkerProcess, spawn
 from proxy.supervisor.sockets import Sockets
 
@@ -21,6 +21,7 @@ _log = log.get("supervisor")
 _START_TIMEOUT = 60.0
 _DYING = 0.5  # seconds between the end of a worker's channel and its own
 _LOOK = 1.0  # seconds between two looks at the workers, at most
+_SILENT = 0.8  # seconds without an answer, and nobody waits for a worker until it speaks again
 _AT_ONCE = 10.0  # seconds that a worker has to stop before it is killed
 _SPEAKING = (State.READY, State.RETIRING, State.ENDING)
 
@@ -53,7 +54,7 @@ class Crew:
         self._ended = ended
         self._custody = custody
         self._keepers: list[asyncio.Task[None]] = []
-        self._reapers: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     # --- start --------------------------------------------------------------------------------------
 
@@ -111,7 +112,14 @@ class Crew:
             await process.leaves.wait()
             if not self.ending:
                 self.restarts[slot] += 1
-                await asyncio.sleep(backoff.after(monotonic() - process.started_at))
+                pause = backoff.after(monotonic() - process.started_at)
+                if pause > backoff.first:
+                    _log.warning(
+                        "workers end soon after their start, the next waits",
+                        after=process.number,
+                        seconds=pause,
+                    )
+                await asyncio.sleep(pause)
 
     async def _spawn(self, slot: int) -> WorkerProcess:
         number, self.next_number = self.next_number, self.next_number + 1
@@ -153,9 +161,14 @@ class Crew:
     # --- who there is -------------------------------------------------------------------------------
 
     def members(self, *, starting: bool = False) -> dict[int, Control]:
-        """Those that can be asked; with `starting` also those that will answer a little later."""
+        """Those that can be asked; with `starting` also those that will answer a little later, once they have started
+        or are silent no more."""
         states = (State.STARTING, *_SPEAKING) if starting else _SPEAKING
-        return {number: p.control for number, p in self.processes.items() if p.state in states}
+        return {
+            number: p.control
+            for number, p in self.processes.items()
+            if p.state in states and (starting or not p.silent)
+        }
 
     @property
     def serves(self) -> bool:
@@ -165,9 +178,12 @@ class Crew:
 
     def _lost(self, process: WorkerProcess) -> None:
         """The channel's end: the worker has ended, or must not go on, since it cannot be spoken to."""
-        task = asyncio.get_running_loop().create_task(self._reap(process))
-        self._reapers.add(task)
-        task.add_done_callback(self._reapers.discard)
+        self._spawn_task(self._reap(process))
+
+    def _spawn_task(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _reap(self, process: WorkerProcess) -> None:
         """Not by SIGCHLD, which the loop keeps to itself: the end of the channel tells as much."""
@@ -193,24 +209,41 @@ class Crew:
         process.gone.set()
 
     async def watch(self, timeout: Callable[[], float]) -> None:
-        """Asks all for a sign of life, for ever. One whose loop does not turn can be told nothing, and its clients wait
+        """Asks each for a sign of life, for ever. One whose loop does not turn can be told nothing, and its clients wait
         for nothing: after `timeout` (0: never) it is killed, and replaced like any that has ended."""
         while True:
-            await asyncio.sleep(min(timeout() / 2, _LOOK) or _LOOK)
-            limit = timeout()
-            asked = [p for p in self.processes.values() if p.state in (State.READY, State.RETIRING)]
-            if limit:
-                await asyncio.gather(*(self._call(process, limit) for process in asked))
+            pause = min(timeout() / 2, _LOOK) or _LOOK
+            before = monotonic()
+            await asyncio.sleep(pause)
+            # What they have said meanwhile may be unread as long as this process stood still itself.
+            unheard = self.resting or monotonic() - before > pause + _LOOK
+            for process in self.processes.values():
+                if process.state in _SPEAKING:
+                    self._look_at(process, timeout(), unheard)
 
-    async def _call(self, process: WorkerProcess, limit: float) -> None:
-        try:
-            await process.channel.ask("alive", limit)
-        except NoAnswer:
-            if not self.resting:
-                _log.error("a worker is killed, since it hangs", worker=process.number, seconds=limit)
-                process.kill()
-        except TiergateError:
-            pass  # it has ended, or answers that it does not know the question, as one of an older program does
+    def _look_at(self, process: WorkerProcess, limit: float, unheard: bool) -> None:
+        now = monotonic()
+        if process.asked_at is None:
+            process.asked_at = now
+            self._spawn_task(self._call(process))
+        elif unheard:
+            process.asked_at = now
+        elif limit and now - process.asked_at > limit:
+            _log.error("a worker is killed, since it hangs", worker=process.number, seconds=limit)
+            process.kill()
+            process.asked_at = now  # it may take a while to go
+        elif now - process.asked_at > _SILENT and not process.silent:
+            process.silent = True
+            _log.warning("a worker is silent", worker=process.number)
+
+    async def _call(self, process: WorkerProcess) -> None:
+        with contextlib.suppress(
+            TiergateError
+        ):  # one of an older program does not know the question, and says so
+            await process.channel.ask("alive", None)
+        if process.silent and not process.channel.closed:
+            _log.info("a worker is silent no more", worker=process.number)
+        process.asked_at, process.silent = None, False
 
     def kill(self, number: int) -> None:
         self.processes[number].kill()

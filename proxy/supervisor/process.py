@@ -50,6 +50,8 @@ class WorkerProcess:
         self.version = version
         self.state = state
         self.started_at = monotonic()
+        self.asked_at: float | None = None  # for a sign of life, and it has not answered yet
+        self.silent = False  # for so long that nobody waits for what it would say
         self.leaves = asyncio.Event()  # accepts no more: another one should
         self.gone = asyncio.Event()
         self.channel: Channel
@@ -125,12 +127,13 @@ class Backoff:
     """How long to wait before one that has ended is started again: longer each time, unless it has lived."""
 
     def __init__(self, first: float = 0.1, most: float = 5.0, lived_long: float = 10.0) -> None:
-        self._first, self._most, self._lived_long = first, most, lived_long
+        self.first = first
+        self._most, self._lived_long = most, lived_long
         self._next = first
 
     def after(self, lived: float) -> float:
         if lived >= self._lived_long:
-            self._next = self._first
+            self._next = self.first
         pause = self._next
         self._next = min(pause * 2, self._most)
         return pause

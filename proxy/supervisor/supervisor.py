@@ -193,7 +193,7 @@ class Supervisor:
             return views.workers(
                 [
                     WorkerRow(
-                        p.number, p.pid, p.state.value, p.version, int(now - p.started_at),
+                        p.number, p.pid, "silent" if p.silent else p.state.value, p.version, int(now - p.started_at),
                         self.crew.restarts[p.slot] if p.slot < self.crew.slots else 0,
                     )
                     for p in self.crew.processes.values()
@@ -230,15 +230,17 @@ class Supervisor:
     async def reload(self) -> list[str]:
         """Reads the file again, for all workers or for none; returns the keys that need a restart."""
         self._config_refused = True  # unless it is taken
-        needing = await self._apply(settings.read(self.settings.path), self.overrides)
+        needing = self._take(settings.read(self.settings.path), self.overrides)
         self._config_refused = False
+        await self._tell_all(needing)
         return needing
 
     async def _set(self, key: str, value: str) -> Result:
-        await self._apply(self._text, {**self.overrides, key: value})
+        await self._tell_all(self._take(self._text, {**self.overrides, key: value}))
         return None
 
-    async def _apply(self, text: str, overrides: dict[str, str]) -> list[str]:
+    def _take(self, text: str, overrides: dict[str, str]) -> list[str]:
+        """For this process, and for workers that start from now on. Raises ConfigError, and then nothing has changed."""
         fresh = settings.parse(text, self.settings.path, os.environ, overrides)
         certificates(fresh)
         if self.http is not None:
@@ -246,6 +248,9 @@ class Supervisor:
         needing = settings.restart_needed(self.settings, fresh)
         self.settings, self._text, self.overrides = fresh, text, overrides
         log.configure(fresh.process.log_format, fresh.process.log_level)
+        return needing
+
+    async def _tell_all(self, needing: list[str]) -> None:
         asked = [process for process in self.crew.processes.values() if process.number in self._speaking()]
         answers = await asyncio.gather(
             *(process.channel.ask("reload", _RELOAD_TIMEOUT, **self._orders()) for process in asked),
@@ -255,7 +260,6 @@ class Supervisor:
             if isinstance(answer, TiergateError):
                 _log.error("a worker has not reloaded", worker=process.number, error=answer.message)
         _log.info("configuration reloaded", needs_restart=needing)
-        return needing
 
     def _speaking(self) -> set[int]:
         return set(self.crew.members(starting=True))
@@ -304,6 +308,7 @@ class Supervisor:
         for process in processes:
             process.channel.resume()
         if self.http is not None and self._http_sock is not None:
+            await self.http.stop()  # it may have failed before that
             await self.http.serve(self._http_sock.dup())
         self._upgrading = False
 

@@ -256,15 +256,33 @@ def test_one_scrape_shows_all_workers(kept: Fleet) -> None:
 
 def test_a_worker_that_hangs_holds_up_no_scrape(kept: Fleet) -> None:
     counted = kept.metric("db_query_count")
-    pid = min(kept.workers().values())
+    (victim, pid), (other, _), *_ = kept.workers().items()
+    while kept.worker_of(kept.client()) != other:
+        pass
+    consoles = [kept.client("admin", "tiergate") for _ in range(12)]
     os.kill(pid, signal.SIGSTOP)
     try:
         with ThreadPoolExecutor() as both:
             found, ready = both.submit(kept.metric, "db_query_count"), both.submit(kept.get, "/readyz")
         assert found.result() == counted
         assert ready.result()[0] == 200
+        silent = kept.serve.event("a worker is silent")["worker"]
+        assert silent == victim
+        # From now on nobody waits for it, be there ever so many questions.
+        unanswered = kept.serve.event_names().count("a worker does not answer")
+        for _ in range(3):
+            assert kept.metric("db_query_count") == counted
+            assert kept.get("/readyz")[0] == 200
+        assert kept.serve.event_names().count("a worker does not answer") == unanswered
+        for console in consoles:
+            console.send(rawclient.query("SHOW WORKERS"))
+        console = wait_until(lambda: next((c for c in consoles if not c.nothing_to_read(0)), None))
+        assert only(table(console.read_ready()), worker=str(silent))["state"] == "silent"
+        assert other in {int(row["worker"] or 0) for row in table(console.query("SHOW CLIENTS"))}
     finally:
         os.kill(pid, signal.SIGCONT)
+    kept.serve.event("a worker is silent no more")
+    assert len(kept.workers()) == WORKERS
     assert kept.metric("db_query_count") == counted
 
 

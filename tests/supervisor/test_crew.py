@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import socket
 import sys
 import textwrap
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from proxy import log
 from proxy.errors import ConfigError, ShuttingDown, TiergateError
 from proxy.supervisor import crew as crew_module
 from proxy.supervisor.crew import Crew
@@ -58,6 +61,8 @@ STUB = textwrap.dedent("""
                 say(-number, "", {})
             if wish == "nonsense":
                 sock.sendall(b"\\xff" * 8)
+        elif kind == "alive":
+            say(-number, "", {})
         elif kind in ("stop", "drain"):
             if wish == "stubborn":
                 time.sleep(60)
@@ -77,6 +82,7 @@ class Stage:
         monkeypatch.setattr(crew_module, "spawn", self.spawn)
         self.pids: list[int] = []
         self.ended: list[int] = []
+        self.watch: asyncio.Task[None] | None = None
         self.crew = Crew(slots, Sockets(), lambda: {"text": "x"}, self.handlers, self.gone)
 
     def spawn(self, number: int, sockets: Sequence[socket.socket]) -> tuple[int, socket.socket]:
@@ -95,6 +101,9 @@ class Stage:
         assert not Path(f"/proc/{process.pid}").exists()
         self.ended.append(process.number)
 
+    def watched(self, limit: float) -> None:
+        self.watch = asyncio.get_running_loop().create_task(self.crew.watch(lambda: limit))
+
     def states(self) -> dict[int, State]:
         return {number: process.state for number, process in self.crew.processes.items()}
 
@@ -108,6 +117,8 @@ class Stage:
             try:
                 await scenario()
             finally:
+                if self.watch is not None:
+                    self.watch.cancel()
                 await self.crew.stop()
                 await asyncio.sleep(0.01)
 
@@ -268,3 +279,89 @@ def test_those_of_another_program_are_adopted(tmp_path: Path, monkeypatch: pytes
         await stage.until(lambda: stage.ended == [1])
 
     stage.run(scenario)
+
+
+# --- signs of life ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def short_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crew_module, "_LOOK", 0.05)
+    monkeypatch.setattr(crew_module, "_SILENT", 0.1)
+
+
+@pytest.mark.usefixtures("short_looks")
+def test_nobody_waits_for_those_that_are_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage(tmp_path, monkeypatch, 3)
+    crew = stage.crew
+
+    async def scenario() -> None:
+        await crew.start()
+        stage.watched(0)
+        for number, others in ((2, {1, 3}), (3, {1})):  # the second also while the first still hangs
+            os.kill(crew.processes[number].pid, signal.SIGSTOP)
+            await stage.until(lambda others=others: crew.members().keys() == others)
+            assert crew.members(starting=True).keys() == {1, 2, 3}, (
+                "what is said to all, they shall read later"
+            )
+        for number in (2, 3):
+            os.kill(crew.processes[number].pid, signal.SIGCONT)
+        await stage.until(lambda: crew.members().keys() == {1, 2, 3})
+
+    stage.run(scenario)
+
+
+@pytest.mark.usefixtures("short_looks")
+def test_one_that_hangs_while_it_ends_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage(tmp_path, monkeypatch, 1)
+
+    async def scenario() -> None:
+        await stage.crew.start()
+        stage.crew.leaving(stage.crew.processes[1])
+        os.kill(stage.crew.processes[1].pid, signal.SIGSTOP)
+        stage.watched(0.3)
+        await stage.until(lambda: stage.ended == [1])
+
+    stage.run(scenario)
+
+
+@pytest.mark.usefixtures("short_looks")
+def test_none_is_killed_for_what_was_not_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The supervisor itself stood still (stopped, or its host), and the answers are there unread."""
+    stage = Stage(tmp_path, monkeypatch, 1)
+
+    async def scenario() -> None:
+        await stage.crew.start()
+        (process,) = stage.crew.processes.values()
+        os.kill(process.pid, signal.SIGSTOP)
+        stage.watched(1.0)
+        await stage.until(lambda: process.asked_at is not None)
+        os.kill(process.pid, signal.SIGCONT)
+        time.sleep(1.5)
+        await stage.until(lambda: process.asked_at is None)
+        assert stage.ended == []
+
+    stage.run(scenario)
+
+
+def test_it_says_so_where_workers_end_again_and_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage = Stage(tmp_path, monkeypatch, 1, "ready", "dies", "dies")
+
+    async def scenario() -> None:
+        await stage.crew.start()
+        stage.crew.processes[1].kill()
+        await stage.until(lambda: stage.states() == {4: State.READY})
+
+    log.configure("json")
+    stage.run(scenario)
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [
+        line["seconds"]
+        for line in lines
+        if line["event"] == "workers end soon after their start, the next waits"
+    ] == [
+        0.2,
+        0.4,
+    ]
