@@ -21,6 +21,7 @@ from proxy import log, settings
 from proxy.cli.problems import complain
 from proxy.cli.watching import Watch
 from proxy.errors import ConfigError, TiergateError
+from proxy.net import turns
 from proxy.settings import Settings
 from proxy.supervisor import heritage
 from proxy.supervisor.heritage import Heritage
@@ -42,6 +43,7 @@ def run(config: Path) -> int:
             uvloop.run(supervise(loaded, text, before))
         else:
             tame_collector()
+            turns.shorten()
             uvloop.run(serve(loaded))
     except ConfigError as error:
         complain(error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uvloop
 
+from proxy.net import turns
 from proxy.supervisor.member import Member
 from proxy.worker import tame_collector
 
@@ -13,5 +14,6 @@ def run(number: int, channel: int, sockets: str) -> int:
         await Member(number, channel, [int(fd) for fd in sockets.split(",") if fd]).run()
 
     tame_collector()
+    turns.shorten()
     uvloop.run(member())
     return 0

@@ -9,12 +9,14 @@ import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
 import pytest
 
 from proxy.cli.embedded import EmbeddedServer, free_port
+from proxy.net import turns
 from tests.cli.running import COMMAND, ROOT, Ahead, Serve, serving
 from tests.integration.running import configuration
 from tests.waiting import wait_until
@@ -256,3 +258,9 @@ def test_a_pidfile_that_cannot_be_written(shared: EmbeddedServer, tmp_path: Path
     config = tmp_path / "tiergate.toml"
     config.write_text(text(shared, pidfile=str(tmp_path / "none" / "pid")))
     assert f"pidfile {tmp_path}/none/pid cannot be written" in fails(config)
+
+
+def test_it_has_asked_for_short_turns_where_the_kernel_grants_them(serve: Serve) -> None:
+    with ThreadPoolExecutor(1) as another:  # whose turns may stay short: it ends
+        granted = another.submit(turns.shorten).result()
+    assert (turns.length(serve.process.pid) == turns.SHORT) == granted
