@@ -10,8 +10,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
 
 from benchmarks import processes
 from benchmarks.building import ROOT
@@ -24,8 +23,13 @@ from proxy.wire import encode
 _CAP = 20
 _CROWDS = (300, 2_000)
 _NOISY_QUERY, _QUIET_QUERY = "SELECT pg_sleep(0.02)", "SELECT pg_sleep(0.002)"
+_SETTLED = 30 * _CAP  # answers to the noisy clients: all connections are open, and all have asked
 _PAUSE = 0.005  # of the quiet client between its queries
 _GIVE_UP = 15.0
+_ASKING, _STRETCH = (
+    3.0,
+    0.7,
+)  # of a run's seconds: for the quiet client's queries, for each count of the noisy ones alone
 _NOISY_MS = 20
 _COLUMNS = (
     Column("quiet p50 ms", "p50"),
@@ -33,6 +37,8 @@ _COLUMNS = (
     Column("max ms", "max"),
     Column("quiet queries a second", "rate", 0),
     Column("noisy queries a second", "noisy", 0),
+    Column("while it is silent", "silent", 0),
+    Column("before it comes", "before", 0),
 )
 
 
@@ -56,21 +62,17 @@ def fairness(bench: Bench, options: Options, aims: Targets) -> None:
             # PgBouncer knows users, and neither tenants nor guarantees: in one pool nobody could tell the two apart.
             comparable = setup.users and not setup.guaranteed
             targets = [target for target in found if comparable or target.role == "tiergate"]
-            _measure(way, setup, targets, options, aims, table, plot)
+            _measure(way, setup, bench, targets, options, aims, table, plot)
     print(f"\n{plot.show()}")
 
 
 def _measure_machine(bench: Bench, options: Options, aims: Targets, table: Table, plot: _Plot) -> None:
     """What becomes of the quiet client's query when nobody is between it and the server, nor in anybody's way: so much is
     of clients and servers that share the cores, whoever forwards."""
-    seconds = 4 * options.seconds
     direct = Target("direct", "direct", bench.tenant.port, bench.tenant.database, "quiet")
-    alone = side_by_side([direct], options.repetitions, lambda target: _quiet(target, False, seconds))
-    beside = side_by_side(
-        [direct],
-        options.repetitions,
-        partial(_beside, separate=False, seconds=seconds, count=_CAP - 1),
-    )
+    crowd = _Crowd(bench, options, False, _CAP - 1)
+    alone = side_by_side([direct], options.repetitions, crowd.missing)
+    beside = side_by_side([direct], options.repetitions, crowd.there)
     for what, runs in (("alone", alone), (f"beside {_CAP - 1} noisy", beside)):
         table.rows(f"a connection each: {what}", [direct], runs)
         plot.add(f"a connection each, direct, {what}", runs[direct.name])
@@ -82,32 +84,35 @@ def _measure_machine(bench: Bench, options: Options, aims: Targets, table: Table
 
 
 def _measure(
-    way: str, setup: Setup, targets: list[Target], options: Options, aims: Targets, table: Table, plot: _Plot
-) -> None:
-    seconds = 4 * options.seconds
+    way: str, setup: Setup, bench: Bench, targets: list[Target], options: Options, aims: Targets, table: Table,
+    plot: _Plot,
+) -> None:  # fmt: skip
+    """What has a guarantee is held against a narrow target: all repetitions. PgBouncer's quiet client gets no answer for as
+    long as it is waited: once."""
+    most = options.repetitions if setup.guaranteed else max(1, options.repetitions - 1)
     separate = bool(setup.users)
-    alone = side_by_side(targets, options.repetitions, lambda target: _quiet(target, separate, seconds))
+
+    def runs_of(measure: Callable[[Target], Sample]) -> Runs:
+        found: Runs = {}
+        for once in (True, False):
+            some = [target for target in targets if (target.role == "pgbouncer") is once]
+            found |= side_by_side(some, 1 if once else most, measure)
+        return found
+
+    alone = runs_of(_Crowd(bench, options, separate, 0).missing)
     table.rows(f"{way}: quiet alone", targets, alone)
-    for crowd in _CROWDS:
-        silent = side_by_side(
-            targets, options.repetitions, partial(_silent, separate=separate, seconds=seconds, count=crowd)
-        )
-        table.rows(f"{way}: {crowd:,} noisy, quiet connected and silent", targets, silent)
-        beside = side_by_side(
-            targets, options.repetitions, partial(_beside, separate=separate, seconds=seconds, count=crowd)
-        )
-        table.rows(f"{way}: beside {crowd:,} noisy", targets, beside)
+    for count in _CROWDS:
+        beside = runs_of(_Crowd(bench, options, separate, count).there)
+        table.rows(f"{way}: beside {count:,} noisy", targets, beside)
         for target in targets:
-            if crowd == _CROWDS[0]:
+            if count == _CROWDS[0]:
                 plot.add(f"{way}, {target.name}, alone", alone[target.name])
-            plot.add(f"{way}, {target.name}, beside {crowd:,}", beside[target.name])
+            plot.add(f"{way}, {target.name}, beside {count:,}", beside[target.name])
             if target.build:
-                _note(aims, f"{way}, {crowd:,} noisy", bool(setup.guaranteed), target, alone, silent, beside)
+                _note(aims, f"{way}, {count:,} noisy", bool(setup.guaranteed), target, alone, beside)
 
 
-def _note(
-    aims: Targets, what: str, guaranteed: bool, target: Target, alone: Runs, silent: Runs, beside: Runs
-) -> None:
+def _note(aims: Targets, what: str, guaranteed: bool, target: Target, alone: Runs, beside: Runs) -> None:
     for before, after in zip(alone[target.name], beside[target.name], strict=False):
         if guaranteed:
             ratio = after["p99"] / before["p99"]
@@ -117,8 +122,8 @@ def _note(
             aims.note(
                 f"{what}: quiet p99 : twice alone + {_NOISY_MS} ms", "at most 1.00", target.build, ratio
             )
-    for run in silent[target.name]:
-        ratio = run["noisy"] / run["before"]
+    for run in beside[target.name]:
+        ratio = run["silent"] / run["before"]
         aims.note(f"{what}: noisy rate, quiet silent : alone", "at least 0.95", target.build, ratio)
 
 
@@ -162,49 +167,68 @@ def _answered(client: RawClient, until: float) -> bool:
     return False
 
 
-@contextlib.contextmanager
-def _noisy(target: Target, separate: bool, count: int) -> Iterator[Callable[[], tuple[int, float]]]:
-    """So many clients of the noisy tenant, asking; what is given tells how many answers there were, and when."""
-    words = [target.port, target.database, int(target.names_tenant), int(separate), count]
-    command = [sys.executable, "-m", "benchmarks.fairness", *map(str, words)]
-    with processes.started(command, cwd=ROOT, talks=True) as process:
-        output, asking = process.stdout, process.stdin
-        assert output
-        assert asking
-        if output.readline() != "started\n":
-            raise SystemExit("the noisy clients have not come in")
+@dataclass(frozen=True)
+class _Crowd:
+    """So many clients of the noisy tenant, all of which ask all the time."""
 
-        def done() -> tuple[int, float]:
-            asking.write("count\n")
-            asking.flush()
-            return int(output.readline()), time.monotonic()
+    bench: Bench
+    options: Options
+    separate: bool
+    count: int
 
-        yield done
+    def missing(self, target: Target) -> Sample:
+        return _quiet(target, self.separate, _ASKING * self.options.seconds)
+
+    def there(self, target: Target) -> Sample:
+        """First the noisy ones alone, when their beginning is over; beside the quiet client that has asked once; and beside
+        its queries."""
+        stretch = _STRETCH * self.options.seconds
+        with self._asking(target) as done:
+            while done()[0] < _SETTLED:
+                time.sleep(_PAUSE)
+            began = done()
+            time.sleep(stretch)
+            before = _rate(began, done())
+            with _client(target, "quiet", self.separate) as client:
+                client.begin(encode.query(_QUIET_QUERY.encode()))
+                _answered(client, time.monotonic() + _GIVE_UP)
+                began = done()
+                time.sleep(stretch)
+                silent = _rate(began, done())
+            began = done()
+            seen = self.missing(target)
+            return {**seen, "noisy": _rate(began, done()), "silent": silent, "before": before}
+
+    @contextlib.contextmanager
+    def _asking(self, target: Target) -> Iterator[Callable[[], tuple[int, float]]]:
+        """What is given tells how many answers there were, and when."""
+        with processes.started(self._command(target), cwd=ROOT, talks=True) as process:
+            output, asking = process.stdout, process.stdin
+            assert output
+            assert asking
+            if output.readline() != "started\n":
+                raise SystemExit("the noisy clients have not come in")
+
+            def done() -> tuple[int, float]:
+                asking.write("count\n")
+                asking.flush()
+                return int(output.readline()), time.monotonic()
+
+            yield done
+
+    def _command(self, target: Target) -> list[str]:
+        """In C, where the login is by trust, so that they take as little as they can from who shares the cores."""
+        program = self.bench.native.get("load")
+        if program is not None and target.role != "direct":
+            who = "noisy" if self.separate else "app"
+            words = [target.port, self.count, 0, target.database, "noisy", 0, _NOISY_QUERY, who]
+            return [str(program), *map(str, words)]
+        words = [target.port, target.database, int(target.names_tenant), int(self.separate), self.count]
+        return [sys.executable, "-m", "benchmarks.fairness", *map(str, words)]
 
 
 def _rate(before: tuple[int, float], after: tuple[int, float]) -> float:
     return (after[0] - before[0]) / (after[1] - before[1])
-
-
-def _silent(target: Target, separate: bool, seconds: float, count: int) -> Sample:
-    """The noisy tenant alone, and then with the quiet client connected, which has asked once."""
-    with _noisy(target, separate, count) as done:
-        began = done()
-        time.sleep(seconds)
-        alone = _rate(began, done())
-        with _client(target, "quiet", separate) as client:
-            client.begin(encode.query(_QUIET_QUERY.encode()))
-            _answered(client, time.monotonic() + _GIVE_UP)
-            began = done()
-            time.sleep(seconds)
-            return {"before": alone, "noisy": _rate(began, done())}
-
-
-def _beside(target: Target, separate: bool, seconds: float, count: int) -> Sample:
-    with _noisy(target, separate, count) as done:
-        began = done()
-        seen = _quiet(target, separate, seconds)
-        return {**seen, "noisy": _rate(began, done())}
 
 
 def main() -> None:

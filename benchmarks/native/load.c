@@ -1,13 +1,15 @@
 /* A cheap load: so many connections, each asks the next query when it has the answer to the last one.
  *
- *     load PORT CONNECTIONS SECONDS DATABASE TENANT TENANTS QUERY
+ *     load PORT CONNECTIONS SECONDS DATABASE TENANT TENANTS QUERY [USER]
  *
- * Logs in as user "app" by trust. TENANTS 0: all are of TENANT; else connection n is of TENANT with the
+ * Logs in as USER ("app") by trust. TENANTS 0: all are of TENANT; else connection n is of TENANT with the
  * number n % TENANTS in five digits behind it. Says "started" when all are connected, then the transactions
- * done, the seconds they took, and the CPU seconds of its own. One thread, epoll.
+ * done, the seconds they took, and the CPU seconds of its own. SECONDS 0: until its standard input ends; each
+ * line there asks for the transactions done so far. One thread, epoll.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
+#include <math.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdint.h>
@@ -54,7 +56,7 @@ static char *put(char *at, const char *text) {
     return at + length;
 }
 
-static int connected(int port, const char *database, const char *tenant) {
+static int connected(int port, const char *user, const char *database, const char *tenant) {
     int fd = socket(AF_INET, SOCK_STREAM, 0), one = 1;
     struct sockaddr_in where = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
     where.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
@@ -62,7 +64,7 @@ static int connected(int port, const char *database, const char *tenant) {
     if (connect(fd, (struct sockaddr *)&where, sizeof where)) stop("cannot connect", 14);
     char options[300], startup[1024], *at = startup + 8;
     snprintf(options, sizeof options, "-c app.tenant_id=%s", tenant);
-    at = put(put(at, "user"), "app");
+    at = put(put(at, "user"), user);
     at = put(put(at, "database"), database);
     at = put(put(at, "options"), options);
     *at++ = 0;
@@ -75,7 +77,8 @@ static int connected(int port, const char *database, const char *tenant) {
 }
 
 int main(int count, char **words) {
-    if (count != 8) return 2;
+    if (count != 8 && count != 9) return 2;
+    const char *user = count == 9 ? words[8] : "app";
     int port = atoi(words[1]), connections = atoi(words[2]), tenants = atoi(words[6]);
     double seconds = atof(words[3]);
     size_t length = strlen(words[7]) + 1;
@@ -90,13 +93,17 @@ int main(int count, char **words) {
     for (int n = 0; n < connections; n++) {
         if (tenants) snprintf(tenant, sizeof tenant, "%.200s%05d", words[5], n % tenants);
         else snprintf(tenant, sizeof tenant, "%.200s", words[5]);
-        fds[n] = connected(port, words[4], tenant);
+        fds[n] = connected(port, user, words[4], tenant);
         struct epoll_event event = {.events = EPOLLIN, .data.fd = fds[n]};
         epoll_ctl(poll, EPOLL_CTL_ADD, fds[n], &event);
     }
     puts("started");
     fflush(stdout);
-    double began = now(), until = began + seconds;
+    double began = now(), until = seconds ? began + seconds : INFINITY;
+    if (!seconds) {
+        struct epoll_event event = {.events = EPOLLIN, .data.fd = STDIN_FILENO};
+        epoll_ctl(poll, EPOLL_CTL_ADD, STDIN_FILENO, &event);
+    }
     for (int n = 0; n < connections; n++)
         if (send(fds[n], query, length, MSG_NOSIGNAL) < 0) stop("a connection was lost", 21);
     long done = 0;
@@ -105,6 +112,14 @@ int main(int count, char **words) {
         int found = epoll_wait(poll, events, 256, 1000);
         for (int n = 0; n < found; n++) {
             int fd = events[n].data.fd;
+            if (fd == STDIN_FILENO) {
+                ssize_t asked = read(fd, buffer, sizeof buffer);
+                if (asked <= 0) until = 0;
+                while (asked-- > 0)
+                    if (buffer[asked] == '\n') printf("%ld\n", done);
+                fflush(stdout);
+                continue;
+            }
             if (!answered(fd)) continue;
             done++;
             if (send(fd, query, length, MSG_NOSIGNAL) < 0) stop("a connection was lost", 21);
