@@ -59,12 +59,15 @@ class Doorstep:
             if first[0] == _TLS_HANDSHAKE:
                 self._start_tls(direct=True)
                 return
-        got = self._sock.recv(_HEAD_SIZE - len(self._head))
-        if not got:
-            raise PeerGone("closed within its first packet")
-        self._head += got
-        if len(self._head) == _HEAD_SIZE:
-            self._take()
+        while (
+            self._reading
+        ):  # until there is no more: of a peer's reset libuv tells once, whatever stands before it
+            got = self._sock.recv(_HEAD_SIZE - len(self._head))
+            if not got:
+                raise PeerGone("closed within its first packet")
+            self._head += got
+            if len(self._head) == _HEAD_SIZE:
+                self._take()
 
     def _take(self) -> None:
         head, self._head = self._head, b""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
 from collections.abc import Callable, Coroutine
 from types import SimpleNamespace
 from typing import Any, cast
@@ -132,3 +133,27 @@ def test_gss_encryption_is_refused_once() -> None:
 def test_who_leaves_within_its_first_packet_is_gone(said: bytes) -> None:
     guest, _, _ = meet(said, closing=True)
     assert [type(error) for error in guest.errors] == [PeerGone]
+
+
+@pytest.mark.parametrize("said", [SSL_REQUEST[:7], GSSENC_REQUEST, GSSENC_REQUEST + STARTUP[:5]])
+def test_who_resets_within_its_first_packet_is_gone(said: bytes) -> None:
+    """What it said and the reset come at once, and of the reset the loop tells a single time."""
+
+    async def meeting() -> list[BaseException]:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            theirs = socket.create_connection(server.getsockname())
+            ours, _ = server.accept()
+        theirs.sendall(said)
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        theirs.close()
+        guest = Guest()
+        doorstep = Doorstep(
+            asyncio.get_running_loop(), ours.detach(), cast(Arrival, guest),
+            cast(ClientTls, SimpleNamespace(context=None)),
+        )  # fmt: skip
+        await until(lambda: guest.decided)
+        doorstep.close()
+        return guest.errors
+
+    (error,) = uvloop.run(meeting())
+    assert isinstance(error, ConnectionError)
