@@ -6,7 +6,7 @@ another on the connections that are there, and what goes on is given room within
 for some seconds is taken back. So pools open what tenants ask together and not what each of them once asked.
 
 While others wait for the cluster's connections nobody grows beyond what its tier's weight is worth among those who use or
-want some (see turns.py for who is served then).
+want some (see turns.py for who is served then), or beyond what is guaranteed to it if that is more.
 
 Of several processes each moves its own part of a tenant's cap, at least its minimum; together they never have more than
 `max_connections`, which is leased (see ledger.py).
@@ -29,6 +29,9 @@ class Room(Protocol):
 
     def connections(self, cluster: str) -> int:
         """How many there may be."""
+
+    def guaranteed(self, account: Account) -> int:
+        """How many of them are, to it or to its tier."""
 
 
 class _Cap:
@@ -80,7 +83,7 @@ class Elastic:
 
     def _may_grow(self, cap: _Cap, counter: Counter) -> bool:
         cluster = cap.account.tenant.cluster
-        if not self._room.crowded(cluster):
+        if not self._room.crowded(cluster) or counter.wish < self._room.guaranteed(cap.account):
             return True
         weights, weight = self._weights.get(cluster, 0), cap.account.tier.tier.weight
         return 0 < counter.wish * weights < self._room.connections(cluster) * weight

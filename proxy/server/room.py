@@ -261,6 +261,12 @@ class Room:
             return counter.allowance
         return sum(pool.cluster.pool_size for pool in self._pools() if pool.cluster.name == cluster)
 
+    def guaranteed(self, account: Account) -> int:
+        """How many of its cluster's connections are, to it or to its tier; 0 too where it has not asked for any yet."""
+        rota = self.cluster(account.tenant.cluster).rota
+        guarantee = rota.guarantees.get(account.guarantor) if rota is not None else None
+        return guarantee.amount if guarantee is not None else 0
+
     def rest(self) -> None:
         """To be called about once a second."""
         for counter in (self.servers, *self.clusters.values()):

@@ -26,6 +26,7 @@ def check(
         _check_own(reader, f"{where}.limits", tier.limits, proxy, cluster)
         _check_own(reader, f"{where}.caps", tier.caps, tier.caps, cluster)
     promised: dict[str, dict[str, int]] = {}
+    shares: dict[str, dict[str, float]] = {}
     for tenant in tenants.values():
         tier, cluster = tiers[tenant.tier], clusters.get(tenant.cluster)
         limits, where = tenant.limits, f"{dotted('tenant', tenant.name)}.limits"
@@ -36,8 +37,16 @@ def check(
         )
         if not share:
             share, where = tier.caps.guaranteed_connections or 0.0, f"{dotted('tier', tier.name)}.caps"
+            if (
+                0 < share < 1
+                and tier.cluster != tenant.cluster
+                and where not in promised.get(tenant.cluster, ())
+            ):
+                _check_own(reader, where, tier.caps, tier.caps, cluster)  # a share of what, its tenants say
         if share and cluster is not None:
             promised.setdefault(cluster.name, {})[where] = amount(share, cluster)
+            if share < 1:
+                shares.setdefault(cluster.name, {})[where] = share
     for name, amounts in promised.items():
         most, together = clusters[name].max_connections, sum(amounts.values())
         if len(amounts) > 1 and 0 < most < together:
@@ -48,6 +57,12 @@ def check(
                 f"{amounts[where]}, with what others are guaranteed {together}, is more than"
                 f" the max_connections of cluster {name}, {most}",
             )
+    for name, parts in shares.items():  # each of a pool's connections, where the cluster has no cap
+        percent = round(100 * sum(parts.values()), 6)
+        if percent > 100 and not clusters[name].max_connections:
+            where = max(parts, key=lambda each: parts[each])
+            whole = f"is {percent:g}% with what others are guaranteed of cluster {name}, and there is 100%"
+            reader.problem(where, "guaranteed_connections", whole)
 
 
 def amount(share: float, cluster: Cluster | None) -> int:

@@ -22,12 +22,16 @@ LOOKS = 20  # a second
 class Room:
     is_crowded: bool = False
     most: int = 20
+    promised: int = 0
 
     def crowded(self, cluster: str) -> bool:
         return self.is_crowded
 
     def connections(self, cluster: str) -> int:
         return self.most
+
+    def guaranteed(self, account: Account) -> int:
+        return self.promised
 
 
 class Waiter(Seeker):
@@ -148,6 +152,18 @@ def test_in_a_crowd_it_grows_to_its_share_of_the_cluster() -> None:
     world.room.is_crowded = False
     world.looks(LOOKS)
     assert busy.servers.used == 10
+
+
+def test_in_a_crowd_it_grows_to_what_is_guaranteed_to_it() -> None:
+    tenant, other = account("guaranteed"), account("other", Limits())
+    world = World(tenant, other)
+    world.room.is_crowded, world.room.most, world.room.promised = True, 8, 6
+    for each in (tenant, other):
+        each.servers.take()
+    Waiter(tenant.servers)
+    world.seconds(1)
+    world.looks(LOOKS)
+    assert tenant.servers.used == 6, "its weight is worth four"
 
 
 def test_new_limits_hold_at_the_next_second() -> None:

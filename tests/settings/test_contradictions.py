@@ -43,6 +43,10 @@ TOO_MANY = [
         + tenant("a", "guaranteed_connections = 6") + tenant("b", "") + tenant("c", ""),
         "[tier.standard.caps] guaranteed_connections: 15, with what others are guaranteed 21,",
     ),
+    (
+        '[tier.standard]\ncaps = { guaranteed_connections = "50%", max_connections = 9 }\n' + tenant("a", "") + tenant("b", ""),
+        "[tier.standard.caps] guaranteed_connections: is 10, more than max_connections, 9",
+    ),
 ]  # fmt: skip
 
 
@@ -70,3 +74,15 @@ def test_what_can_be_kept_is(text: str) -> None:
 def test_without_a_cap_of_the_cluster_guarantees_may_be_more_than_a_pool_of_one_worker() -> None:
     text = CLUSTER.replace("max_connections = 20", "pool_size = 5")
     good(text + tenant("a", "guaranteed_connections = 8") + tenant("b", "guaranteed_connections = 8"))
+    good(text + tenant("a", 'guaranteed_connections = "60%"') + tenant("b", 'guaranteed_connections = "40%"'))
+
+
+def test_shares_of_a_pool_are_no_more_than_all_of_it() -> None:
+    text = CLUSTER.replace("max_connections = 20", "pool_size = 5")
+    found = bad(
+        text + tenant("a", 'guaranteed_connections = "60%"') + tenant("b", 'guaranteed_connections = "50%"')
+    )
+    assert (
+        "[tenant.a.limits] guaranteed_connections: is 110% with what others are guaranteed of cluster shared"
+        in found
+    )
