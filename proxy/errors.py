@@ -27,6 +27,7 @@ class TiergateError(Exception):
     fault: ClassVar[Fault] = Fault.BUG
     sqlstate: str = "XX000"
     level: ClassVar[Level] = "error"
+    position = 0  # in the text, from 1; 0 for none
 
     def __init__(
         self, message: str = "internal error", *, hint: str = "", detail: str = "", internal: str = ""
@@ -121,6 +122,32 @@ class FailedTransaction(ClientError):
 
 class UnknownSavepoint(ClientError):
     sqlstate = "3B001"
+
+
+class BadSyntax(ClientError):
+    sqlstate = "42601"
+
+    def __init__(self, message: str, *, position: int = 0) -> None:
+        super().__init__(message)
+        self.position = position
+
+
+class UnknownStatement(ClientError):
+    sqlstate = "26000"
+
+
+class UnknownPortal(ClientError):
+    sqlstate = "34000"
+
+
+class DuplicatePortal(ClientError):
+    sqlstate = "42P03"
+
+
+class SpentPortal(ClientError):
+    """One that has been run to its end, and cannot be run again."""
+
+    sqlstate = "55000"
 
 
 class SequenceUndefined(ClientError):

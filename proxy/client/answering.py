@@ -6,15 +6,17 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from proxy.client import failing
 from proxy.client.choosing import Choice
+from proxy.client.portals import Portal, bound, parameters
 from proxy.client.preparing import wanted
-from proxy.client.settled import Portal, bound
 from proxy.client.throttling import counted
 from proxy.errors import (
+    DuplicatePortal,
     DuplicateStatement,
     FailedTransaction,
-    FeatureNotSupported,
     ProtocolViolation,
+    SpentPortal,
     TenantChangeRefused,
     TiergateError,
 )
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 
 PASS, DONE, AGAIN, SEEK = 0, 1, 2, 3
 _QUERY, _PARSE, _BIND, _DESCRIBE, _EXECUTE, _CLOSE, _CALL = b"QPBDECF"
-_TEXT, _BOOL = 25, 16
+_TEXT = 25
 _ASIDE = b"SHDC"  # no work
 _NAME, _ASK, _BEGIN, _NONE = Verb.NAME, Verb.ASK, Verb.BEGIN, Block.NONE
 _BEGINNERS = frozenset({Verb.BEGIN, Verb.SET_TRANSACTION, Verb.SAVEPOINT, Verb.NAME})
@@ -62,6 +64,8 @@ class Chooser(Choice):
         try:
             if not whole:
                 return self._pass(None)
+            if self.tenancy.block is Block.FAILED and failing.hear(self._session, kind, body):
+                return DONE
             if kind == _QUERY:
                 return self._query(decode.query(body))
             if kind == _PARSE:
@@ -158,12 +162,6 @@ class Chooser(Choice):
             self.batch = False
         return PASS
 
-    def _fail(self, error: TiergateError, said: bytes) -> None:
-        session = self._session
-        session.account.stats.error(error.sqlstate)
-        self.failed()
-        session.write(said + encode.refusal(error))
-
     def _query(self, text: bytes) -> int:
         session, tenancy = self._session, self.tenancy
         opening = session.plane.openings.of(text)
@@ -195,7 +193,7 @@ class Chooser(Choice):
                 row = self._described(step, False) if step.column else b""
                 out.append(row + self._perform(step, step.value, step.local, alone=not several, simple=True))
             except TiergateError as error:
-                self._fail(error, b"".join(out))
+                self.fail(error, b"".join(out))
                 session.write(encode.ready_for_query(tenancy.status))
                 return DONE
         if rest < len(text):
@@ -226,7 +224,9 @@ class Chooser(Choice):
         if step.verb not in (_NAME, _ASK):
             said = tenancy.control(step)
             if not tenancy.open:
-                self._portals.clear()
+                self.portals.clear()
+            elif step.verb is Verb.ROLLBACK_TO:
+                self.portals = {name: kept for name, kept in self.portals.items() if not kept.failed}
             return said
         tenancy.check(step)
         shown, warning = tenancy.value.name, b""
@@ -262,11 +262,11 @@ class Chooser(Choice):
     def _parse(self, name: bytes, text: bytes, oids: bytes) -> int:
         session = self._session
         step = self.step(text)
-        if step is None or not self.can(step) or (name and not session.maps_statements):
+        failed = self.tenancy.block is Block.FAILED  # then what comes here may be parsed
+        if (not failed and (step is None or not self.can(step))) or (name and not session.maps_statements):
             return self._pass(text)
 
         def parse() -> bytes:
-            self.tenancy.check(step)
             verdict = session.judge.judge(text)
             if not name:
                 session.unnamed, session.unnamed_by = Statement(b"", text, oids, verdict), None
@@ -285,7 +285,7 @@ class Chooser(Choice):
         try:
             self._session.write(answer())
         except TiergateError as error:
-            self._fail(error, b"")
+            self.fail(error, b"")
             self._session.skipping = True
         return DONE
 
@@ -299,7 +299,10 @@ class Chooser(Choice):
 
         def bind() -> bytes:
             self.tenancy.check(found[1])
-            self._portals[portal] = bound(found[1], name, body, at)
+            made = bound(found[1], name, body, at)
+            if portal and portal in self.portals:
+                raise DuplicatePortal(f'cursor "{portal.decode("utf-8", "replace")}" already exists')
+            self.portals[portal] = made
             return encode.BIND_COMPLETE
 
         return self._answer(bind)
@@ -311,14 +314,14 @@ class Chooser(Choice):
             self._choose(step, given.value, given.local)
         except TiergateError as error:
             self.batch = True
-            self._fail(error, b"")
+            self.fail(error, b"")
             self._session.skipping = True
             return DONE
         return self._pass(statement.text)
 
     def _describe(self, kind: bytes, name: bytes) -> int:
         if kind == b"P":
-            portal = self._portals.get(name)
+            portal = self.portals.get(name)
             if portal is None:
                 return self._pass(b"")
             return self._answer(lambda: self._described(portal.step, portal.binary))
@@ -326,7 +329,7 @@ class Chooser(Choice):
         if found is None:
             return self._pass_use_of(name)
         statement, step = found
-        return self._answer(lambda: _parameters(step, statement.oids) + self._described(step, False))
+        return self._answer(lambda: parameters(step, statement.oids) + self._described(step, False))
 
     def _described(self, step: Step, binary: bool) -> bytes:
         columns = step.columns or (step.column,)
@@ -334,7 +337,7 @@ class Chooser(Choice):
         return encode.row_description(said) if step.column else encode.NO_DATA
 
     def _execute(self, name: bytes, most: int) -> int:
-        portal = self._portals.get(name)
+        portal = self.portals.get(name)
         if portal is None:
             return self._pass(b"")
         if not portal.spent and self.must_seek(portal.step, portal.value):
@@ -343,7 +346,7 @@ class Chooser(Choice):
         def execute() -> bytes:
             if portal.spent:
                 if not portal.step.column:
-                    raise FeatureNotSupported(f'portal "{name.decode("utf-8", "replace")}" cannot be run')
+                    raise SpentPortal(f'portal "{name.decode("utf-8", "replace")}" cannot be run')
                 return encode.command_complete(
                     "SELECT 0" if portal.step.tag == "SELECT 1" else portal.step.tag
                 )
@@ -367,7 +370,7 @@ class Chooser(Choice):
                     session.described.pop(name, None)
             elif session.by_sql:
                 session.by_sql.pop(name, None)
-        elif self._portals.pop(name, None) is None:
+        elif self.portals.pop(name, None) is None:
             return self._pass(b"")
         return self._answer(lambda: encode.CLOSE_COMPLETE)
 
@@ -377,21 +380,8 @@ class Chooser(Choice):
         self._session.idle_since = monotonic()
         if self.tenancy.block is _NONE:
             self.tenancy.end(True)
-            self._portals.clear()
+            self.portals.clear()
         return self.tenancy.status
-
-
-def _parameters(step: Step, oids: bytes) -> bytes:
-    """The ParameterDescription: what a Parse left open is what PostgreSQL finds."""
-    types = list(step.types) or [0] * max(step.value_from, step.local_from)
-    if step.value_from:
-        types[step.value_from - 1] = _TEXT
-    if step.local_from:
-        types[step.local_from - 1] = _BOOL
-    given = [int.from_bytes(oids[at : at + 4], "big") for at in range(2, len(oids), 4)]
-    found = [said or own for said, own in zip(given + [0] * len(types), types, strict=False)]
-    body = b"".join(oid.to_bytes(4, "big") for oid in found)
-    return encode.frame(b"t", len(found).to_bytes(2, "big") + body)
 
 
 def _blank(text: bytes) -> bytes:

@@ -9,7 +9,7 @@ cdef class Choice(Settled):
     cdef public object begin
     cdef public str sought
     cdef public bytes _error_before
-    cdef public dict _portals
+    cdef public dict portals
     cdef public bint _cancelled, _stale
     cdef public long quiet
 

@@ -16,7 +16,8 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from proxy.client.placing import become
-from proxy.client.settled import Portal, Settled
+from proxy.client.portals import Portal
+from proxy.client.settled import Settled
 from proxy.errors import (
     FeatureNotSupported,
     NotAuthorized,
@@ -53,9 +54,9 @@ class Choice(Settled):
     __slots__ = (
         "_cancelled",
         "_error_before",
-        "_portals",
         "_stale",
         "begin",
+        "portals",
         "quiet",
         "sought",
     )
@@ -65,7 +66,7 @@ class Choice(Settled):
         self.sought = ""  # the tenant that is looked up for the step at hand
         self.quiet = 0  # how many blocks one after the other have named no tenant
         self.begin: Step | None = None  # what `prompt` is
-        self._portals: dict[bytes, Portal] = {}
+        self.portals: dict[bytes, Portal] = {}
         self._error_before = b""
         self._stale = False  # the registry has changed
         self._cancelled = False  # what waited for the block that is being begun
@@ -249,7 +250,7 @@ class Choice(Settled):
         if tenancy.open and tenancy.block is not _HELD and tenancy.block is not _FAILED:
             committed = tenancy.committed
             tenancy.end(server.last_error is self._error_before if committed is None else committed)
-            self._portals.clear()
+            self.portals.clear()
         self._attend()
 
     def resets_all(self, server: ServerConnection | None) -> None:
@@ -265,7 +266,7 @@ class Choice(Settled):
         """A DISCARD ALL is done; what follows in its batch would still be another tenant's."""
         session = self._session
         self.tenancy.go_home_now()
-        self._portals.clear()
+        self.portals.clear()
         self.calm = False
         if session.unsynced and session.tenant is not self.tenancy.home:
             self.over = self._served = True
@@ -273,5 +274,17 @@ class Choice(Settled):
 
     def failed(self) -> None:
         """What was asked has failed before a server had it."""
+        held = self.tenancy.block is _HELD
         self.tenancy.fail()
-        self._portals.clear()
+        if not self.tenancy.holds:
+            self.portals.clear()
+        elif held:
+            for portal in self.portals.values():
+                portal.failed = True
+
+    def fail(self, error: TiergateError, said: bytes) -> None:
+        """The error of what has been asked, behind what has been said of it."""
+        session = self._session
+        session.account.stats.error(error.sqlstate)
+        self.failed()
+        session.write(said + encode.refusal(error))

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from proxy.errors import ProtocolViolation, TenantChangeInTransaction, TenantChangeRefused, TiergateError
+from proxy.client.portals import bound
+from proxy.errors import TenantChangeInTransaction, TenantChangeRefused, TiergateError
 from proxy.model import Tenant
 from proxy.protocol.statements import Statement
 from proxy.protocol.tenancy import Tenancy
-from proxy.sql import constants
 from proxy.sql.opening import (
     concerns_session_only,
     ends_block,
@@ -21,7 +21,6 @@ from proxy.sql.opening import (
 )
 from proxy.sql.steps import Step, Verb
 from proxy.sql.verdict import PLAIN
-from proxy.wire import decode
 from proxy.wire.decode import bind_names
 
 if TYPE_CHECKING:
@@ -30,16 +29,6 @@ if TYPE_CHECKING:
 
 # Of the value's parameter, where it is said: other types may take a text for another.
 _TEXT_OIDS = frozenset(oid.to_bytes(4, "big") for oid in (0, 25, 1043)) | {b""}
-
-
-class Portal:
-    """A step that is bound; `spent` once it has been executed."""
-
-    __slots__ = ("binary", "local", "spent", "step", "value")
-
-    def __init__(self, step: Step, value: str | None, local: bool, binary: bool) -> None:
-        self.step, self.value, self.local, self.binary = step, value, local, binary
-        self.spent = False
 
 
 class Settled:
@@ -185,23 +174,3 @@ class Settled:
             "the tenant cannot be changed within a transaction, as RESET ALL would",
             hint="Send what follows RESET ALL by itself.",
         )
-
-
-def bound(step: Step, name: bytes, body: bytes, at: int) -> Portal:
-    """The portal that a Bind makes. Raises ProtocolViolation and what else PostgreSQL says."""
-    values, formats, results = decode.bind_values(body, at)
-    needs = len(step.types) if step.columns else max(step.value_from, step.local_from)
-    if len(values) != needs:
-        raise ProtocolViolation(
-            f"bind message supplies {len(values)} parameters, but prepared statement "
-            f'"{name.decode("utf-8", "replace")}" requires {needs}'
-        )
-    value, local = step.value, step.local
-    if step.value_from:
-        raw = values[step.value_from - 1]
-        value = None if raw is None else raw.decode("utf-8", "surrogateescape")
-    if step.local_from:
-        flag = values[step.local_from - 1]
-        binary = formats[step.local_from - 1] == 1
-        local = flag == b"\1" if binary else constants.says_true((flag or b"").decode("latin-1"))
-    return Portal(step, value, local, bool(results and results[0] == 1))

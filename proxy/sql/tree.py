@@ -104,6 +104,15 @@ def located(text: bytes) -> list[tuple[str, Node, int, int]]:
     return found
 
 
+def complaint(text: bytes, unreadable: Unreadable) -> tuple[str, int] | None:
+    """What PostgreSQL says of it, and where (from 1, in characters); None where that is not why."""
+    error = unreadable.__cause__
+    if not isinstance(error, ParseError):
+        return None
+    message, at = error.args
+    return message, (len(text.decode()) if at is None else at) + 1
+
+
 def read(text: bytes) -> Findings:
     """Raises Unreadable."""
     findings = Findings()

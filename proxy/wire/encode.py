@@ -123,6 +123,7 @@ def error(
     severity: str = "ERROR",
     hint: str = "",
     detail: str = "",
+    position: int = 0,
     kind: bytes = b"E",
 ) -> bytes:
     """ErrorResponse, or NoticeResponse with kind=b"N"."""
@@ -131,6 +132,8 @@ def error(
         fields.append(("D", detail))
     if hint:
         fields.append(("H", hint))
+    if position:
+        fields.append(("P", str(position)))
     body = b"".join(code.encode() + _utf8(text.replace("\0", "")) + b"\0" for code, text in fields)
     return frame(kind, body + b"\0")
 
@@ -138,7 +141,12 @@ def error(
 def refusal(refused: TiergateError, severity: str = "ERROR") -> bytes:
     """The ErrorResponse that tells it."""
     return error(
-        refused.message, refused.sqlstate, severity=severity, hint=refused.hint, detail=refused.detail
+        refused.message,
+        refused.sqlstate,
+        severity=severity,
+        hint=refused.hint,
+        detail=refused.detail,
+        position=refused.position,
     )
 
 

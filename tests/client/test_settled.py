@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.client.settled import bound
-from proxy.errors import ProtocolViolation
-from proxy.sql.opening import opening
 from proxy.wire import encode
 from tests.client.stage import Client, Stage, assured, done
 from tests.rawclient import sqlstates
 from tests.transports import Transport
 
 ONE = encode.query(b"SELECT 1")
-STEP = opening(b"SELECT set_config('app.tenant_id', $1, $2)", "app.tenant_id")
 
 
 @pytest.fixture
@@ -47,21 +43,3 @@ def test_what_follows_is_not_for_the_tenant_before(stage: Stage, text: bytes, to
     server.say(encode.error("syntax error", "42601") + encode.ready_for_query())
     assert sqlstates(client.reads()) == [told]
     stage.leave()
-
-
-@pytest.mark.parametrize(
-    ("values", "local", "value"),
-    [([b"beta", b"f"], False, "beta"), ([b"beta", b"t"], True, "beta"), ([None, b"on"], True, None)],
-)
-def test_what_a_portal_is_bound_to(values: list[bytes | None], local: bool, value: str | None) -> None:
-    assert STEP is not None
-    body = encode.bind(b"", b"s", values)[5:]
-    portal = bound(STEP.steps[0], b"s", body, len(b"\0s\0"))
-    assert (portal.value, portal.local, portal.spent) == (value, local, False)
-
-
-def test_too_few_values_are_no_portal() -> None:
-    assert STEP is not None
-    body = encode.bind(b"", b"s", [b"beta"])[5:]
-    with pytest.raises(ProtocolViolation, match="requires 2"):
-        bound(STEP.steps[0], b"s", body, len(b"\0s\0"))

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.integration.differential import (
+    amid_copy_scripts,
     carried_scripts,
     extended_scripts,
+    failed_block_scripts,
     prepared_scripts,
     session_scripts,
     simple_scripts,
@@ -44,6 +46,8 @@ SCRIPTS = (
     *sql_prepared_scripts.SCRIPTS,
     *session_scripts.SCRIPTS,
     *carried_scripts.SCRIPTS,
+    *failed_block_scripts.SCRIPTS,
+    *amid_copy_scripts.SCRIPTS,
 )
 SMALL = 3_000  # bytes that are sent one by one
 MODES = ("session", "transaction")
