@@ -110,12 +110,6 @@ class TenantChangeInTransaction(ClientError):
     sqlstate = "25001"
 
 
-class NoTransaction(ClientError):
-    """A statement that only a transaction block may have."""
-
-    sqlstate = "25P01"
-
-
 class FailedTransaction(ClientError):
     sqlstate = "25P02"
 

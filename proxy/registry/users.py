@@ -40,7 +40,6 @@ class StoredUsers:
         self._wanted: dict[str, asyncio.Future[None]] = {}
         self._flying: dict[str, asyncio.Future[None]] = {}
         self._flight: asyncio.Task[None] | None = None
-        self._refreshing = False
 
     def get(self, name: str) -> User | None:
         """As it was found last."""

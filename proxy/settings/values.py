@@ -327,6 +327,5 @@ COUNT_OR_SHARE = Kind('a whole number, or a percentage below 100 such as "20%"',
 WINDOW = Kind('a time window such as "02:00-06:00"', _matching(_WINDOW))
 SOCKET_MODE = Kind('an octal mode such as "0777"', _socket_mode)
 PEER = Kind('a host such as "proxy2" or "proxy2:6433"', lambda value: addresses.parse(_word(value), 6432))
-ADDRESS = Kind(addresses.EXAMPLE, _address)
 PRIMARY = Kind(addresses.EXAMPLE, _primary)
 ADDRESSES = Kind(f"a list, each {addresses.EXAMPLE}", _addresses)

@@ -95,8 +95,9 @@ class Http:
         """The same on a socket that listens already, which it closes at its end."""
         self.port = sock.getsockname()[1]
         config = uvicorn.Config(
-            make_app(self._desk), log_config=None, access_log=False, lifespan="off", ws="none", http=_Bounded,
-            timeout_graceful_shutdown=1, ssl_certfile=self._certificate or None, ssl_keyfile=self._key or None,
+            make_app(self._desk), log_config=None, log_level="warning", access_log=False, lifespan="off", ws="none",
+            http=_Bounded, timeout_graceful_shutdown=1,
+            ssl_certfile=self._certificate or None, ssl_keyfile=self._key or None,
         )  # fmt: skip
         try:
             config.load()

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import socket
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from proxy.control.api import server
+from proxy import log
+from proxy.control.api import Desk, server
 from tests.control.api import calling
 from tests.control.api.calling import call
+from tests.server.fakes import run
 
 if TYPE_CHECKING:
     from proxy.cli.embedded import EmbeddedServer
@@ -32,6 +36,23 @@ def closed(sock: socket.socket) -> bool:
         return sock.recv(1) == b""
     except ConnectionResetError:
         return True
+
+
+def test_it_comes_and_goes_without_lines_of_its_own() -> None:
+    """The first line of a proxy's log is not a guest's."""
+
+    class Nobody:
+        async def close(self) -> None: ...
+
+    async def main() -> None:
+        http = server.Http(cast(Desk, SimpleNamespace(tenancy=Nobody())))
+        await http.start("127.0.0.1", 0)
+        await http.stop()
+
+    lines = io.StringIO()
+    log.configure("json", "info", lines)
+    run(main())
+    assert lines.getvalue() == ""
 
 
 def test_one_connection_too_many_is_closed(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
