@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from proxy.admission.accounts import UNLIMITED, Counter, Hope
 from proxy.admission.apportion import Wish
@@ -26,6 +26,7 @@ from proxy.admission.wishing import Wishes
 
 _PATIENCE = 0.02  # seconds for which a permit is kept for its waiter
 _LONGEST_PATIENCE = 2.0
+_MORE = 2  # times what was asked for that the first wants alone, from which on it is asked again
 
 
 class Told(NamedTuple):
@@ -43,6 +44,13 @@ class Told(NamedTuple):
     served: bool = False  # somebody who waited for it here, since this was last said
 
 
+@runtime_checkable
+class Several(Protocol):
+    """A seeker that may take more than one."""
+
+    def wants(self) -> int: ...
+
+
 class _Lease:
     __slots__ = (
         "asked", "back", "counter", "hopes", "kept", "kept_until", "limit_told", "patience", "question",
@@ -52,7 +60,7 @@ class _Lease:
     def __init__(self, counter: Counter) -> None:
         self.counter = counter
         self.back = 0  # given up, but not said yet
-        self.asked = False
+        self.asked = 0
         self.hopes: list[Hope] = []
         self.sent_hopes: list[Hope] = []
         self.question = 0
@@ -160,8 +168,8 @@ class Leases:
                 for hope in sent:
                     hope.refused()
         if order.granted:
-            lease.asked = False
-            waited = counter.waiting
+            lease.asked = 0
+            waited = _wanted(counter)
             if waited and not counter.full:
                 counter.wake()
             lease.kept = min(waited, max(0, counter.allowance - counter.used))
@@ -194,8 +202,8 @@ class Leases:
         self._serve(lease)
         if counter.limit:
             self._return_idle(lease, now)
-        wants = max(0, min(counter.waiting, counter.wish - counter.allowance)) if counter.full else 0
-        asks = wants and (lease.back or not lease.asked)
+        wants = max(0, min(_wanted(counter), counter.wish - counter.allowance)) if counter.full else 0
+        asks = wants and (lease.back or _first_wants(counter) >= _MORE * lease.asked)
         hopes = 0 if lease.sent_hopes else len(lease.hopes)
         wishes = lease.wishes.news(counter, now) if counter.rota is not None else None
         said = lease.back or lease.question or asks or hopes or lease.limit_told != self._limit(lease)
@@ -204,7 +212,7 @@ class Leases:
         if hopes:
             lease.sent_hopes, lease.hopes = lease.hopes, []
         if wants:
-            lease.asked = True
+            lease.asked = max(wants, lease.asked)
         spare = counter.reserve.spare() if lease.question and counter.reserve is not None else 0
         told = Told(
             counter.name, counter.limit, counter.backed, lease.back, wants, hopes, lease.question, spare, wishes,
@@ -292,7 +300,7 @@ class Leases:
         for lease in self._leases.values():
             counter = lease.counter
             lease.back = lease.question = 0
-            lease.asked = False
+            lease.asked = 0
             lease.wishes.say_again()
             lease.hopes, lease.sent_hopes = lease.sent_hopes + lease.hopes, []
             counter.sought, counter.owed = False, 0
@@ -305,3 +313,15 @@ class Leases:
             if counter.waiting or lease.hopes:
                 self._touch(lease)
         return holdings
+
+
+def _wanted(counter: Counter) -> int:
+    """By all that wait for it. Only of the first is it asked whether it wants several: it comes before the others."""
+    return counter.waiting - 1 + _first_wants(counter) if counter.waited_for else 0
+
+
+def _first_wants(counter: Counter) -> int:
+    first = counter.first
+    if isinstance(first, Several):
+        return first.wants()
+    return 1 if first is not None else 0

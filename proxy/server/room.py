@@ -18,6 +18,7 @@ from time import monotonic
 from typing import Any, Protocol
 
 from proxy.admission.accounts import Account, Counter, Lender, Seeker
+from proxy.admission.claiming import claimed
 from proxy.admission.queue import ENTITLED, NEVER
 from proxy.admission.turns import Crowd, Rota
 from proxy.model import Cluster
@@ -33,6 +34,8 @@ class Connection(Protocol):
 
 
 class Queue(Protocol):
+    rota: Rota
+
     def __len__(self) -> int: ...
     def number(self, rota: Rota | None) -> int: ...
     def demand(self) -> Iterable[tuple[Account, int]]: ...
@@ -44,6 +47,7 @@ class Pool(Protocol):
     cluster: Cluster
     active: set[Any]  # of Connection
     idle: list[Any]  # of Connection
+    opening: int
 
     @property
     def queue(self) -> Queue: ...
@@ -70,6 +74,12 @@ class Claim(Seeker):
 
     def number(self, rota: Rota | None) -> int:
         return self.pool.queue.number(rota)
+
+    def wants(self) -> int:
+        if self.round != ENTITLED:
+            return 1
+        pool = self.pool
+        return max(1, min(claimed(pool.queue) - pool.opening, pool.cluster.pool_size - pool.size))
 
 
 class Reserve:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from proxy.admission import charging, guarantees
 from proxy.admission.accounts import Account, Counter, Seeker, TierAccount, UserAccount, give_all
+from proxy.admission.claiming import claimed
 from proxy.admission.guarantees import Guarantee
 from proxy.admission.queue import FairQueue
 from proxy.admission.turns import Crowd, Rota
@@ -30,6 +31,10 @@ class _Claim(Seeker):
 
     def number(self, rota: Rota | None) -> int:
         return self.site.queue.number(rota)
+
+    def wants(self) -> int:
+        coming = sum(server.account is None for server in self.site.servers)
+        return max(1, claimed(self.site.queue) - coming)
 
 
 @dataclass(eq=False)

@@ -124,6 +124,38 @@ def test_asks_of_one_turn_are_said_together_and_once() -> None:
     assert side.settle(0.0) == []
 
 
+class _Several(Call):
+    count = 3
+
+    def wants(self) -> int:
+        return self.count
+
+
+def test_who_is_first_and_wants_several_asks_for_them_at_once() -> None:
+    side, _ = leases()
+    counter = Counter("c", 50, lender=side)
+    first = _Several()
+    counter.when_free(first)
+    counter.when_free(_Several())  # what the others would take is not asked for before it is their turn
+    assert [told.wants for told in side.settle(0.0)] == [4]
+    for count, wants in ((5, []), (8, [9]), (9, [])):
+        first.count = count
+        counter.when_free(first)
+        assert [told.wants for told in side.settle(0.0)] == wants, "asked again where it is more by far"
+
+
+def test_what_came_for_one_that_wanted_several_goes_back_when_it_does_not_need_them() -> None:
+    side, _ = leases()
+    counter = Counter("c", 50, lender=side)
+    counter.when_free(_Several(counter.take))
+    side.settle(0.0)
+    side.obey([Order(1, "c", granted=3, sought=True)], 0.0)
+    assert (counter.used, counter.allowance) == (1, 3)
+    side.settle(0.01)
+    assert counter.allowance == 3, "for a moment it may still need them"
+    assert [told.back for told in side.settle(1.0)] == [2]
+
+
 def test_what_nobody_used_for_long_goes_back_and_is_forgotten() -> None:
     side, _ = leases()
     counter = Counter("c", 5, lender=side)
