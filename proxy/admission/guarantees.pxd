@@ -29,7 +29,10 @@ cdef class Guarantee:
 cdef class Kept:
     cdef public Py_ssize_t count
     cdef dict _asked
+    cdef Guarantee _last
+    cdef double _last_at
 
+    cdef object _note(self)
     cpdef object ask(self, Guarantee guarantee, double now)
 
 @cython.locals(share=double, amount=Py_ssize_t, guarantee=Guarantee)

@@ -185,19 +185,31 @@ class Guarantee:
 class Kept:
     """How many connections of a pool are nobody's but those who are entitled to them."""
 
-    __slots__ = ("_asked", "count")
+    __slots__ = ("_asked", "_last", "_last_at", "count")
 
     def __init__(self) -> None:
         self._asked: dict[Guarantee, float] = {}
+        self._last: Guarantee | None = None  # that was asked; the next to ask most often is of it, too
+        self._last_at = 0.0
         self.count = 0
 
     def ask(self, guarantee: Guarantee, now: float) -> None:
-        if guarantee not in self._asked:
-            guarantee.keep(self)
-        self._asked[guarantee] = now
+        if guarantee is not self._last:
+            self._note()
+            if guarantee not in self._asked:
+                guarantee.keep(self)
+                self._asked[guarantee] = now
+            self._last = guarantee
+        self._last_at = now
+
+    def _note(self) -> None:
+        if self._last is not None:
+            self._asked[self._last] = self._last_at
+            self._last = None
 
     def look(self, now: float) -> bool:
         """Forgets those that have not asked for long. Whether there are or were any."""
+        self._note()
         for guarantee, asked in list(self._asked.items()):
             if now - asked > KEEP and not guarantee.used:
                 del self._asked[guarantee]

@@ -4,6 +4,7 @@ from proxy.admission.gate cimport Gate
 from proxy.client.conversation cimport Conversation
 from proxy.server.connection cimport ServerConnection
 from proxy.wire.frames cimport Scanner
+from proxy.wire.pieces cimport parted
 
 cdef int HEAD, HEADER_SIZE, IDLE, _QUERY
 cdef bytes _BEGINNINGS, _QUERIES

@@ -18,6 +18,7 @@ from proxy.errors import ProtocolViolation, RateExceeded
 from proxy.server.connection import IDLE, ServerConnection
 from proxy.wire.decode import query_within
 from proxy.wire.frames import HEAD, HEADER_SIZE
+from proxy.wire.pieces import parted
 
 if TYPE_CHECKING:
     from proxy.client.conversation import Conversation
@@ -89,7 +90,7 @@ def asked(session: Conversation, kind: int, told: int) -> None:
     if gate is None or kind != _QUERY or told == HEAD:
         return
     scanner = session.scanner
-    if scanner.data.find(b";", scanner.start, scanner.stop) < 0:
+    if not parted(scanner.data, scanner.start + HEADER_SIZE, scanner.stop):
         return
     try:
         text = query_within(scanner.data, scanner.start + HEADER_SIZE, scanner.stop)

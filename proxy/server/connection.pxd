@@ -1,6 +1,7 @@
 cimport cython
 
 from proxy.admission.accounts cimport Account
+from proxy.admission.guarantees cimport Guarantee
 from proxy.net.clock cimport monotonic
 from proxy.net.transport cimport deliver
 from proxy.protocol.lifecycle cimport Stage, step
@@ -23,6 +24,7 @@ cdef class ServerConnection(Stated):
     cdef object _done
     cdef bint _job_failed, _undone
     cdef public Account account
+    cdef public Guarantee guarantee
     cdef public Link link
     cdef public PoolStats stats
     cdef public object address, endpoint, key, owner, pid, struck, transport

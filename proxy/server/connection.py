@@ -28,6 +28,7 @@ from proxy.wire.pieces import joined, piece, put
 
 if TYPE_CHECKING:
     from proxy.admission.accounts import Account, Counter
+    from proxy.admission.guarantees import Guarantee
     from proxy.model import Endpoint
 
 IDLE, IN_TRANSACTION, FAILED = ord("I"), ord("T"), ord("E")
@@ -44,10 +45,10 @@ _NONSENSE = "the server sent something that is not the protocol"
 class ServerConnection(Stated):
     __slots__ = (
         "_done", "_job_failed", "_undone", "account", "address", "cancels", "carried", "charged", "clean_at",
-        "closing", "copy_in", "dirty", "endpoint", "generation", "hurried", "idle_since", "key", "last_error",
-        "lent_at", "link", "named_in", "opened_at", "owner", "permits", "pid", "prepared", "query_since", "scanner",
-        "spent", "state", "state_error", "stats", "status", "struck", "struck_at", "to_close", "transport", "unnamed",
-        "unnamed_as", "unnamed_in", "uses", "write_paused", "xact_since",
+        "closing", "copy_in", "dirty", "endpoint", "generation", "guarantee", "hurried", "idle_since", "key",
+        "last_error", "lent_at", "link", "named_in", "opened_at", "owner", "permits", "pid", "prepared", "query_since",
+        "scanner", "spent", "state", "state_error", "stats", "status", "struck", "struck_at", "to_close", "transport",
+        "unnamed", "unnamed_as", "unnamed_in", "uses", "write_paused", "xact_since",
     )  # fmt: skip
 
     def __init__(
@@ -70,17 +71,16 @@ class ServerConnection(Stated):
         self.unnamed_as: Description | None = None  # if it is known
         self.named_in = self.unnamed_in = -1  # the batch in which a statement was last parsed or closed
         self.to_close: list[bytes] = []
-        self.scanner = Scanner(FROM_SERVER)
+        self.scanner, self.status = Scanner(FROM_SERVER), IDLE
         self.state: Stage = ServerState.LOGIN
-        self.status = IDLE
         self.dirty = self.spent = False  # holds something that only a reset clears; that none does
         self.cancels = self.uses = self.clean_at = 0  # `clean_at`: the last use to leave no numbers
-        self.copy_in = self.closing = self.hurried = self.write_paused = self._job_failed = self._undone = (
-            False
-        )
         self.carried = 0  # bytes since it was last ready for a query
+        self.copy_in = self.closing = self.hurried = self.write_paused = False
+        self._job_failed = self._undone = False
         self.link: Link | None = None
         self.account: Account | None = None
+        self.guarantee: Guarantee | None = None  # of the account, that it counts for
         self.permits: tuple[Counter, ...] = ()
         self.struck = ""  # the limit for which the running query was cancelled
         self.state_error = self.last_error = b""  # of the last also the tag of a ROLLBACK

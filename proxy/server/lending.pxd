@@ -14,8 +14,7 @@ from proxy.stats cimport PoolStats
 cdef class Lending(Places):
     cdef Counter _of_all
     cdef Crowd _crowd
-    cdef dict _guaranteed
-    cdef Py_ssize_t _most
+    cdef Py_ssize_t _guaranteed, _most
     cdef public Kept kept
     cdef public FairQueue queue
     cdef Strain _strain

@@ -28,7 +28,7 @@ class Lending(Places):
         self.stats = stats
         self.kept = Kept()
         self._crowd = queue.rota.crowd
-        self._guaranteed: dict[ServerConnection, Guarantee] = {}  # those lent to tenants that have one
+        self._guaranteed = 0  # connections that are lent to tenants that have a guarantee
 
     def _lend(
         self,
@@ -44,7 +44,8 @@ class Lending(Places):
         server.lent_at, server.charged = now, 0.0
         hurried = guarantee is not None
         if guarantee is not None:
-            self._guaranteed[server] = guarantee
+            server.guarantee = guarantee
+            self._guaranteed += 1
             guarantee.use(1)
         if hurried != server.hurried:
             server.hurried = hurried
@@ -63,10 +64,11 @@ class Lending(Places):
     def _charge(self, server: ServerConnection, account: Account, now: float) -> None:
         """The tenant has had the connection until now; whose it is after this is another question."""
         server.account = None
-        if self._guaranteed:
-            guarantee = self._guaranteed.pop(server, None)
-            if guarantee is not None:
-                guarantee.use(-1)
+        guarantee = server.guarantee
+        if guarantee is not None:
+            server.guarantee = None
+            self._guaranteed -= 1
+            guarantee.use(-1)
         seconds = now - server.lent_at
         account.stats.server_seconds += seconds
         if self._strain is not None:

@@ -1,5 +1,6 @@
-"""Where a field of a frame ends, the piece of a frame that it is, whether that is the same, a word of four bytes, a Bind
-with another name of its statement, a BackendKeyData among what is said with it, and what is to be sent in pieces.
+"""Where a field of a frame ends, the piece of a frame that it is, whether that is the same, whether a text may be of several
+statements, a word of four bytes, a Bind with another name of its statement, a BackendKeyData among what is said with it,
+and what is to be sent in pieces.
 
 These are asked several times a message. Compiled there is a twin in C (`pieces.pyx`), without a method's call and a
 slice's object.
@@ -44,6 +45,11 @@ def word(data: bytes, at: int) -> int:
 def same(data: bytes, at: int, wanted: bytes) -> bool:
     """`wanted` stands in `data` at `at`, which is not negative."""
     return data.startswith(wanted, at)
+
+
+def parted(text: bytes, start: int, stop: int) -> bool:
+    """A semicolon stands in `text[start:stop]`, a piece within it, with more behind it than spaces, zeros and others."""
+    return text.find(b";", start, stop) >= 0 and b";" in text[start:stop].rstrip(b"; \n\0")
 
 
 def rebound(data: bytes, start: int, stop: int, name_end: int, name: bytes) -> bytes:

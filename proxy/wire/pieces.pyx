@@ -58,6 +58,15 @@ cpdef bint same(bytes data, Py_ssize_t at, bytes wanted) except -1:
     return memcmp(PyBytes_AS_STRING(data) + at, PyBytes_AS_STRING(wanted), size) == 0
 
 
+cpdef bint parted(bytes text, Py_ssize_t start, Py_ssize_t stop) except -1:
+    cdef const char* begin = PyBytes_AS_STRING(text)
+    if start < 0 or stop > PyBytes_GET_SIZE(text):
+        raise IndexError("index out of range")
+    while stop > start and begin[stop - 1] in (c";", c" ", c"\n", 0):
+        stop -= 1
+    return stop > start and memchr(begin + start, c";", stop - start) != NULL
+
+
 cpdef bytes rebound(bytes data, Py_ssize_t start, Py_ssize_t stop, Py_ssize_t name_end, bytes name):
     cdef Py_ssize_t size = PyBytes_GET_SIZE(name), rest = stop - name_end, length = 5 + size + rest
     cdef bytes made

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.wire import encode
-from proxy.wire.pieces import end_of, joined, key_between, piece, put, rebound, same, word
+from proxy.wire.pieces import end_of, joined, key_between, parted, piece, put, rebound, same, word
 
 _DATA = st.binary(max_size=40) | st.lists(st.sampled_from([b"\0", b"a"]), max_size=20).map(b"".join)
 _AT = st.integers(0, 60)
@@ -28,6 +28,16 @@ def test_a_word_is_four_bytes_without_a_sign(data: bytes, at: int) -> None:
     else:
         with pytest.raises(IndexError):
             word(data, at)
+
+
+_TEXTS = st.lists(st.sampled_from([b";", b" ", b"\n", b"\0", b"a"]), max_size=12).map(b"".join)
+
+
+@given(_TEXTS, st.integers(0, 12), st.integers(0, 12))
+def test_parted_is_what_has_more_behind_a_semicolon(data: bytes, start: int, stop: int) -> None:
+    if stop <= len(data):
+        _, semicolon, more = data[start:stop].partition(b";")
+        assert parted(data, start, stop) == bool(semicolon and more.strip(b"; \n\0"))
 
 
 @given(_DATA, _AT, _DATA)
