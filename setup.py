@@ -3,6 +3,10 @@ the same source is interpreted.
 
 TIERGATE_COMPILE=1 compiles always (a failure is an error), TIERGATE_COMPILE=0 never. By default a wheel is
 compiled as far as that is possible, and an editable install is not, so that what one edits is what runs.
+
+TIERGATE_PROFILE=DIR compiles by a profile (gcc's): as long as DIR has none, so that each process leaves its own there
+as it ends, and then by what is there. Both builds are of one directory, by whose path gcc names the profiles; a module
+without one is compiled as ever, and gcc says so.
 """
 
 import os
@@ -18,6 +22,18 @@ def _source(types: Path) -> str:
     return str(twin if twin.exists() else types.with_suffix(".py"))
 
 
+def _profiled() -> list[str]:
+    """What is compiled by a profile, or so that it leaves one."""
+    directory = os.environ.get("TIERGATE_PROFILE", "")
+    if not directory:
+        return []
+    profile = Path(directory).resolve()
+    if not any(profile.glob("*.gcda")):
+        return [f"-fprofile-generate={profile}"]
+    # What the training did not reach is compiled for speed all the same: it may be what another's load does most.
+    return [f"-fprofile-use={profile}", "-fprofile-partial-training"]
+
+
 def extensions() -> list[Extension]:
     wanted = os.environ.get("TIERGATE_COMPILE", "")
     if wanted == "0" or (not wanted and "editable_wheel" in sys.argv):
@@ -28,12 +44,14 @@ def extensions() -> list[Extension]:
         if wanted:
             raise
         return []
+    profiled = _profiled()
     modules = [
         Extension(
             ".".join(types.with_suffix("").parts),
             [_source(types)],
             optional=not wanted,
-            extra_compile_args=["-O2", "-g0"],
+            extra_compile_args=["-O2", "-g0", *profiled],
+            extra_link_args=profiled,
         )
         for types in sorted(Path("proxy").rglob("*.pxd"))
     ]
@@ -41,4 +59,8 @@ def extensions() -> list[Extension]:
     return cythonize(modules, build_dir="build/cython", compiler_directives={"annotation_typing": False})
 
 
-setup(ext_modules=extensions(), options={"build_ext": {"parallel": os.cpu_count()}})
+# With a profile the same source is compiled otherwise than before.
+setup(
+    ext_modules=extensions(),
+    options={"build_ext": {"parallel": os.cpu_count(), "force": bool(os.environ.get("TIERGATE_PROFILE"))}},
+)

@@ -22,6 +22,8 @@ def compiled_tree(copy: Path) -> Path:
     """A copy of the tree with its hot modules compiled. Used again as long as the sources are the same, and made anew
     else; a directory that is none is left alone."""
     digest = hashlib.sha256(sys.version.encode())
+    if profile := os.environ.get("TIERGATE_PROFILE"):  # the same sources, compiled anew once it has been left
+        digest.update(f"{profile}: {any(Path(profile).glob('*.gcda'))}".encode())
     for path in [*sorted((ROOT / "proxy").rglob("*.p*")), ROOT / "setup.py"]:
         if path.suffix in {".py", ".pyx", ".pxd"}:
             digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes())
