@@ -18,6 +18,7 @@ from proxy.admission.elastic import Elastic
 from proxy.admission.lease import Leases
 from proxy.admission.slices import Slices
 from proxy.client.accept import Acceptor
+from proxy.client.applicants import Login
 from proxy.client.cancelling import Asks, Canceller
 from proxy.client.following import (
     all_changed,
@@ -26,7 +27,6 @@ from proxy.client.following import (
     tenants_changed,
     users_changed,
 )
-from proxy.client.login import Login
 from proxy.client.plane import Plane
 from proxy.client.relay import Relay
 from proxy.client.rounds import Rounds

@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import secrets
 
-from proxy.auth.exchange import Asking, Step, failed
+from proxy.auth.exchange import Asking, Exchange, Step, failed
 from proxy.auth.plain import md5_hash
 from proxy.wire import encode
 
@@ -16,19 +16,18 @@ def salted(hashed: bytes, salt: bytes) -> bytes:
     return b"md5" + hashlib.md5(hashed[3:] + salt, usedforsecurity=False).hexdigest().encode()
 
 
-class Md5:
-    slow = False
-    client_key = b""
+class Md5(Exchange):
+    __slots__ = ("_salt",)
 
     def __init__(self, asking: Asking) -> None:
-        self._asking = asking
+        super().__init__(asking)
         self._salt = secrets.token_bytes(4)
 
     def start(self) -> Step:
         return Step(encode.authentication(5, self._salt), False)
 
     def respond(self, body: bytes) -> Step:
-        asking = self._asking
+        asking = self.asking
         stored = asking.stored.encode()
         if stored.startswith(b"md5") and len(stored) == 35:
             hashed = stored

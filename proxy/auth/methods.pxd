@@ -1,1 +1,3 @@
-cpdef object exchange(str auth_type, object asking)
+from proxy.auth.exchange cimport Asking, Exchange
+
+cpdef Exchange exchange(str auth_type, Asking asking)

@@ -6,7 +6,7 @@ import hashlib
 import hmac
 
 from proxy.auth import scram
-from proxy.auth.exchange import Asking, Step, failed
+from proxy.auth.exchange import Asking, Exchange, Step, failed
 from proxy.wire import encode
 
 _ASK = encode.authentication(3)
@@ -30,20 +30,19 @@ def fits(asking: Asking, password: bytes) -> bool:
     return bool(stored) and hmac.compare_digest(password, stored.encode())
 
 
-class Plain:
-    slow = True
+class Plain(Exchange):
+    __slots__ = ()
 
-    def __init__(self, asking: Asking) -> None:
-        self._asking = asking
-        self.client_key = b""
+    def is_slow(self) -> bool:
+        return True
 
     def start(self) -> Step:
         return Step(_ASK, False)
 
     def respond(self, body: bytes) -> Step:
-        if not body.endswith(b"\0") or not fits(self._asking, body[:-1]) or not self._asking.known:
-            raise failed(self._asking.user)
-        if self._asking.stored.startswith(scram.MECHANISM + "$"):
-            verifier = scram.read_verifier(self._asking.stored)
+        if not body.endswith(b"\0") or not fits(self.asking, body[:-1]) or not self.asking.known:
+            raise failed(self.asking.user)
+        if self.asking.stored.startswith(scram.MECHANISM + "$"):
+            verifier = scram.read_verifier(self.asking.stored)
             self.client_key = scram.client_key(verifier, body[:-1].decode("utf-8", "surrogateescape"))
         return Step(encode.AUTHENTICATION_OK, True)

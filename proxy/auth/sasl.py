@@ -7,9 +7,12 @@ import secrets
 from functools import lru_cache
 
 from proxy.auth import scram
-from proxy.auth.exchange import Asking, Step, failed
+from proxy.auth.exchange import Asking, Exchange, Step, failed
+from proxy.auth.octets import request
+from proxy.auth.scram import ServerExchange, Verifier
 from proxy.errors import ProtocolViolation
-from proxy.wire import decode, encode
+from proxy.wire import encode
+from proxy.wire.pieces import end_of, piece, word
 
 # Of this process: an unknown user gets the same salt each time, as a known one does.
 _MOCK_SECRET = secrets.token_bytes(32)
@@ -19,70 +22,75 @@ _VERIFIER = scram.MECHANISM + "$"
 _OFFER = Step(encode.authentication(10, f"{scram.MECHANISM}\0\0".encode()), False)
 _OFFER_BINDING = Step(encode.authentication(10, f"{_PLUS}\0{scram.MECHANISM}\0\0".encode()), False)
 _PLAIN_NAME, _PLUS_NAME = scram.MECHANISM.encode(), _PLUS.encode()
+_IN = encode.AUTHENTICATION_OK
+_LONGEST = 1_020  # bytes of a message, as PostgreSQL has it
 
 
-class Sasl:
-    __slots__ = ("_asking", "_exchange", "_first", "client_key")
+class Sasl(Exchange):
+    __slots__ = ("_exchange",)
 
     def __init__(self, asking: Asking) -> None:
-        self._asking = asking
-        self._exchange: scram.ServerExchange | None = None
-        self._first = True
+        self.asking = asking
         self.client_key = b""
+        self.is_for_all = False
+        self._exchange: ServerExchange | None = None
 
-    @property
-    def slow(self) -> bool:
-        asking = self._asking
-        if not self._first or not asking.known or asking.stored.startswith(_VERIFIER):
+    def is_slow(self) -> bool:
+        asking = self.asking
+        if self._exchange is not None or asking.verifier is not None:
+            return False
+        if not asking.known or asking.stored.startswith(_VERIFIER):
             return False
         return not scram.is_known(asking.stored, _mock(asking.user).salt, scram.ITERATIONS)
 
     def start(self) -> Step:
-        return _OFFER_BINDING if self._asking.binding else _OFFER
+        return _OFFER_BINDING if self.asking.binding else _OFFER
 
     def respond(self, body: bytes) -> Step:
+        if len(body) > _LONGEST:
+            raise failed(self.asking.user)
+        if self._exchange is None:
+            return self._respond_first(body)
+        asking = self.asking
         try:
-            return self._respond_first(body) if self._first else self._respond_final(body)
+            said = self._exchange.final(body)
         except scram.BadExchange:
-            raise failed(self._asking.user) from None
+            raise failed(asking.user) from None
+        if not asking.known:
+            raise failed(asking.user)
+        self.client_key = self._exchange.client_key
+        return Step(request(12, said, _IN), True)
 
     def _respond_first(self, body: bytes) -> Step:
-        mechanism, at = decode.cstring(body)
-        length, message = int.from_bytes(body[at : at + 4], "big"), body[at + 4 :]
+        asking = self.asking
+        end = end_of(body, 0)
+        mechanism = piece(body, 0, end)
         plus = mechanism == _PLUS_NAME
-        if (not plus and mechanism != _PLAIN_NAME) or (plus and not self._asking.binding):
+        if (not plus and mechanism != _PLAIN_NAME) or (plus and not asking.binding):
             raise ProtocolViolation("client selected an invalid SASL authentication mechanism")
-        if length != len(message):
-            raise ProtocolViolation("malformed SCRAM message")
-        self._exchange = scram.ServerExchange(
-            self._verifier(), channel_binding=self._asking.binding, offered_binding=bool(self._asking.binding)
-        )
-        self._first = False
-        return Step(encode.authentication(11, self._exchange.first(message, plus=plus)), False)
+        at = end + 5
+        if at > len(body) or word(body, end + 1) != len(body) - at:
+            raise ProtocolViolation("invalid message format")
+        if asking.verifier is None:
+            asking.verifier = self._verifier()
+        self._exchange = ServerExchange(asking.verifier, asking.binding)
+        return Step(request(11, self._exchange.first(piece(body, at, len(body)), plus), b""), False)
 
-    def _respond_final(self, body: bytes) -> Step:
-        if self._exchange is None:
-            raise AssertionError("the final message comes second")
-        final = self._exchange.final(body)
-        if not self._asking.known:
-            raise failed(self._asking.user)
-        self.client_key = self._exchange.client_key
-        return Step(encode.authentication(12, final) + encode.AUTHENTICATION_OK, True)
-
-    def _verifier(self) -> scram.Verifier:
-        stored = self._asking.stored
-        if self._asking.known and stored.startswith(_VERIFIER):
+    def _verifier(self) -> Verifier:
+        asking = self.asking
+        stored = asking.stored
+        if asking.known and stored.startswith(_VERIFIER):
             try:
                 return scram.read_verifier(stored)
             except ValueError:
-                return _mock(self._asking.user)  # what is no verifier fits nobody
-        elif self._asking.known and stored and not (stored.startswith("md5") and len(stored) == 35):
-            return scram.make_verifier(stored, _mock(self._asking.user).salt)
-        return _mock(self._asking.user)
+                return _mock(asking.user)  # what is no verifier fits nobody
+        elif asking.known and stored and not (stored.startswith("md5") and len(stored) == 35):
+            return scram.make_verifier(stored, _mock(asking.user).salt)
+        return _mock(asking.user)
 
 
 @lru_cache(maxsize=_MOCKS)
-def _mock(user: str) -> scram.Verifier:
+def _mock(user: str) -> Verifier:
     """Nobody knows the password; remembered, as a known user's is, so that it takes as long."""
     salt = hmac.digest(_MOCK_SECRET, user.encode(), "sha256")[:16]
-    return scram.Verifier(salt, scram.ITERATIONS, secrets.token_bytes(32), secrets.token_bytes(32))
+    return Verifier(salt, scram.ITERATIONS, secrets.token_bytes(32), secrets.token_bytes(32))

@@ -8,75 +8,50 @@ again. Deriving one is the only slow step: `is_known` says whether it is still t
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
-import hmac
 import secrets
 from collections import OrderedDict
-from dataclasses import dataclass, field
 from functools import lru_cache
-from os import urandom
+from hmac import compare_digest
 
 from scramp import ScramException
 from scramp.utils import saslprep
+
+from proxy.auth import octets
+from proxy.auth.mac import Mac, digest
+from proxy.errors import FeatureNotSupported, NotAuthorized, ProtocolViolation
+from proxy.wire.pieces import end_of, piece
 
 MECHANISM = "SCRAM-SHA-256"
 ITERATIONS = 4096
 _MAX_ITERATIONS = 1_000_000
 _REMEMBERED = 10_000
 _KEY_LENGTH = 32
-_NONCE_SIZE = 18
-_BLOCK = 64  # bytes that SHA-256 takes at once
-_INNER, _OUTER = bytes(x ^ 0x36 for x in range(256)), bytes(x ^ 0x5C for x in range(256))
-_sha256 = hashlib.sha256
-_nothing = _sha256()
+_EXTENSION, _NAME, _NONCE, _PROOF, _BOUND, _AUTHORIZATION, _COMMA, _EQUALS = b"mnrpca,="
+_NOT, _YES = b"ny"
+_END_POINT = b"p=tls-server-end-point"
+_UNBOUND, _UNOFFERED = octets.encoded(b"n,,"), octets.encoded(b"y,,")
 
 
-def _digest(data: bytes) -> bytes:
-    whole = _nothing.copy()
-    whole.update(data)
-    return whole.digest()
-
-
-class Mac:
-    """HMAC-SHA-256 (RFC 2104) with a key of at most 64 bytes: two hashes, which go on from copies of those of the key.
-    OpenSSL's own looks up its algorithm each time, as a new hash does, and that takes longer than all the rest."""
-
-    __slots__ = ("_inner", "_outer")
-
-    def __init__(self, key: bytes) -> None:
-        padded = key.ljust(_BLOCK, b"\0")
-        self._inner = _sha256(padded.translate(_INNER))
-        self._outer = _sha256(padded.translate(_OUTER))
-
-    def __call__(self, data: bytes) -> bytes:
-        inner, outer = self._inner.copy(), self._outer.copy()
-        inner.update(data)
-        outer.update(inner.digest())
-        return outer.digest()
-
-
-@dataclass(frozen=True, slots=True)
 class Verifier:
-    """What a server stores of a password."""
+    """What a server stores of a password. Nothing of it changes."""
 
-    salt: bytes
-    iterations: int
-    stored_key: bytes
-    server_key: bytes
-    client_signature: Mac = field(init=False, repr=False, compare=False)
-    server_signature: Mac = field(init=False, repr=False, compare=False)
-    asks: str = field(init=False, repr=False, compare=False)  # the end of a server's first message
+    __slots__ = (
+        "asks", "client_signature", "iterations", "salt", "server_key", "server_signature", "stored_key",
+    )  # fmt: skip
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "client_signature", Mac(self.stored_key))
-        object.__setattr__(self, "server_signature", Mac(self.server_key))
-        salt = base64.b64encode(self.salt).decode()
-        object.__setattr__(self, "asks", f",s={salt},i={self.iterations}")
+    def __init__(self, salt: bytes, iterations: int, stored_key: bytes, server_key: bytes) -> None:
+        self.salt = salt
+        self.iterations = iterations
+        self.stored_key = stored_key
+        self.server_key = server_key
+        self.client_signature = Mac(stored_key)
+        self.server_signature = Mac(server_key)
+        self.asks = b",s=%b,i=%d" % (octets.encoded(salt), iterations)  # the end of a server's first message
 
 
 class BadExchange(ValueError):
-    """A message that is not SCRAM, or a proof that does not fit."""
+    """A proof that does not fit; of a server, what is not SCRAM as well."""
 
 
 class OtherVerifier(BadExchange):
@@ -149,7 +124,7 @@ def matches(verifier: Verifier, password: str) -> bool:
     """Only what fits is remembered, so that guesses do not push out what is known."""
     salt, iterations = verifier.salt, verifier.iterations
     salted = _salted.get(_key(password, salt, iterations)) or _derive(password, salt, iterations)
-    fits = hmac.compare_digest(_verifier(salted, salt, iterations).stored_key, verifier.stored_key)
+    fits = compare_digest(_verifier(salted, salt, iterations).stored_key, verifier.stored_key)
     if fits:
         _remember(password, salt, iterations, salted)
     return fits
@@ -161,11 +136,11 @@ def client_key(verifier: Verifier, password: str) -> bytes:
 
 
 def fits(client_key: bytes, verifier: Verifier) -> bool:
-    return hmac.compare_digest(hashlib.sha256(client_key).digest(), verifier.stored_key)
+    return compare_digest(hashlib.sha256(client_key).digest(), verifier.stored_key)
 
 
 def _hmac(key: bytes, data: bytes) -> bytes:
-    return Mac(key)(data)
+    return Mac(key).of(data)
 
 
 def _attributes(message: bytes) -> dict[str, str]:
@@ -181,82 +156,140 @@ def _attributes(message: bytes) -> dict[str, str]:
     return said
 
 
-def _xor(one: bytes, other: bytes) -> bytes:
-    return (int.from_bytes(one, "big") ^ int.from_bytes(other, "big")).to_bytes(len(one), "big")
+def _nonce() -> bytes:
+    return octets.nonce()
 
 
-def _nonce() -> str:
-    return binascii.b2a_base64(urandom(_NONCE_SIZE), newline=False).decode()
+def _malformed(detail: str) -> ProtocolViolation:
+    return ProtocolViolation("malformed SCRAM message", detail=detail)
+
+
+def _check(message: bytes) -> None:
+    if not message:
+        raise _malformed("The message is empty.")
+    if end_of(message, 0) >= 0:
+        raise _malformed("Message length does not match input length.")
+
+
+def _value(message: bytes, at: int, name: int) -> int:
+    """Where the value of the attribute at `at` ends, which must be that one."""
+    if at + 1 >= len(message) or message[at] != name or message[at + 1] != _EQUALS:
+        raise _malformed("Another attribute was expected.")
+    return octets.comma(message, at + 2)
+
+
+def _any_value(message: bytes, at: int) -> int:
+    """The same of whatever attribute that is."""
+    if at + 1 >= len(message) or message[at + 1] != _EQUALS or not 0x61 <= message[at] | 0x20 <= 0x7A:
+        raise _malformed("An attribute was expected.")
+    return octets.comma(message, at + 2)
 
 
 class ServerExchange:
-    """The server's side: `first` answers the client's first message, `final` its proof, which gives its `client_key`."""
+    """The server's side: `first` answers the client's first message, `final` its proof, which gives its `client_key`.
+    What is wrong with a message is told as PostgreSQL tells it; BadExchange is a proof that does not fit.
 
-    __slots__ = (
-        "_binding", "_first_bare", "_gs2", "_nonce", "_offered_binding", "_server_first", "_verifier", "client_key",
-    )  # fmt: skip
+    `binding` is what it can be bound to, and so whether that was offered.
+    """
 
-    def __init__(
-        self, verifier: Verifier, *, channel_binding: bytes = b"", offered_binding: bool = False
-    ) -> None:
+    __slots__ = ("_binding", "_bound", "_first_bare", "_nonce", "_server_first", "_verifier", "client_key")
+
+    def __init__(self, verifier: Verifier, binding: bytes = b"") -> None:
         self._verifier = verifier
-        self._binding = channel_binding
-        self._offered_binding = offered_binding
+        self._binding = binding
+        self._bound = b""  # what the proof must say of that
         self._first_bare = b""
         self._server_first = b""
-        self._nonce = ""
-        self._gs2 = b""
+        self._nonce = b""
         self.client_key = b""
 
-    def first(self, message: bytes, *, plus: bool = False) -> bytes:
-        parts = message.split(b",", 2)
-        if len(parts) != 3:
-            raise BadExchange("malformed SCRAM message")
-        flag, authzid, bare = parts
-        if authzid:
-            raise BadExchange("an authorization identity is not supported")
-        if plus != flag.startswith(b"p="):
-            raise BadExchange("channel binding does not fit the mechanism")
-        if flag == b"y" and self._offered_binding:
-            raise BadExchange("the client believes that channel binding is not supported")
-        if not plus and flag not in (b"n", b"y"):
-            raise BadExchange("malformed SCRAM message")
-        if plus and flag != b"p=tls-server-end-point":
-            raise BadExchange("unsupported channel binding type")
-        self._gs2 = message[: len(message) - len(bare)]
-        self._first_bare = bare
-        client_nonce = _attributes(bare).get("r", "")
-        if not client_nonce:
-            raise BadExchange("malformed SCRAM message")
-        self._nonce = client_nonce + _nonce()
-        self._server_first = f"r={self._nonce}{self._verifier.asks}".encode()
+    def first(self, message: bytes, plus: bool = False) -> bytes:
+        _check(message)
+        at = self._flag(message, plus)
+        if at >= len(message) or message[at] != _COMMA:
+            raise _malformed("Comma expected.")
+        at += 1
+        if at < len(message) and message[at] == _AUTHORIZATION:
+            raise FeatureNotSupported("client uses authorization identity, but it is not supported")
+        if at >= len(message) or message[at] != _COMMA:
+            raise _malformed("Comma expected.")
+        at += 1
+        bare = at
+        if at < len(message) and message[at] == _EXTENSION:
+            raise FeatureNotSupported("client requires an unsupported SCRAM extension")
+        at = _value(message, at, _NAME) + 1  # PostgreSQL's clients leave it empty: the startup packet has it
+        end = _value(message, at, _NONCE)
+        if end == at + 2:
+            raise _malformed("The nonce is empty.")
+        if not octets.is_printable(message, at + 2, end):
+            raise ProtocolViolation("non-printable characters in SCRAM nonce")
+        said = piece(message, at + 2, end)
+        while end + 1 < len(message):
+            end = _any_value(message, end + 1)
+        self._first_bare = piece(message, bare, len(message))
+        own = _nonce()
+        self._server_first = b"".join((b"r=", said, own, self._verifier.asks))
+        self._nonce = piece(self._server_first, 2, 2 + len(said) + len(own))
         return self._server_first
+
+    def _flag(self, message: bytes, plus: bool) -> int:
+        """Takes up what the client says of channel binding; where that ends."""
+        flag = message[0]
+        if flag == _PROOF and plus:
+            end = octets.comma(message, 0)
+            if piece(message, 0, end) != _END_POINT:
+                raise ProtocolViolation("unsupported SCRAM channel-binding type")
+            self._bound = octets.encoded(_END_POINT + b",," + self._binding)
+            return end
+        if plus or flag == _PROOF:
+            raise _malformed("The channel binding does not fit the mechanism.")
+        if flag == _YES:
+            if self._binding:  # somebody in the middle may have taken the offer away
+                raise NotAuthorized(
+                    "SCRAM channel binding negotiation error",
+                    detail="The client supports SCRAM channel binding but thinks the server does not."
+                    "  However, this server does support channel binding.",
+                )
+            self._bound = _UNOFFERED
+        elif flag == _NOT:
+            self._bound = _UNBOUND
+        else:
+            raise _malformed("Unexpected channel-binding flag.")
+        return 1
 
     def final(self, message: bytes) -> bytes:
         """The server's final message; BadExchange if the proof is wrong."""
-        without_proof, marker, proof_text = message.rpartition(b",p=")
-        if not marker:
-            raise BadExchange("malformed SCRAM message")
-        said = _attributes(without_proof)
-        try:
-            binding = binascii.a2b_base64(said.get("c", ""), strict_mode=True)
-            proof = binascii.a2b_base64(proof_text, strict_mode=True)
-        except ValueError:
-            raise BadExchange("malformed SCRAM message") from None
-        if binding != self._gs2 + (self._binding if self._gs2.startswith(b"p=") else b""):
-            raise BadExchange("SCRAM channel binding check failed")
-        if not hmac.compare_digest(said.get("r", "").encode(), self._nonce.encode()):
-            raise BadExchange("wrong nonce")
-        auth_message = b",".join((self._first_bare, self._server_first, without_proof))
-        signature = self._verifier.client_signature(auth_message)
-        if len(proof) != len(signature):
-            raise BadExchange("malformed SCRAM message")
-        client_key = _xor(proof, signature)
-        if not hmac.compare_digest(_digest(client_key), self._verifier.stored_key):
+        _check(message)
+        end = _value(message, 0, _BOUND)
+        if piece(message, 2, end) != self._bound:
+            if self._bound != _UNBOUND and self._bound != _UNOFFERED:
+                raise NotAuthorized("SCRAM channel binding check failed")
+            raise ProtocolViolation("unexpected SCRAM channel-binding attribute in client-final-message")
+        at = end + 1
+        end = _value(message, at, _NONCE)
+        nonce = piece(message, at + 2, end)
+        while True:
+            at = end + 1
+            stop = _any_value(message, at)
+            if message[at] == _PROOF:
+                break
+            end = stop
+        if stop != len(message):
+            raise _malformed("Garbage found at the end of client-final-message.")
+        proof = octets.decoded(message, at + 2, stop)
+        if proof is None or len(proof) != _KEY_LENGTH:
+            raise _malformed("Malformed proof in client-final-message.")
+        if not compare_digest(nonce, self._nonce):
+            raise ProtocolViolation("invalid SCRAM response", detail="Nonce does not match.")
+        return self._prove(octets.listed(self._first_bare, self._server_first, piece(message, 0, end)), proof)
+
+    def _prove(self, said: bytes, proof: bytes) -> bytes:
+        verifier = self._verifier
+        client_key = octets.xor(proof, verifier.client_signature.of(said))
+        if not compare_digest(digest(client_key), verifier.stored_key):
             raise BadExchange("wrong proof")
         self.client_key = client_key
-        signed = self._verifier.server_signature(auth_message)
-        return b"v=" + binascii.b2a_base64(signed, newline=False)
+        return b"v=" + octets.encoded(verifier.server_signature.of(said))
 
 
 class ClientExchange:
@@ -276,7 +309,7 @@ class ClientExchange:
         self._keys = keys
         self._gs2 = b"p=tls-server-end-point,," if plus else b"y,," if binding else b"n,,"
         self._bound = base64.b64encode(self._gs2 + (binding if plus else b"")).decode()
-        self._nonce = _nonce()
+        self._nonce = _nonce().decode()
         self._bare = f"n=,r={self._nonce}"
         self._server_signature = b""
 
@@ -306,7 +339,7 @@ class ClientExchange:
         without_proof = f"c={self._bound},r={_attributes(server_first)['r']}"
         auth_message = ",".join((self._bare, server_first.decode("ascii"), without_proof)).encode()
         signature = _hmac(hashlib.sha256(client_key).digest(), auth_message)
-        proof = _xor(client_key, signature)
+        proof = octets.xor(client_key, signature)
         self._server_signature = _hmac(server_key, auth_message)
         return f"{without_proof},p={base64.b64encode(proof).decode()}".encode()
 
@@ -323,5 +356,5 @@ class ClientExchange:
         said = _attributes(server_final).get("v", "")
         if not self._server_signature:
             raise BadExchange("the server's signature came before the proof")
-        if not hmac.compare_digest(said.encode(), base64.b64encode(self._server_signature)):
+        if not compare_digest(said.encode(), base64.b64encode(self._server_signature)):
             raise BadExchange("the server's signature is wrong")

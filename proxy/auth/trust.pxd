@@ -1,5 +1,7 @@
-cdef class Trust:
-    cdef public object _asking
+from proxy.auth.exchange cimport Exchange, Step
 
-    cpdef object start(self)
-    cpdef object respond(self, bytes body)
+cdef Step _IN
+
+cdef class Trust(Exchange):
+    cpdef Step start(self)
+    cpdef Step respond(self, bytes body)

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import hmac
 
-from proxy.auth.exchange import Asking, Step
+from proxy.auth.exchange import Asking, Exchange, Step
 from proxy.errors import NotAuthorized
 from proxy.wire import encode
 
 _IN = Step(encode.AUTHENTICATION_OK, True)
 
 
-class Trust:
-    __slots__ = ("_asking",)
-    slow = False
-    client_key = b""
+class Trust(Exchange):
+    __slots__ = ()
 
     def __init__(self, asking: Asking) -> None:
-        self._asking = asking
+        self.asking = asking
+        self.client_key = b""
+        self.is_for_all = True
 
     def start(self) -> Step:
-        if not self._asking.known:
-            raise NotAuthorized(f'role "{self._asking.user}" does not exist')
+        if not self.asking.known:
+            raise NotAuthorized(f'role "{self.asking.user}" does not exist')
         return _IN
 
     def respond(self, body: bytes) -> Step:
@@ -32,7 +32,7 @@ class Cert(Trust):
     __slots__ = ()
 
     def start(self) -> Step:
-        name = self._asking.certificate_name
-        if not name or not hmac.compare_digest(name.encode(), self._asking.user.encode()):
-            raise NotAuthorized(f'certificate authentication failed for user "{self._asking.user}"')
+        name = self.asking.certificate_name
+        if not name or not hmac.compare_digest(name.encode(), self.asking.user.encode()):
+            raise NotAuthorized(f'certificate authentication failed for user "{self.asking.user}"')
         return super().start()

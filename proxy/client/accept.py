@@ -10,18 +10,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import sys
-from collections import OrderedDict
 from collections.abc import Callable, Coroutine
-from time import monotonic
+from sys import intern
 from typing import Any
 
 from proxy import log
+from proxy.client.applicants import Applicant, Login
 from proxy.client.arrival import Arrival, Reception
 from proxy.client.doorstep import Doorstep
-from proxy.client.login import Applicant, Login
 from proxy.errors import CapReached, TiergateError
 from proxy.model import ClientOptions
+from proxy.net.clock import monotonic
 from proxy.net.sockets import send
 from proxy.net.tls import ClientTls
 from proxy.net.transport import SocketTransport
@@ -60,7 +59,7 @@ class Acceptor(Reception):
         self._pending = 0
         self._by_address: dict[str, int] = {}
         self._by_tenant: dict[str, dict[str, int]] = {}  # and address; which they claim, and may not know
-        self._familiar: OrderedDict[bytes, Applicant] = OrderedDict()
+        self._familiar: dict[bytes, Applicant] = {}  # the oldest first
         self._epoch = registry.epoch  # of what is familiar
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = _NEVER
@@ -85,7 +84,7 @@ class Acceptor(Reception):
             _refuse(fd)
             return
         if host:
-            host = sys.intern(host)  # one for all that come from there
+            host = intern(host)  # one for all that come from there
             by_address[host] = here + 1
         self._pending += 1
         self._process.client_connections += 1
@@ -141,7 +140,7 @@ class Acceptor(Reception):
             return
         self._familiar[packet] = who
         if len(self._familiar) > _REMEMBERED:
-            self._familiar.popitem(last=False)
+            del self._familiar[next(iter(self._familiar))]
 
     def claims(self, arrival: Arrival, tenant: str) -> None:
         """Before it is proved: whoever claims a tenant falsely is not to keep others from it. So where there are too

@@ -17,9 +17,9 @@ from typing import Any
 
 from proxy import log
 from proxy.auth.exchange import Exchange, Step
-from proxy.auth.methods import exchange
+from proxy.client.applicants import Applicant, Login
 from proxy.client.greeting import Greeting
-from proxy.client.login import Applicant, Login, applicant, log_in, look_up, settled, wanted
+from proxy.client.login import applicant, log_in, look_up, settled, wanted
 from proxy.client.strangers import claimed, meet
 from proxy.errors import LoginTimeout, NotAuthorized, ProtocolViolation, ServerRefused, TiergateError
 from proxy.model import ClientOptions
@@ -27,7 +27,7 @@ from proxy.net.stream import MAX_LOGIN_MESSAGE, Bare, LoginStream, PeerGone
 from proxy.net.tls import ClientTls
 from proxy.registry.memory import Registry
 from proxy.wire import encode, startup
-from proxy.wire.pieces import word
+from proxy.wire.pieces import piece, word
 from proxy.wire.startup import CancelRequest
 
 _log = log.get("accept")
@@ -143,16 +143,15 @@ class Arrival(LoginStream):
             if not size or len(data) < size:
                 self._buffer += data
                 return
-            rest = data[size:]
-            if rest:
-                self._buffer += rest
-                data = data[:size]
+            if len(data) > size:
+                self._buffer += piece(data, size, len(data))
+                data = piece(data, 0, size)
             if self._exchange is None:
                 self._take_packet(data)
             elif data[0] != _PASSWORD:
                 raise ProtocolViolation(f"expected password response, got message type {data[0]}")
             else:
-                self._prove(self._exchange, data[5:])
+                self._prove(self._exchange, piece(data, 5, size))
             if self.task is not None or self.over or not self._buffer:
                 return
             data = bytes(self._buffer)
@@ -210,7 +209,7 @@ class Arrival(LoginStream):
 
     def _ask_for_proof(self, who: Applicant) -> None:
         self._who = who
-        talk = self._exchange = exchange(who.method, who.asking)
+        talk = self._exchange = who.talk()
         step = talk.start()
         if not step.done:
             self._claim(who)
@@ -224,7 +223,7 @@ class Arrival(LoginStream):
             self._reception.claims(self, who.claim)
 
     def _prove(self, talk: Exchange, body: bytes) -> None:
-        if talk.slow:
+        if talk.is_slow():
             self.wait_for(self._prove_slowly(talk, body))
         else:
             self._proceed(talk.respond(body))

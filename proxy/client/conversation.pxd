@@ -1,6 +1,8 @@
 from proxy.admission.accounts cimport Account, UserAccount, give_all
+from proxy.client.applicants cimport Login
 from proxy.client.plane cimport Plane
 from proxy.client.settled cimport Settled
+from proxy.net.clock cimport monotonic
 from proxy.net.transport cimport deliver, hurry
 from proxy.protocol.state cimport State
 from proxy.protocol.lifecycle cimport Stage, step
@@ -22,7 +24,7 @@ cdef class Given:
 cdef class Conversation(Link):
     cdef object __weakref__
     cdef public object _counted_by, _permits
-    cdef public object cancel_wanted, checked, doubts, evicting, inquiry, host, key, login, mode, owing, rules
+    cdef public object cancel_wanted, checked, doubts, evicting, inquiry, host, key, mode, owing, rules
     cdef public Stage state
     cdef public frozenset pins
     cdef public object tenant, throttled, transport, unnamed_by, user, watch
@@ -30,6 +32,7 @@ cdef class Conversation(Link):
     cdef public bytes amiss, answer, parked
     cdef public double connected_at, idle_since
     cdef public list outgoing, undescribed
+    cdef public Login login
     cdef public Plane plane
     cdef public Pool pool
     cdef public Registry registry

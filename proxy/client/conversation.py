@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from proxy.admission.accounts import Account, Counter, UserAccount, give_all
@@ -12,6 +11,7 @@ from proxy.client.plane import Plane
 from proxy.client.waits import Owing
 from proxy.errors import ServerRefused, TiergateError
 from proxy.model import Limits, PinReason, PoolMode, Tenant, User
+from proxy.net.clock import monotonic
 from proxy.net.transport import Transport, deliver, hurry
 from proxy.protocol.inquiry import Inquiry
 from proxy.protocol.lifecycle import SessionState, Stage, step
@@ -26,7 +26,7 @@ from proxy.wire import encode
 from proxy.wire.frames import FROM_CLIENT, Scanner
 
 if TYPE_CHECKING:
-    from proxy.client.login import Login
+    from proxy.client.applicants import Login
     from proxy.server.pool import Pool
 
 PARKED_MAX = 65_536  # bytes read ahead of a wait; beyond, the client's socket is left alone

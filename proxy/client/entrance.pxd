@@ -1,4 +1,6 @@
+from proxy.client.applicants cimport Login
 from proxy.client.conversation cimport Given
+from proxy.client.placing cimport Place
 from proxy.client.plane cimport Plane
 from proxy.net.stream cimport LoginStream
 from proxy.protocol.state cimport State
@@ -10,7 +12,7 @@ cimport cython
 cdef bytes _READY
 
 cdef class Entrance(Given):
-    cdef public object place
+    cdef public Place place
     cdef public State state, told
     cdef public bytes statuses
     cdef State _asked
@@ -22,5 +24,6 @@ cdef class Entrance(Given):
     @cython.locals(known=tuple)
     cpdef bint introduced(self, Plane plane) except -1
 
-cpdef Entrance entrance(Plane plane, object login, LoginStream stream)
+@cython.locals(found=Entrance, made=Entrance)
+cpdef Entrance entrance(Plane plane, Login login, LoginStream stream)
 cpdef bytes hello(bytes statuses, long pid, bytes key)

@@ -19,7 +19,7 @@ from proxy.wire.encode import ready_for_query
 from proxy.wire.pieces import key_between
 
 if TYPE_CHECKING:
-    from proxy.client.login import Login
+    from proxy.client.applicants import Login
     from proxy.client.plane import Plane
     from proxy.net.stream import LoginStream
 

@@ -8,10 +8,11 @@ client it is: who says the same is the same Applicant and gets the same Login, a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import NamedTuple
 
 from proxy.auth.exchange import Asking
+from proxy.client.applicants import Applicant, Login
 from proxy.client.greeting import Greeting
 from proxy.errors import NotAuthorized, UnknownTenant
 from proxy.model import NO_PARAMETERS, ClientOptions, Tenant, User
@@ -26,42 +27,6 @@ CONSOLE_DATABASES = ("tiergate", "pgbouncer")
 _NEWEST_MINOR = 2
 _NOT_SETTINGS = ("user", "database", "options", "replication")
 _FALSE = ("", "0", "f", "false", "n", "no", "off")
-
-
-@dataclass(slots=True)
-class Login:
-    """Clients that have authenticated. `asked` are the settings of their startup packet, without the
-    tenant; `replication` is "" for an ordinary session."""
-
-    user: User
-    tenant: Tenant | None
-    database: str
-    asked: State
-    replication: str
-    protocol_minor: int
-    tls: bool
-    is_console: bool
-    chooses: bool = False  # it may say in SQL which tenant it speaks for
-    # An Entrance, which knows this class, as it was last used.
-    entrance: Any = field(default=None, init=False, repr=False, compare=False)
-
-
-@dataclass(slots=True)
-class Applicant:
-    """`negotiation` is what is said before anything else of a protocol that is not known here; `login` what was made
-    of it at the registry's epoch `epoch`. `claim` is the first tenant that it names, true or not."""
-
-    facts: LoginFacts
-    replication: str
-    minor: int
-    negotiation: bytes
-    tls: bool
-    method: str
-    asking: Asking
-    user: User | None
-    epoch: int
-    claim: str
-    login: Login | None = None
 
 
 class Met(NamedTuple):

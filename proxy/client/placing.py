@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from proxy.admission.accounts import Account, UserAccount, give_all, take_all
 from proxy.auth.to_server import is_verifier
@@ -18,8 +18,8 @@ from proxy.routing.route import route
 from proxy.sql.policy import Rules
 
 if TYPE_CHECKING:
+    from proxy.client.applicants import Login
     from proxy.client.conversation import Conversation
-    from proxy.client.login import Login
     from proxy.client.plane import Plane
     from proxy.server.connection import ServerConnection
     from proxy.server.pool import Pool
@@ -28,13 +28,16 @@ _NO_TIER = Tier("")
 _MOST_KEPT = 4_096
 
 
-class Place(NamedTuple):
+class Place:
     """`startup`: the state that RESET goes back to, as the client spelled it."""
 
-    pool: Pool
-    startup: State
-    rules: Rules | None
-    temp_first: bool
+    __slots__ = ("pool", "rules", "startup", "temp_first")
+
+    def __init__(self, pool: Pool, startup: State, rules: Rules | None, temp_first: bool) -> None:
+        self.pool = pool
+        self.startup = startup
+        self.rules = rules
+        self.temp_first = temp_first
 
 
 def place(session: Conversation) -> None:

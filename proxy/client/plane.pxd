@@ -19,8 +19,8 @@ cdef class Plane:
 
     @cython.locals(random=bytes)
     cpdef tuple new_key(self, int minor, long pid=*)
-    @cython.locals(at=Py_ssize_t)
     cdef long _another(self) except -1
+    @cython.locals(at=Py_ssize_t)
     cdef bytes _draw(self, Py_ssize_t count)
     cdef long _word(self, bytes random) except -1
     cpdef object enter(self, object session)

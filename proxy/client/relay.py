@@ -23,7 +23,7 @@ from proxy.server.custody import Held
 from proxy.wire import encode
 
 if TYPE_CHECKING:
-    from proxy.client.login import Login
+    from proxy.client.applicants import Login
     from proxy.client.plane import Plane
     from proxy.net.stream import LoginStream
 

@@ -28,7 +28,7 @@ from proxy.server.link import Link
 from proxy.wire import decode, encode
 
 if TYPE_CHECKING:
-    from proxy.client.login import Login
+    from proxy.client.applicants import Login
     from proxy.client.plane import Plane
     from proxy.net.stream import LoginStream
     from proxy.server.pool import Pool

@@ -61,7 +61,7 @@ def client_key() -> bytes:
 @pytest.mark.parametrize("binding", [b"", b"of a certificate"])
 def test_with_the_key_of_a_client_for_a_server_that_has_the_same_verifier(binding: bytes) -> None:
     auth = ToServer("app", verifier_text(VERIFIER), client_key(), binding)
-    server = ServerExchange(VERIFIER, channel_binding=binding, offered_binding=bool(binding))
+    server = ServerExchange(VERIFIER, binding)
     initial = auth.respond(SASL, MECHANISMS)
     mechanism, _, rest = initial[5:].partition(b"\0")
     assert mechanism == (b"SCRAM-SHA-256-PLUS" if binding else b"SCRAM-SHA-256")
@@ -75,7 +75,7 @@ def test_with_the_key_of_a_client_for_a_server_that_has_the_same_verifier(bindin
 def test_a_password_is_bound_to_the_channel_as_well_and_a_server_that_cannot_is_told() -> None:
     auth, server = (
         ToServer("app", "secret", binding=b"cert"),
-        ServerExchange(VERIFIER, channel_binding=b"cert"),
+        ServerExchange(VERIFIER, b"cert"),
     )
     first = server.first(auth.respond(SASL, MECHANISMS)[INITIAL + len("-PLUS") :], plus=True)
     assert server.final(auth.respond(SASL_CONTINUE, first)[5:])

@@ -15,7 +15,7 @@ import uvloop
 
 from proxy import log
 from proxy.client.accept import Acceptor
-from proxy.client.login import Login
+from proxy.client.applicants import Login
 from proxy.model import ClientOptions, Cluster, ClusterKind, Directory, Endpoint, Role, Tenant, Tier, User
 from proxy.net.listen import Listener, tcp_sockets
 from proxy.net.stream import LoginStream

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from proxy.client.login import Login
+from proxy.client.applicants import Login
 from proxy.client.plane import Plane
 from proxy.client.session import Session
 from proxy.client.welcome import admit
@@ -52,13 +52,13 @@ DIRECTORY = Directory(
 BEGIN, COMMIT = encode.query(b"BEGIN"), encode.query(b"COMMIT")
 
 
-def login(tenant: str = "acme", user: str = "app", **parameters: str) -> Login:
+def login(tenant: str = "acme", user: str = "app", replication: str = "", **parameters: str) -> Login:
     return Login(
         user=DIRECTORY.users[user],
         tenant=DIRECTORY.tenants[tenant],
         database="appdb",
         asked=intern(parameters),
-        replication="",
+        replication=replication,
         protocol_minor=0,
         tls=False,
         is_console=False,
@@ -188,18 +188,15 @@ class Stage:
 
     def chooser(self, home: str = "", **parameters: str) -> Client:
         """A client that may say in SQL which tenant it speaks for; without `home` it has none yet."""
-        tenant = self.registry.known(home) or nobody(self.registry.lobby())
-        return self._enter(replace(login(**parameters), tenant=tenant, chooses=True))
+        who = login(**parameters)
+        who.tenant, who.chooses = self.registry.known(home) or nobody(self.registry.lobby()), True
+        return self._enter(who)
 
     def client(self, tenant: str = "acme", **parameters: str) -> Client:
         """A client in transaction mode that has been welcomed as if its pool knew all that it wants to know."""
-        return self._enter(
-            replace(
-                login(tenant, **parameters),
-                tenant=self.registry.known(tenant),
-                user=self.registry.user("app"),
-            )
-        )
+        who = login(tenant, **parameters)
+        who.tenant, who.user = self.registry.known(tenant), self.registry.user("app") or who.user
+        return self._enter(who)
 
     def _enter(self, asked: Login) -> Client:
         session = _at_once(admit(self.plane, asked, LoginStream("client", 1)))

@@ -7,8 +7,8 @@ from time import monotonic
 
 import pytest
 
+from proxy.client.applicants import Login
 from proxy.client.entrance import Entrance, entrance
-from proxy.client.login import Login
 from proxy.errors import NotAuthorized
 from proxy.model import ClientOptions
 from proxy.net.stream import LoginStream

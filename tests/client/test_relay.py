@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from proxy.client.login import Login
+from proxy.client.applicants import Login
 from proxy.client.relay import Relay
 from proxy.errors import CapReached, NoHealthyEndpoint, ServerLost, ServerRefused, StatementRefused
 from proxy.model import Directory, Limits, Role, SqlPolicy, Tier
@@ -30,7 +30,7 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
 
 
 def replication(tenant: str = "big", **parameters: str) -> Login:
-    return replace(login(tenant, **parameters), replication="true")
+    return login(tenant, replication="true", **parameters)
 
 
 async def opened(stage: Stage, asked: Login, early: bytes = b"") -> tuple[Relay, Transport]:
@@ -61,7 +61,7 @@ def test_the_servers_welcome_is_told_with_a_key_of_ours(stage: Stage) -> None:
 
 def test_the_server_is_asked_for_the_same_kind_of_replication(stage: Stage) -> None:
     async def main() -> None:
-        await opened(stage, replace(replication(application_name="standby"), replication="database"))
+        await opened(stage, login("big", replication="database", application_name="standby"))
         (asked,) = stage.network.logins
         assert asked["parameters"] == {"application_name": "standby", "replication": "database"}
         assert (asked["database"], asked["user"]) == ("appdb", "app")
@@ -148,7 +148,7 @@ def test_a_tenant_with_rules_on_sql_has_no_connection_that_takes_sql_unread(
 
     async def main() -> None:
         with pytest.raises(StatementRefused, match="its SQL has rules"):
-            await opened(stage, replace(replication(), replication="database"))
+            await opened(stage, login("big", replication="database"))
         assert stage.held() == []
         relay, _ = await opened(stage, replication())
         relay.follow()
@@ -160,7 +160,7 @@ def test_a_tenant_with_rules_on_sql_has_no_connection_that_takes_sql_unread(
 
 def test_it_ends_where_its_tenant_gets_rules(stage: Stage) -> None:
     async def main() -> None:
-        relay, _ = await opened(stage, replace(replication(), replication="database"))
+        relay, _ = await opened(stage, login("big", replication="database"))
         stage.registry.replace(DIRECTORY, stage.plane.options)
         relay.follow()
         assert stage.plane.relays == {relay}
@@ -209,7 +209,8 @@ def test_it_counts_against_the_caps_on_server_connections(monkeypatch: pytest.Mo
     stage = Stage(monkeypatch, directory=directory)
 
     async def main() -> None:
-        asked = replace(replication(), tenant=big)
+        asked = replication()
+        asked.tenant = big
         relay, _ = await opened(stage, asked)
         held = stage.held()
         with pytest.raises(CapReached, match="max_connections"):

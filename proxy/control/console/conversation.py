@@ -19,7 +19,7 @@ from proxy.wire import decode, encode
 from proxy.wire.frames import FROM_CLIENT, HEAD, MORE, Scanner
 
 if TYPE_CHECKING:
-    from proxy.client.login import Login
+    from proxy.client.applicants import Login
     from proxy.net.stream import LoginStream
 
 _log = log.get("console")
