@@ -8,6 +8,7 @@ cdef Py_ssize_t _PIECE, _RECORD
 cdef class SecureTransport(SocketTransport):
     cdef object _incoming, _outgoing, _records, _shaken, _tls
     cdef bint _over
+    cdef Py_ssize_t _owed
 
     cpdef object write(self, bytes data)
     cpdef object close(self)
@@ -19,6 +20,7 @@ cdef class SecureTransport(SocketTransport):
     @cython.locals(pieces=list, told=bytes)
     cdef object _take_more(self, bytes plain)
     cdef object _stopped(self, object error)
+    cdef object _answer(self)
     cdef object _write_pieces(self, bytes data)
     cdef object _flush(self)
     cdef object _lose(self, object error)

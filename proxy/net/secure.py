@@ -9,7 +9,8 @@ the sockets of `readiness.py`, where many are read in one turn and who has a gua
 
 It is SHAKING until `shake_hands` returns, and then what a plain transport is: OPEN, CLOSING, CLOSED. What one receive
 brought is told in one piece, so a pause leaves nothing decrypted behind, but at most a part of a record in OpenSSL. What
-is kept for a slow reader is encrypted, and counted as such.
+is kept for a slow reader is encrypted, and counted as such. OpenSSL has answers of its own to give (new keys for who asks
+for them); who goes on asking and reads none is lost, or strangers could fill our memory.
 
 The peer's last word is its close_notify or the end of its stream: PostgreSQL's frames say themselves whether they
 are whole, so that nobody gains by cutting a stream. We say ours and wait for none.
@@ -24,7 +25,7 @@ import ssl
 from typing import Any
 
 from proxy.net.sockets import READ_SIZE
-from proxy.net.transport import CLOSED, OPEN, SocketTransport, Wire
+from proxy.net.transport import CLOSED, HIGH, OPEN, SocketTransport, Wire
 
 HANDSHAKE = 60.0  # seconds that one may take where nothing else limits it
 RECORD = 16_640  # no record's plain text is that long
@@ -37,7 +38,7 @@ class SecureTransport(SocketTransport):
     Owns the socket unless the constructor raises.
     """
 
-    __slots__ = ("_incoming", "_outgoing", "_over", "_records", "_shaken", "_tls")
+    __slots__ = ("_incoming", "_outgoing", "_over", "_owed", "_records", "_shaken", "_tls")
 
     def __init__(
         self,
@@ -54,6 +55,7 @@ class SecureTransport(SocketTransport):
         )
         self._records: Any = getattr(self._tls, "_sslobj", self._tls)  # without a call in Python around each
         self._shaken: asyncio.Future[None] | None = loop.create_future()
+        self._owed = 0  # bytes of OpenSSL's own since the peer has last taken all that was kept for it
         self._over = False  # the peer has said its last word, and the protocol has yet to be told
         super().__init__(loop, sock.detach(), protocol, watched=False)
 
@@ -112,6 +114,8 @@ class SecureTransport(SocketTransport):
             self._take_more(plain)
         elif plain:
             SocketTransport._take(self, plain)
+            if self._outgoing.pending:
+                self._answer()
         else:
             self._finish()
 
@@ -133,14 +137,25 @@ class SecureTransport(SocketTransport):
             return
         if stopped is not None:
             self._stopped(stopped)
-        elif not plain:
+            return
+        self._answer()
+        if not plain:
             self._finish()
 
     def _stopped(self, error: ssl.SSLError) -> None:
         """There is no more to decrypt, or what there is cannot be."""
-        self._flush()  # our part in a change of keys, or an alert
+        self._answer()
         if not isinstance(error, ssl.SSLWantReadError):
             self._lose(error)
+
+    def _answer(self) -> None:
+        """OpenSSL's part in a change of keys, or an alert."""
+        if not self._kept:
+            self._owed = 0
+        self._owed += self._outgoing.pending
+        self._flush()
+        if self._kept and self._owed > HIGH:
+            self._lose(ConnectionAbortedError("asks for keys and reads none"))
 
     def _finish(self) -> None:
         if self._reading:

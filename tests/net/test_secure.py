@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
+import hmac
 import socket
 import ssl
 import struct
@@ -11,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -23,6 +26,8 @@ from tests.net.test_transport import Recorder, until
 from tests.server.fakes import run
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.integration.servers import Certificates
 
 Both = Callable[[Coroutine[Any, Any, None]], None]
@@ -418,6 +423,84 @@ def test_half_a_record_is_no_end(loop_runs: Both, ours: ssl.SSLContext, theirs: 
             peer.sock.send(half[3:])
             await until(lambda: recorder.data == b"in two parts")
             assert not made.is_closing()
+
+    loop_runs(main())
+
+
+# --- what wants an answer of OpenSSL's own ----------------------------------------------------------
+
+
+class KeyUpdates:
+    """Makes records of a client of TLS 1.3 that ask for new keys, which no interface of Python's does."""
+
+    def __init__(self, keylog: Path) -> None:
+        (line,) = [
+            line for line in keylog.read_text().splitlines() if line.startswith("CLIENT_TRAFFIC_SECRET_0")
+        ]
+        self._secret, self._number = bytes.fromhex(line.split()[2]), 0
+
+    def _derived(self, label: bytes, length: int) -> bytes:
+        label = b"tls13 " + label
+        info = struct.pack("!HB", length, len(label)) + label + b"\0\x01"
+        return hmac.new(self._secret, info, hashlib.sha384).digest()[:length]
+
+    def make(self, more: bytes = b"") -> bytes:
+        """One, and behind it a record with `more`."""
+        made = self._record(b"\x18\0\0\x01\x01", b"\x16")  # key_update, update_requested
+        self._secret, self._number = self._derived(b"traffic upd", 48), 0
+        return made + (self._record(more, b"\x17") if more else b"")
+
+    def _record(self, text: bytes, kind: bytes) -> bytes:
+        number, self._number = self._number, self._number + 1
+        head = b"\x17\x03\x03" + struct.pack("!H", len(text) + 1 + 16)
+        nonce = bytes(
+            a ^ b for a, b in zip(self._derived(b"iv", 12), number.to_bytes(12, "big"), strict=True)
+        )
+        return head + AESGCM(self._derived(b"key", 32)).encrypt(nonce, text + kind, head)
+
+
+@contextlib.asynccontextmanager
+async def updating(
+    ours: ssl.SSLContext, certificates: Certificates, tmp_path: Path
+) -> AsyncIterator[tuple[SecureTransport, Recorder, Peer, KeyUpdates]]:
+    theirs = ssl.create_default_context(cafile=certificates.ca)
+    theirs.minimum_version = ssl.TLSVersion.TLSv1_3
+    theirs.keylog_filename = str(tmp_path / "keys")
+    async with pair(ours, theirs) as (made, recorder, peer):
+        assert peer.tls.cipher()[0] == "TLS_AES_256_GCM_SHA384"  # type: ignore[index]
+        yield made, recorder, peer, KeyUpdates(tmp_path / "keys")
+
+
+@pytest.mark.parametrize("more", [b"", b"x"])
+def test_whoever_asks_for_keys_and_reads_none_fills_no_memory(
+    loop_runs: Both, ours: ssl.SSLContext, certificates: Certificates, tmp_path: Path, more: bytes
+) -> None:
+    """`more`: with text in the same receive, which is told without a look at what OpenSSL wants to say."""
+
+    async def main() -> None:
+        async with updating(ours, certificates, tmp_path) as (made, recorder, peer, updates):
+            for _ in range(200):
+                with contextlib.suppress(ConnectionError):
+                    await peer.send_raw(b"".join(updates.make() for _ in range(200)) + updates.make(more))
+                await asyncio.sleep(0)
+                assert made.get_write_buffer_size() < 2 * HIGH
+                if made.is_closing():
+                    break
+            await until(lambda: "lost" in recorder.heard)
+
+    loop_runs(main())
+
+
+def test_whoever_asks_for_keys_and_reads_them_gets_them(
+    loop_runs: Both, ours: ssl.SSLContext, certificates: Certificates, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        async with updating(ours, certificates, tmp_path) as (made, recorder, peer, updates):
+            for number in range(1, 41):
+                await peer.send_raw(b"".join(updates.make() for _ in range(50)) + updates.make(b"x"))
+                await until(lambda number=number: recorder.data == b"x" * number)
+                made.write(b"y")
+                await peer.read_until(lambda number=number: peer.data == b"y" * number)
 
     loop_runs(main())
 
