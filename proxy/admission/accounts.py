@@ -208,8 +208,9 @@ def take_all(counters: tuple[Counter, ...]) -> Counter | None:
     """Takes one permit of each; if one is full, takes none and returns it."""
     for counter in counters:
         if counter.used >= counter.allowance:
+            for taken in counters[: counters.index(counter)]:
+                taken.used -= 1
             return counter
-    for counter in counters:
         counter.used += 1
     return None
 
