@@ -17,5 +17,7 @@ cdef class Chooser(Choice):
     cpdef int _pass(self, bytes text) except -1
     @cython.locals(session=Linking, tenancy=Tenancy, out=list, rest=Py_ssize_t)
     cpdef int _query(self, bytes text) except -1
+    @cython.locals(tenancy=Tenancy)
+    cpdef bytes _perform(self, object step, object value, bint local, bint alone, bint simple)
     @cython.locals(session=Linking)
     cpdef Statement _statement(self, bytes name)

@@ -191,7 +191,7 @@ class Chooser(Choice):
                     rest = step.start
                     break
                 row = self._described(step, False) if step.column else b""
-                out.append(row + self._perform(step, step.value, step.local, alone=not several, simple=True))
+                out.append(row + self._perform(step, step.value, step.local, not several, True))
             except TiergateError as error:
                 self.fail(error, b"".join(out))
                 session.write(encode.ready_for_query(tenancy.status))
@@ -216,10 +216,8 @@ class Chooser(Choice):
         self.tenancy.begin()
         self.tenancy.name(tenant, local=local)
 
-    def _perform(
-        self, step: Step, value: str | None, local: bool, *, alone: bool, simple: bool = False
-    ) -> bytes:
-        """What an Execute of it is answered with. `alone`: it is a transaction of its own."""
+    def _perform(self, step: Step, value: str | None, local: bool, alone: bool, simple: bool) -> bytes:
+        """What an Execute of it is answered with. `alone`: it is a transaction of its own; `simple`: of a Query."""
         tenancy = self.tenancy
         if step.verb not in (_NAME, _ASK):
             said = tenancy.control(step)
@@ -350,7 +348,7 @@ class Chooser(Choice):
                 return encode.command_complete(
                     "SELECT 0" if portal.step.tag == "SELECT 1" else portal.step.tag
                 )
-            said = self._perform(portal.step, portal.value, portal.local, alone=False)
+            said = self._perform(portal.step, portal.value, portal.local, False, False)
             portal.spent = True
             if portal.step.column and most == 1:
                 return said.removesuffix(encode.command_complete(portal.step.tag)) + _SUSPENDED

@@ -17,8 +17,9 @@ cdef class Choice(Settled):
     cpdef bint turn(self) except -1
     cpdef bint can(self, object step) except -1
     cpdef object _find(self, object value)
-    @cython.locals(session=Linking)
     cpdef object _check(self, object tenant)
+    @cython.locals(session=Linking)
+    cpdef object _check_right(self, object tenant)
     @cython.locals(tenancy=Tenancy, session=Linking)
     cpdef object settle(self)
     @cython.locals(session=Linking)

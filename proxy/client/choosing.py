@@ -94,7 +94,7 @@ class Choice(Settled):
             if user.tenants is None or value in user.tenants:
                 raise UnknownTenant(f'tenant "{value}" does not exist')
             raise TenantChangeRefused(f'user "{user.name}" may not act for tenant "{value}"')
-        self._check(tenant)
+        self._check_right(tenant)
         return tenant
 
     def must_seek(self, step: Step, value: str | None) -> bool:
@@ -112,13 +112,17 @@ class Choice(Settled):
             await self._session.plane.registry.find(self.sought)
 
     def _check(self, tenant: Tenant) -> None:
+        self._check_right(tenant)
+        if self._session.plane.registry.known(tenant.name) is None:
+            raise TenantChangeRefused(f'tenant "{tenant.name}" does not exist any more')
+
+    def _check_right(self, tenant: Tenant) -> None:
+        """Of one that the registry knows."""
         session = self._session
         if not session.user.may_act_for(tenant):
             raise TenantChangeRefused(f'user "{session.user.name}" may not act for tenant "{tenant.name}"')
         if not tenant.active or session.plane.registry.is_disabled("tenant", tenant.name):
             raise TenantChangeRefused(f'tenant "{tenant.name}" is suspended')
-        if session.plane.registry.known(tenant.name) is None:
-            raise TenantChangeRefused(f'tenant "{tenant.name}" does not exist any more')
 
     def can(self, step: Step) -> bool:
         """False where only a server can do it, or say that it is refused."""

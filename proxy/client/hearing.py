@@ -49,23 +49,26 @@ class Hearing(Linking):
         """The frame is for the chooser: no server has a transaction of the session, and it may open one."""
         if server is not None and (server.pipeline.owes() or self.unsynced or server.status != IDLE):
             return False
-        return not (self.chooser.calm and (self._at_once() or self._is_work(self.scanner, kind)))
+        chooser = self.chooser
+        if not chooser.calm:
+            return True
+        return not ((chooser.prompt and self._at_once()) or self._is_work(self.scanner, kind))
 
     def _is_work(self, scanner: Scanner, kind: int) -> bool:
         """The frame is for a server, as one can see at once."""
         at = scanner.start + HEADER_SIZE
+        if kind == _QUERY:
+            return works(scanner.data, at)
         if kind == _PARSE:
-            at = scanner.data.find(b"\0", at) + 1
-        elif kind == _BIND:
-            try:
-                name = bind_names_within(scanner.data, at, scanner.stop)[1]
-            except ProtocolViolation:
-                return False
-            statement = self.statements.get(name) if name else self.unnamed
-            return statement is not None and works(statement.text, 0)
-        elif kind != _QUERY:
+            return works(scanner.data, scanner.data.find(b"\0", at) + 1)
+        if kind != _BIND:
             return False
-        return works(scanner.data, at)
+        try:
+            name = bind_names_within(scanner.data, at, scanner.stop)[1]
+        except ProtocolViolation:
+            return False
+        statement = self.statements.get(name) if name else self.unnamed
+        return statement is not None and works(statement.text, 0)
 
     @property
     def _status(self) -> bytes:
@@ -87,7 +90,7 @@ class Hearing(Linking):
     def _at_once(self) -> bool:
         """The BEGIN that a server gets at once, and nothing else has come."""
         chooser = self.chooser
-        if not chooser.prompt or self.scanner.data != chooser.prompt:
+        if self.scanner.data != chooser.prompt:
             return False
         # A connection that it has waited for is its own for this BEGIN only; one that it keeps could not be let go.
         if self.server is not None and (self.pins or self.mode is _SESSION_MODE):

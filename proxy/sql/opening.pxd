@@ -1,7 +1,7 @@
 cimport cython
 
-cdef bytes _SPACE, _FIRST, _SELECTED
-cdef int _S, _E, _L
+cdef bytes _MARKS
+cdef int _OPENS, _IS_SPACE, _SELECTED, _S, _E, _L
 
 @cython.locals(size=Py_ssize_t, first=int, at_list=Py_ssize_t)
 cpdef bint works(bytes data, Py_ssize_t at) except -1

@@ -45,9 +45,22 @@ _WORD = (
 )
 may_open = re.compile(rb"[\s;]*(?:%s)" % _WORD, re.IGNORECASE).match
 _SPACE = b" \t\n\r\f\v"
-_FIRST = b"bsrace/-(;"  # what `may_open` begins with, in small letters
-_SELECTED = b"psc/-"  # and what stands behind a SELECT there
+# What a byte may be: that with which `may_open` begins, a space, and what stands behind a SELECT there.
+_OPENS, _IS_SPACE, _SELECTED = 1, 2, 4
 _S, _E, _L = b"sel"
+
+
+def _marks() -> bytes:
+    table = bytearray(256)
+    for mark, letters in ((_OPENS, b"bsrace/-(;"), (_SELECTED, b"psc/-")):
+        for byte in letters + letters.upper():
+            table[byte] |= mark
+    for byte in _SPACE:
+        table[byte] |= _OPENS | _IS_SPACE
+    return bytes(table)
+
+
+_MARKS = _marks()
 _ENDS = re.compile(rb"\b(?:commit|end|rollback|abort|prepare)\b", re.IGNORECASE).search
 _ENDERS = frozenset({"TRANS_STMT_COMMIT", "TRANS_STMT_ROLLBACK", "TRANS_STMT_PREPARE"})
 
@@ -56,14 +69,14 @@ def works(data: bytes, at: int) -> bool:
     """The text that begins there is no opening. A few bytes say so of most, ahead of the pattern."""
     size = len(data)
     if at + 3 <= size:
-        first = data[at] | 0x20
-        if first not in _FIRST and data[at] not in _SPACE:
+        first = data[at]
+        if not _MARKS[first] & _OPENS:
             return True
-        if first == _S and data[at + 1] | 0x20 == _E and data[at + 2] | 0x20 == _L:
+        if first | 0x20 == _S and data[at + 1] | 0x20 == _E and data[at + 2] | 0x20 == _L:
             at_list = at + 6
-            while at_list < size and data[at_list] in _SPACE:
+            while at_list < size and _MARKS[data[at_list]] & _IS_SPACE:
                 at_list += 1
-            if at_list < size and data[at_list] | 0x20 not in _SELECTED:
+            if at_list < size and not _MARKS[data[at_list]] & _SELECTED:
                 return True
     return may_open(data, at) is None
 
@@ -228,12 +241,12 @@ class Openings:
         self._kept: OrderedDict[bytes, Opening | None] = OrderedDict()
 
     def of(self, text: bytes) -> Opening | None:
-        if not may_open(text):
-            return None
         kept = self._kept
         if text in kept:
             kept.move_to_end(text)
             return kept[text]
+        if works(text, 0):
+            return None
         found = opening(text, self.guc)
         if len(text) <= _LONGEST // 16:
             kept[text] = found

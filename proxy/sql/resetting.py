@@ -11,11 +11,14 @@ _RESETS = frozenset({"VAR_RESET", "VAR_SET_DEFAULT"})
 _may_reset = re.compile(rb"\b(?:reset|default)\b", re.IGNORECASE).search
 
 
+_may_begin_so = re.compile(rb"[\s;]*reset\b", re.IGNORECASE).match
 _begins_so = re.compile(rb"[\s;]*reset\s+all\s*", re.IGNORECASE).fullmatch
 
 
 def resets_first(text: bytes) -> bool:
     """It begins with a RESET ALL, and something follows."""
+    if _may_begin_so(text) is None:
+        return False
     found = resets(text)
     return (
         bool(found)

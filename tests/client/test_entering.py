@@ -5,11 +5,15 @@ from __future__ import annotations
 import re
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
+from proxy.client import entering
 from proxy.model import PinReason
 from proxy.wire import encode
 from proxy.wire.startup import CancelRequest
 from tests.client.stage import BEGIN, COMMIT, Client, Stage, assured, done, inquired, settings_taken
+from tests.examples import examples
 from tests.rawclient import kinds, sqlstates
 from tests.transports import Transport
 
@@ -404,3 +408,17 @@ def test_a_tenant_that_stays_with_a_rollback_does_not_enter_the_block(
     assert asked.index(encode.SYNC) < asked.index(b"BEGIN")
     assert asked.endswith(ONE)
     stage.leave()
+
+
+_PARTS = st.sampled_from(
+    [b"SELECT a ", b"into", b"INTO ", b"\xc3\xa4", b'"', b"_", b" ", b"a" * 31, b"b" * 29]
+)
+
+
+@settings(max_examples=examples(200))
+@given(st.lists(_PARTS, max_size=12).map(b"".join))
+@example(b"a" * 60)
+@example(b"SELECT " + b"a" * 60 + b" ")
+@example(b'"' + b" " * 60)
+def test_what_a_parser_says_something_of_is_never_overlooked(text: bytes) -> None:
+    assert entering._differs(text) == (entering._differs_so(text) is not None)
