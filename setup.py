@@ -6,7 +6,7 @@ compiled as far as that is possible, and an editable install is not, so that wha
 
 TIERGATE_PROFILE=DIR compiles by a profile (gcc's): as long as DIR has none, so that each process leaves its own there
 as it ends, and then by what is there. Both builds are of one directory, by whose path gcc names the profiles; a module
-without one is compiled as ever, and gcc says so.
+without one is compiled as ever, and gcc says so. Sources that have changed since are an error: empty DIR then.
 """
 
 import os
@@ -44,19 +44,22 @@ def extensions() -> list[Extension]:
         if wanted:
             raise
         return []
-    profiled = _profiled()
     modules = [
         Extension(
             ".".join(types.with_suffix("").parts),
             [_source(types)],
             optional=not wanted,
-            extra_compile_args=["-O2", "-g0", *profiled],
-            extra_link_args=profiled,
+            extra_compile_args=["-O2", "-g0"],
         )
         for types in sorted(Path("proxy").rglob("*.pxd"))
     ]
     # Annotations are for readers and mypy; the types of the compiled code stand in the .pxd files.
-    return cythonize(modules, build_dir="build/cython", compiler_directives={"annotation_typing": False})
+    compiled = cythonize(modules, build_dir="build/cython", compiler_directives={"annotation_typing": False})
+    # Not sooner: Cython writes the arguments that it knows into the C, whose lines have to be the same both times.
+    for module in compiled:
+        module.extra_compile_args += (profiled := _profiled())
+        module.extra_link_args += profiled
+    return compiled
 
 
 # With a profile the same source is compiled otherwise than before.
