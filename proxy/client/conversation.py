@@ -66,14 +66,14 @@ class Conversation(Link):
     """The fields of a session, and the small steps that need nothing else."""
 
     __slots__ = (
-        "_counted_by", "_permits", "_wanted", "acquiring", "amid_batch", "amiss", "answer", "answers_first", "bound_in",
-        "by_sql", "cancel_wanted", "checked", "chooser", "confirming", "connected_at", "described", "discarded",
-        "doubts", "drawn_on", "drawn_use", "draws_alone", "entering", "epoch", "evicted", "evicting", "gone",
-        "held_back", "holding", "host", "idle_since", "inquiry", "judge", "keeps_sequences", "key", "lasting",
-        "lasting_in", "leaving", "login", "maps_statements", "mode", "opening", "outgoing", "owing", "paid", "parked",
-        "pid", "pins", "plane", "pool", "port", "registry", "rules", "scanner", "sent", "server", "skipping", "startup",
-        "state", "statements", "strict", "temp_first", "tenant", "throttled", "told", "transport", "undescribed",
-        "unnamed", "unnamed_by", "unsynced", "user", "watch", "write_paused",
+        "_counted_by", "_permits", "_wanted", "acquiring", "amiss", "answer", "answers_first", "bound_in", "by_sql",
+        "cancel_wanted", "checked", "chooser", "confirming", "connected_at", "described", "discarded", "doubts",
+        "drawn_on", "drawn_use", "draws_alone", "entering", "epoch", "evicted", "evicting", "gone", "held_back",
+        "holding", "host", "idle_since", "inquiry", "judge", "keeps_sequences", "key", "lasting", "lasting_in",
+        "leaving", "login", "maps_statements", "mode", "opening", "outgoing", "owing", "paid", "parked", "pid", "pins",
+        "plane", "pool", "port", "registry", "rules", "scanner", "sent", "server", "skipping", "startup", "state",
+        "statements", "strict", "temp_first", "tenant", "throttled", "told", "transport", "undescribed", "unnamed",
+        "unnamed_by", "unsynced", "user", "watch", "write_paused",
     )  # fmt: skip
 
     def __init__(self, plane: Plane, login: Login, entrance: Given, host: str, port: int) -> None:
@@ -131,12 +131,13 @@ class Conversation(Link):
         self.outgoing: list[bytes] | None = None  # what goes to the server ahead of the rest
         self.holding = False  # linked, but the batch waits until the server has our state
         self.held_back = False  # linked, but the batch waits until earlier requests have been answered
-        self.amid_batch = False  # no Sync ends these: the server has not told whether it is in a block
         self.answers_first = False  # what has been asked must be answered before more is asked
         self.owing: Owing | None = None  # what must be set again then
         self.discarded = False  # by a DISCARD ALL, so that its server connection has nothing of it
         self.opening = False  # its block is being begun on the server
-        self.entering = False  # its first request may follow at once what is sent ahead of it
+        self.entering = (
+            False  # nothing of the client's has been sent since it was linked (of who may choose its tenant)
+        )
         self.confirming = 0  # what its connection has not confirmed yet, see `entering`
         self.cancel_wanted = False  # a CancelRequest that came while our state was being applied
         self.skipping = False  # after an error of ours, up to the Sync

@@ -306,13 +306,13 @@ class Linking(Conversation):
         elif self.epoch != self.registry.epoch:
             self.reroute()
 
-    def _hold_back(self, server: ServerConnection) -> bytes:
-        """Parks the request at hand and what follows until nothing is owed any more. Returns what must be sent behind
-        those before it."""
+    def _hold_back(self, server: ServerConnection, first: bool) -> bytes:
+        """Parks the request at hand (`first`: since it was linked) and what follows until nothing is owed any more.
+        Returns what must be sent behind those before it."""
         self.holding = self.held_back = self.answers_first = True
+        self.entering = first
         self._park(self.scanner.rewind())
-        self.amid_batch = self.unsynced or not server.pipeline.ends_so
-        return encode.FLUSH if self.amid_batch else b""
+        return encode.FLUSH if self.unsynced or not server.pipeline.ends_so else b""
 
     def _go_on(self, server: ServerConnection) -> None:
         """All that was asked has been answered."""
@@ -342,7 +342,7 @@ class Linking(Conversation):
             if sent := self.confirming == entering.SENT:
                 self.confirming = 0
             chose = self.chooser is not None and self.rests
-            if (chose or (sent and server.status == IDLE)) and not self.amid_batch:
+            if (chose or (sent and server.status == IDLE)) and not self.entering:
                 if chose:
                     self.chooser.ended(server)
                 self.loosen(server)  # a change that was sent may be undone with the transaction

@@ -24,14 +24,14 @@ cdef class Session(Hearing):
     cdef int _choose(self, int kind, int told) except -1
     @cython.locals(server=ServerConnection, ahead=bytes)
     cdef int _connect(self, int kind) except -1
-    @cython.locals(step=int)
+    @cython.locals(step=int, first=bint)
     cdef int _pass_on(self, ServerConnection server, int kind, int told) except -1
     @cython.locals(due=int)
     cdef int _pay(self, ServerConnection server, int kind) except -1
     @cython.locals(chooser=Chooser, waits=bint)
-    cdef int _wait(self, ServerConnection server, int kind, int told) except -1
+    cdef int _wait(self, ServerConnection server, int kind, int told, bint first) except -1
     @cython.locals(scanner=Scanner, instead=bytes)
-    cdef int _ask(self, ServerConnection server, int kind, int told) except -1
+    cdef int _ask(self, ServerConnection server, int kind, int told, bint first) except -1
     cdef bint _must_wait(self, ServerConnection server, int kind) except -1
     @cython.locals(start=Py_ssize_t)
     cdef object _put_ahead(self, bytes more)

@@ -167,9 +167,13 @@ class Session(Hearing):
         step = _GO
         if self.account.gate is not None or self.skipping:
             step = self._pay(server, kind)
-        if step == _GO and (self.chooser is not None or self.answers_first or self.confirming == SENT):
-            step = self._wait(server, kind, told)
-        return self._ask(server, kind, told) if step == _GO else step
+        if step != _GO:
+            return step
+        first = self.entering
+        self.entering = False
+        if self.chooser is not None or self.answers_first or self.confirming == SENT:
+            step = self._wait(server, kind, told, first)
+        return self._ask(server, kind, told, first) if step == _GO else step
 
     def _pay(self, server: ServerConnection, kind: int) -> int:
         """Whether its tenant's rate lets it go on."""
@@ -178,7 +182,7 @@ class Session(Hearing):
             return _GO
         self._put_ahead(b"")
         if due == BEHIND:
-            self._send(server, self._hold_back(server))
+            self._send(server, self._hold_back(server, self.entering))
             return _STOP
         if due == HALT:
             self._send(server, b"")
@@ -189,7 +193,7 @@ class Session(Hearing):
             return _NEXT
         return _GO
 
-    def _wait(self, server: ServerConnection, kind: int, told: int) -> int:
+    def _wait(self, server: ServerConnection, kind: int, told: int, first: bool) -> int:
         """Whether it can go behind what has not been answered yet."""
         chooser = self.chooser
         if chooser is not None and self.unsynced and not chooser.working and self._opens(server, kind, told):
@@ -198,21 +202,19 @@ class Session(Hearing):
                 server.expect(DROP_SYNC)
                 self._put_ahead(encode.SYNC)
                 self.unsynced = False
-            self._send(server, self._hold_back(server))
+            self._send(server, self._hold_back(server, False))
             return _STOP
         waits = self.answers_first or self.confirming == SENT
-        if chooser is not None:
-            if not self.unsynced:  # each batch may be for another tenant
-                chooser.over = False
-                waits = waits or not self.entering
-            self.entering = False
+        if chooser is not None and not self.unsynced:  # each batch may be for another tenant
+            chooser.over = False
+            waits = waits or not first
         if waits and self._must_wait(server, kind):
             self._put_ahead(b"")
-            self._send(server, self._hold_back(server))
+            self._send(server, self._hold_back(server, False))
             return _STOP
         return _GO
 
-    def _ask(self, server: ServerConnection, kind: int, told: int) -> int:
+    def _ask(self, server: ServerConnection, kind: int, told: int, first: bool) -> int:
         """It goes to the server, as it is or in another form."""
         scanner = self.scanner
         try:
@@ -223,7 +225,7 @@ class Session(Hearing):
             return _NEXT
         except AnswersFirst as wanted:
             self._put_ahead(wanted.ahead)
-            self._send(server, self._hold_back(server))
+            self._send(server, self._hold_back(server, first))
             return _STOP
         except EvictFirst as eviction:
             self._send_ahead()

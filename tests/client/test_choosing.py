@@ -298,3 +298,12 @@ def test_a_block_that_has_begun_keeps_its_connection_while_its_first_statement_w
     another client must not get into that block meanwhile."""
     first = [encode.parse(b"a", b"BEGIN") + encode.SYNC, BEGIN, encode.query(b"DEALLOCATE a"), COMMIT]
     check([("acme", {}, first), ("acme", {}, [ONE])], [], 1, 200, waits=True, kind="chooser")
+
+
+def test_what_is_sent_ahead_of_a_request_is_not_its_transaction() -> None:
+    """Its request has not been sent when that is answered: who gave its connection back then, to another who must bring
+    it to its own state first, got it back for the same again, and neither ever asked."""
+    first = [encode.query(b"PREPARE a AS SELECT 1"), encode.query(b"EXECUTE a")]
+    missing = encode.bind(b"", b"b", []) + encode.execute() + encode.SYNC
+    script = [("acme", {"work_mem": "8MB"}, first), ("acme", {}, first), ("beta", {}, [missing])]
+    check(script, [], 2, 1, waits=False, kind="chooser")
