@@ -2,6 +2,7 @@ cimport cython
 
 cdef double _SHORTEST
 
+@cython.final
 cdef class Histogram:
     cdef public long long[17] buckets
     cdef public double total
@@ -10,12 +11,14 @@ cdef class Histogram:
     @cython.locals(bucket=Py_ssize_t, bound=double)
     cpdef object add(self, double seconds)
 
+@cython.final
 cdef class TenantStats:
     cdef public long long bytes, queries, refused_quota, refused_rate, throttled, transactions, waits
     cdef public double server_seconds, throttled_seconds, wait_seconds
     cdef public Histogram durations
     cdef public dict errors
 
+@cython.final
 cdef class PoolStats:
     cdef public long long bytes_received, bytes_sent, queries, server_assignments, transactions
     cdef public double query_seconds, wait_seconds, xact_seconds

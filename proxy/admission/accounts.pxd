@@ -9,6 +9,7 @@ cdef class Counter
 cdef class Seeker(Place):
     cdef public Counter counter
 
+@cython.final
 cdef class Counter:
     cdef public str name
     cdef public long allowance, leaving, owed, used, wish
@@ -20,7 +21,7 @@ cdef class Counter:
 
     cpdef object give(self)
 
-@cython.locals(counter=Counter)
+@cython.locals(counter=Counter, taken=Counter)
 cpdef Counter take_all(tuple counters)
 
 @cython.locals(counter=Counter)

@@ -12,6 +12,7 @@ cdef class Place:
 
     cpdef object due_at(self, long long number)
 
+@cython.final
 cdef class Turns:
     cdef public Py_ssize_t size
     cdef dict _rings
@@ -29,9 +30,11 @@ cdef class Turns:
     @cython.locals(ring=Place, place=Place, order=list, rings=dict)
     cpdef object first(self)
 
+@cython.final
 cdef class Crowd:
     cdef public Py_ssize_t waiting
 
+@cython.final
 cdef class Standing:
     cdef public double due, part
     cdef public dict places
@@ -41,6 +44,7 @@ cdef class Standing:
     @cython.locals(before="long long", number="long long", due=double, most=double, place=Place)
     cpdef object charge(self, double seconds, long weight)
 
+@cython.final
 cdef class Rota:
     cdef dict _standings
     cdef object _whose

@@ -28,7 +28,7 @@ cdef class Conversation(Link):
     cdef public Stage state
     cdef public frozenset pins
     cdef public object tenant, throttled, transport, unnamed_by, user, watch
-    cdef public bint _wanted, acquiring, answers_first, discarded, draws_alone, entering, evicted, gone, held_back, holding, keeps_sequences, leaving, maps_statements, opening, paid, skipping, strict, temp_first, unsynced, write_paused
+    cdef public bint _wanted, answers_first, discarded, draws_alone, entering, evicted, gone, held_back, holding, keeps_sequences, leaving, maps_statements, opening, paid, skipping, strict, temp_first, unsynced, write_paused
     cdef public bytes amiss, answer, parked
     cdef public double connected_at, idle_since
     cdef public list outgoing, undescribed
@@ -49,6 +49,7 @@ cdef class Conversation(Link):
     cdef public Statement unnamed
 
     cdef object _take(self, Given entrance)
+    @cython.locals(stage=Stage)
     cpdef object step(self, str event)
     cpdef object hurry(self, bint hurried)
     cpdef object release_permits(self)

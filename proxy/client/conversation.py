@@ -66,14 +66,14 @@ class Conversation(Link):
     """The fields of a session, and the small steps that need nothing else."""
 
     __slots__ = (
-        "_counted_by", "_permits", "_wanted", "acquiring", "amiss", "answer", "answers_first", "bound_in", "by_sql",
-        "cancel_wanted", "checked", "chooser", "confirming", "connected_at", "described", "discarded", "doubts",
-        "drawn_on", "drawn_use", "draws_alone", "entering", "epoch", "evicted", "evicting", "gone", "held_back",
-        "holding", "host", "idle_since", "inquiry", "judge", "keeps_sequences", "key", "lasting", "lasting_in",
-        "leaving", "login", "maps_statements", "mode", "opening", "outgoing", "owing", "paid", "parked", "pid", "pins",
-        "plane", "pool", "port", "registry", "rules", "scanner", "sent", "server", "skipping", "startup", "state",
-        "statements", "strict", "temp_first", "tenant", "throttled", "told", "transport", "undescribed", "unnamed",
-        "unnamed_by", "unsynced", "user", "watch", "write_paused",
+        "_counted_by", "_permits", "_wanted", "amiss", "answer", "answers_first", "bound_in", "by_sql", "cancel_wanted",
+        "checked", "chooser", "confirming", "connected_at", "described", "discarded", "doubts", "drawn_on", "drawn_use",
+        "draws_alone", "entering", "epoch", "evicted", "evicting", "gone", "held_back", "holding", "host", "idle_since",
+        "inquiry", "judge", "keeps_sequences", "key", "lasting", "lasting_in", "leaving", "login", "maps_statements",
+        "mode", "opening", "outgoing", "owing", "paid", "parked", "pid", "pins", "plane", "pool", "port", "registry",
+        "rules", "scanner", "sent", "server", "skipping", "startup", "state", "statements", "strict", "temp_first",
+        "tenant", "throttled", "told", "transport", "undescribed", "unnamed", "unnamed_by", "unsynced", "user", "watch",
+        "write_paused",
     )  # fmt: skip
 
     def __init__(self, plane: Plane, login: Login, entrance: Given, host: str, port: int) -> None:
@@ -145,7 +145,6 @@ class Conversation(Link):
         self.throttled: Gate | None = None  # in whose line it waits, whether or not it has a connection
         self.paid = False  # its next query has been counted already
         self.write_paused = False
-        self.acquiring = False
         self.leaving = False
         self.gone = False
 
@@ -156,7 +155,8 @@ class Conversation(Link):
         self._permits = entrance.permits
 
     def step(self, event: str) -> None:
-        self.state = step("session", self.state, event)
+        stage = self.state
+        self.state = stage.after if event is stage.last else step("session", stage, event)
 
     def hurry(self, hurried: bool) -> None:
         self.hurried = hurried

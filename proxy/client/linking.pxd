@@ -24,7 +24,7 @@ cdef class Linking(Conversation):
     cpdef bint enter(self, ServerConnection server) except -1
     @cython.locals(ahead=bytes)
     cpdef bint _enter(self, ServerConnection server, double now) except -1
-    @cython.locals(linked=ServerConnection)
+    @cython.locals(linked=ServerConnection, waited=bint)
     cpdef object granted(self, object server)
     cpdef object replies(self, bytes data)
     @cython.locals(server=ServerConnection)

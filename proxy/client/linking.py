@@ -16,11 +16,13 @@ from proxy.errors import ShuttingDown, TiergateError
 from proxy.model import PinReason, PoolMode
 from proxy.net.clock import monotonic
 from proxy.net.transport import deliver
+from proxy.protocol.lifecycle import SessionState
 from proxy.protocol.state import EMPTY, READ_ONLY_PARAMETERS, status, with_parameter
 from proxy.server.connection import FAILED, IDLE, ServerConnection
 from proxy.wire import encode
 
 _SESSION_MODE = PoolMode.SESSION
+_WAITING = SessionState.WAITING
 
 
 class Linking(Conversation):
@@ -69,14 +71,11 @@ class Linking(Conversation):
         if self.account.gate is not None and not self.paid and not may_begin(self):
             return None
         now = monotonic()
-        self.acquiring = True
         try:
             server = self.pool.acquire(self, now)
         except TiergateError as error:
             self.refuse(error)
             return None
-        finally:
-            self.acquiring = False
         if server is None:
             server = self.server
             if server is None:
@@ -168,8 +167,9 @@ class Linking(Conversation):
 
     def granted(self, server: ServerConnection) -> None:
         linked = server
+        waited = self.state is _WAITING  # else it is still asking for one, and goes on itself
         self._attach(linked)
-        if not self.acquiring and self._enter(linked, linked.lent_at):
+        if waited and self._enter(linked, linked.lent_at):
             self.resume()
 
     def refused(self, error: TiergateError) -> None:

@@ -12,6 +12,7 @@ cdef class Receiver:
 
 cdef class SocketTransport(Watched):
     cdef object _backlog, _loop, _protocol
+    cdef Receiver _receiver
     cdef Readiness _readiness
     cdef int _fd, _state
     cdef Py_ssize_t _kept
@@ -36,6 +37,7 @@ cdef class SocketTransport(Watched):
     @cython.locals(watch=Readiness)
     cdef object _lose(self, object error)
     cpdef object lost(self, object error)
+    cpdef object set_protocol(self, object protocol)
 
 @cython.locals(ours=SocketTransport)
 cpdef object hurry(object transport, bint hurried)

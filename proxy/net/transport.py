@@ -69,7 +69,7 @@ class SocketTransport(Watched):
 
     __slots__ = (
         "_backlog", "_ended", "_fd", "_hurried", "_kept", "_loop", "_paused", "_protocol", "_readiness", "_reading",
-        "_state", "_unread", "_writing",
+        "_receiver", "_state", "_unread", "_writing",
     )  # fmt: skip
 
     def __init__(
@@ -77,7 +77,8 @@ class SocketTransport(Watched):
     ) -> None:
         self._loop = loop
         self._fd = fd  # a socket object for each idle client would only take room
-        self._protocol = protocol
+        self._receiver: Receiver | None = None
+        self.set_protocol(protocol)
         self._backlog: deque[bytes] | None = None  # an idle client needs none
         self._kept = 0  # bytes in the backlog
         self._state = _OPEN
@@ -156,12 +157,11 @@ class SocketTransport(Watched):
             self._watch()
 
     def _take(self, data: bytes) -> None:
-        protocol = self._protocol
-        if isinstance(protocol, Receiver):
-            receiver: Receiver = protocol
+        receiver = self._receiver
+        if receiver is not None:
             receiver.data_received(data)
         else:
-            protocol.data_received(data)
+            self._protocol.data_received(data)
 
     def _finish(self) -> None:
         """The peer says no more."""
@@ -277,12 +277,16 @@ class SocketTransport(Watched):
             self._protocol.connection_lost(error)
         finally:
             hang_up(self._fd)
-            self._protocol = _NOBODY  # it knows us: both are gone at once, and no collector has to find them
+            self.set_protocol(
+                _NOBODY
+            )  # it knows us: both are gone at once, and no collector has to find them
 
     # --- the rest of asyncio's face -----------------------------------------------------------------
 
     def set_protocol(self, protocol: Wire) -> None:
         self._protocol = protocol
+        # Looked at here, since a look at each read goes through all that a session's class inherits.
+        self._receiver = protocol if isinstance(protocol, Receiver) else None
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """`sockname` and `peername`, as asyncio's."""

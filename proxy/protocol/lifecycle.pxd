@@ -1,5 +1,6 @@
 cimport cython
 
+@cython.final
 cdef class Stage:
     cdef public dict following
     cdef public str last, value

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 class Stage:
     """One state. What follows it stands beside it as well as in the table. Its next event most often is what its `last` was,
-    and leads to `after`."""
+    and leads to `after`: whoever steps looks there first."""
 
     __slots__ = ("after", "following", "last", "value")
 
@@ -98,8 +98,6 @@ class LifecycleError(AssertionError):
 
 
 def step(what: str, stage: Stage, event: str) -> Stage:
-    if event is stage.last:
-        return stage.after
     following = stage.following.get(event)
     if following is None:
         raise LifecycleError(f"{what}: {event} in state {stage.value}")

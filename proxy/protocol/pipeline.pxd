@@ -4,6 +4,7 @@ cdef int _FOREIGN, _PART, _WHOLE, _ASIDE, _ERROR, _NOTIFICATION, _ENDS, _BATCH, 
 cdef bytes _MEANING
 cdef Py_ssize_t _GAP
 
+@cython.final
 @cython.freelist(16)
 cdef class Expect:
     cdef public int action, kind
@@ -11,6 +12,7 @@ cdef class Expect:
     cdef public object learn, statement, undo, restores
     cdef public bint crucial, tolerant
 
+@cython.final
 cdef class Pipeline:
     cdef public list said
     cdef Expect _head

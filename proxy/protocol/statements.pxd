@@ -11,6 +11,7 @@ cdef tuple _ANY
 @cython.locals(made=Statement)
 cpdef Statement unnamed_statement(bytes text, bytes oids, object verdict)
 
+@cython.final
 cdef class Prepared:
     cdef Py_ssize_t _limit
     cdef object _names

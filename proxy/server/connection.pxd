@@ -31,7 +31,7 @@ cdef class ServerConnection(Stated):
     cdef public Stage state
     cdef public tuple permits
     cdef public int cancels, status, generation
-    cdef public Py_ssize_t named_in, unnamed_in
+    cdef public Py_ssize_t named_in, place, unnamed_in
     cdef public long long carried, clean_at, uses
     cdef public bint closing, copy_in, dirty, hurried, spent, write_paused
     cdef public bytes last_error, state_error

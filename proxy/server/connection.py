@@ -46,9 +46,9 @@ class ServerConnection(Stated):
     __slots__ = (
         "_done", "_job_failed", "_undone", "account", "address", "cancels", "carried", "charged", "clean_at",
         "closing", "copy_in", "dirty", "endpoint", "generation", "guarantee", "hurried", "idle_since", "key",
-        "last_error", "lent_at", "link", "named_in", "opened_at", "owner", "permits", "pid", "prepared", "query_since",
-        "scanner", "spent", "state", "state_error", "stats", "status", "struck", "struck_at", "to_close", "transport",
-        "unnamed", "unnamed_as", "unnamed_in", "uses", "write_paused", "xact_since",
+        "last_error", "lent_at", "link", "named_in", "opened_at", "owner", "permits", "pid", "place", "prepared",
+        "query_since", "scanner", "spent", "state", "state_error", "stats", "status", "struck", "struck_at", "to_close",
+        "transport", "unnamed", "unnamed_as", "unnamed_in", "uses", "write_paused", "xact_since",
     )  # fmt: skip
 
     def __init__(
@@ -75,7 +75,7 @@ class ServerConnection(Stated):
         self.state: Stage = ServerState.LOGIN
         self.dirty = self.spent = False  # holds something that only a reset clears; that none does
         self.cancels = self.uses = self.clean_at = 0  # `clean_at`: the last use to leave no numbers
-        self.carried = 0  # bytes since it was last ready for a query
+        self.carried = self.place = 0  # bytes since it was last ready for a query; among the active
         self.copy_in = self.closing = self.hurried = self.write_paused = False
         self._job_failed = self._undone = False
         self.link: Link | None = None
@@ -315,7 +315,7 @@ class ServerConnection(Stated):
     # --- what is asked of it ------------------------------------------------------------------------
 
     def step(self, event: str) -> None:
-        self.state = step("server connection", self.state, event)
+        self.state = self.state.after if event is self.state.last else step("server", self.state, event)
 
     def expect(self, entry: Expect) -> None:
         self.pipeline.expect(entry)

@@ -2,6 +2,7 @@ cimport cython
 
 from proxy.server.link cimport Link
 
+@cython.final
 cdef class Line:
     cdef public double limit, notice
     cdef public Link first, last, untold
@@ -13,6 +14,7 @@ cdef class Line:
     @cython.locals(ahead=Link, behind=Link)
     cpdef object remove(self, Link waiter)
 
+@cython.final
 cdef class Deadlines:
     cdef dict _lines
     cdef Line _latest

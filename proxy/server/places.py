@@ -13,14 +13,15 @@ _IDLE, _ACTIVE, _RESETTING = ServerState.IDLE, ServerState.ACTIVE, ServerState.R
 
 class Places:
     """`idle` is a stack, most recently used last; those that are being opened are only counted. `caps` are the counters
-    that they have permits of."""
+    that they have permits of. Of `active` each knows its `place`, which the last takes when it leaves: with neither a search
+    nor a hash, for it is entered and left with each transaction."""
 
     __slots__ = ("active", "caps", "closing", "idle", "opening", "resetting")
 
     def __init__(self, caps: tuple[Counter, ...]) -> None:
         self.caps = caps
         self.idle: list[ServerConnection] = []
-        self.active: set[ServerConnection] = set()
+        self.active: list[ServerConnection] = []
         self.resetting: set[ServerConnection] = set()
         self.closing: set[ServerConnection] = set()
         self.opening = 0
@@ -43,8 +44,10 @@ class Places:
     def _move(self, server: ServerConnection, event: str) -> None:
         old = server.state
         server.step(event)
-        if old is not _IDLE:
-            (self.active if old is _ACTIVE else self.resetting).discard(server)
+        if old is _ACTIVE:
+            self._leave_active(server)
+        elif old is not _IDLE:
+            self.resetting.discard(server)
         elif self.idle[-1] is server:
             self.idle.pop()
         else:
@@ -53,7 +56,8 @@ class Places:
         if new is _IDLE:
             self.idle.append(server)
         elif new is _ACTIVE:
-            self.active.add(server)
+            server.place = len(self.active)
+            self.active.append(server)
         else:
             server.idle_since = monotonic()
             if new is _RESETTING:
@@ -63,12 +67,21 @@ class Places:
                 for counter in self.caps:
                     counter.leaving += 1
 
+    def _leave_active(self, server: ServerConnection) -> None:
+        place = server.place
+        last = self.active.pop()
+        if last is not server:
+            self.active[place] = last
+            last.place = place
+
     def _forget(self, server: ServerConnection) -> None:
         """It is gone."""
         if server in self.closing:
             for counter in self.caps:
                 counter.leaving -= 1
-        for place in (self.active, self.resetting, self.closing):
-            place.discard(server)
-        if server in self.idle:
+        self.resetting.discard(server)
+        self.closing.discard(server)
+        if server.place < len(self.active) and self.active[server.place] is server:
+            self._leave_active(server)
+        elif server in self.idle:
             self.idle.remove(server)

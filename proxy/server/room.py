@@ -45,7 +45,7 @@ class Pool(Protocol):
     """What is seen of a pool here."""
 
     cluster: Cluster
-    active: set[Any]  # of Connection
+    active: list[Any]  # of Connection
     idle: list[Any]  # of Connection
     opening: int
 

@@ -4,6 +4,7 @@ cdef int _PASS, _NOTE, _READ, _BAD, _COUNT
 cdef int _MORE, _FRAME, _NOTED, _HEAD
 cdef Py_ssize_t _HEADER_SIZE, _HEAD_SIZE, _MAX_LENGTH
 
+@cython.final
 cdef class Scanner:
     cdef public bytes interest, data
     cdef public Py_ssize_t max_read, pos, skip, start, stop, counted

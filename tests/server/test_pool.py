@@ -130,7 +130,7 @@ def test_one_that_comes_back_goes_to_who_waits_as_if_it_had_been_idle(keeper: Ke
         assert server.permits == next_.account.server_counters(next_.user_account)
         assert before.account.servers.used == 0
         assert next_.account.servers.used == 1
-        assert (pool.active, pool.idle) == ({server}, [])
+        assert (pool.active, pool.idle) == ([server], [])
         assert before.account.expected > 0.1
     assert (a.stats.server_seconds, a.stats.wait_seconds) == pytest.approx((0.5, 1.0))
     assert pool.stats.server_assignments == server.uses == 3
@@ -139,6 +139,18 @@ def test_one_that_comes_back_goes_to_who_waits_as_if_it_had_been_idle(keeper: Ke
     assert pool.idle == [server]
     assert a.servers.used == 0
     assert a.stats.server_seconds == pytest.approx(1.0)
+
+
+def test_whoever_leaves_the_active_gives_its_place_to_the_last(keeper: Keeper) -> None:
+    pool = keeper.pool(size=3)
+    opened(keeper, pool, 3)
+    first, second, third = (lent(pool, Waiter(account("a"))) for _ in range(3))
+    pool.checkin(first)
+    assert pool.active == [third, second]
+    pool.lost(third)
+    assert pool.active == [second]
+    pool.lost(first)  # idle by now, with the place that it had
+    assert (pool.active, pool.idle) == ([second], [])
 
 
 def test_one_that_comes_back_while_its_tenant_is_at_its_cap_is_idle(keeper: Keeper) -> None:
