@@ -277,9 +277,8 @@ class SocketTransport(Watched):
             self._protocol.connection_lost(error)
         finally:
             hang_up(self._fd)
-            self.set_protocol(
-                _NOBODY
-            )  # it knows us: both are gone at once, and no collector has to find them
+            # The protocol knows us: both are gone at once, and no collector has to find them.
+            self.set_protocol(_NOBODY)
 
     # --- the rest of asyncio's face -----------------------------------------------------------------
 
