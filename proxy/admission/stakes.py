@@ -246,12 +246,13 @@ class Stakes:
                 if stake.target != stake.leased:
                     stake.target = stake.leased
                     changed[name] = None
+        sought = {wish[0] for wish in said.get("sought") or ()}
         for name, held, over in said.get("rows") or ():
             stake = self._stakes[name]
             before, granted = stake.target, held - stake.leased
             yields = stake.target < stake.leased
             stake.leased = held
-            if not yields:
+            if not yields or name not in sought:  # whom it was owed to may be gone
                 stake.target = max(0, held - over)
             stake.denied = granted < asked[name]
             stake.fresh = granted > 0

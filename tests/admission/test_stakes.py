@@ -371,6 +371,18 @@ def test_what_is_idle_goes_to_who_wants_it(begin: Begin) -> None:
     assert other.used[NAMES[0]] == 8
 
 
+def test_what_is_owed_to_who_is_gone_is_owed_no_more(begin: Begin) -> None:
+    fleet, one, other = begin(limit=10, reserve=0, hosts=2)
+    one.want(NAMES[0], 20)
+    fleet.step(0.5)
+    other.want(NAMES[0], 20)
+    fleet.step(1.0)
+    assert (one.used[NAMES[0]], one.share(NAMES[0])) == (10, 5), "it is to give five back, and has not yet"
+    fleet.hosts.remove(other)
+    fleet.step(2 * TTL)
+    assert one.share(NAMES[0]) == 10
+
+
 def test_redis_lost_the_last_share_is_kept_and_then_the_own_part(begin: Begin) -> None:
     fleet, host, idle = begin(hosts=2)
     host.want(NAMES[0], 12)
