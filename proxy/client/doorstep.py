@@ -59,9 +59,8 @@ class Doorstep:
             if first[0] == _TLS_HANDSHAKE:
                 self._start_tls(direct=True)
                 return
-        while (
-            self._reading
-        ):  # until there is no more: of a peer's reset libuv tells once, whatever stands before it
+        # Until there is no more: of a peer's reset libuv tells once, whatever stands before it.
+        while self._reading:
             got = self._sock.recv(_HEAD_SIZE - len(self._head))
             if not got:
                 raise PeerGone("closed within its first packet")

@@ -237,9 +237,8 @@ class Crew:
             _log.warning("a worker is silent", worker=process.number)
 
     async def _call(self, process: WorkerProcess) -> None:
-        with contextlib.suppress(
-            TiergateError
-        ):  # one of an older program does not know the question, and says so
+        # One of an older program does not know the question, and says so.
+        with contextlib.suppress(TiergateError):
             await process.channel.ask("alive", None)
         if process.silent and not process.channel.closed:
             _log.info("a worker is silent no more", worker=process.number)
