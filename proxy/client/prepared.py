@@ -320,9 +320,8 @@ def on_close(
 ) -> bytes | None:
     session.unsynced = True
     kind, name = decode.target(data[start + 5 : stop])
-    if (
-        kind == b"P" or server.copy_in or _is_the_clients(session, name)
-    ):  # amid a COPY the server ends the session
+    # Amid a COPY the server ends the session.
+    if kind == b"P" or server.copy_in or _is_the_clients(session, name):
         effects.settle(session, server)
         undo_lasting = effects.remember(session, kind, name, PLAIN) if session.lasting else None
         server.expect(expect_of(owed.CLOSE, None, undo_lasting))

@@ -114,9 +114,8 @@ class Settled:
     def _naming(self, value: str | None, local: bool) -> TiergateError | None:
         tenancy = self.tenancy
         now = self._session.tenant
-        same = (
-            value == now.name and now.name.isascii()
-        )  # which others are the same depends on the client encoding
+        # Which others are the same depends on the client encoding.
+        same = value == now.name and now.name.isascii()
         if same and (local or tenancy.lasting is now):
             return None
         return TenantChangeInTransaction(

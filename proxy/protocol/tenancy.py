@@ -60,9 +60,8 @@ class Tenancy:
         self.open = False
         self.block = _NONE
         self.committed: bool | None = None  # how the server's block ended, as far as it has been heard
-        self.before: frozenset[str] = (
-            frozenset()
-        )  # savepoints that another name stood at than the server was told
+        # Savepoints that another name stood at than the server was told.
+        self.before: frozenset[str] = frozenset()
         self._begins: list[bytes] = []
         self._savepoints: list[_Savepoint] = []
 

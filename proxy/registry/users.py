@@ -34,9 +34,8 @@ class StoredUsers:
         self._changed = changed
         self._used = used
         self._size = size
-        self._found: OrderedDict[str, tuple[User | None, float]] = (
-            OrderedDict()
-        )  # and when they were asked about
+        # With when they were asked about.
+        self._found: OrderedDict[str, tuple[User | None, float]] = OrderedDict()
         self._wanted: dict[str, asyncio.Future[None]] = {}
         self._flying: dict[str, asyncio.Future[None]] = {}
         self._flight: asyncio.Task[None] | None = None
