@@ -28,7 +28,7 @@ def test_the_limit_falls_and_says_why(shared: EmbeddedServer, tmp_path: Path) ->
         assert (row()["min"], row()["max"]) == ("2", "12")
         with Load(fleet, ["app@std_1"] * 8 + ["app@std_2"] * 4, ALONE) as load:
             # At once, or, where the baseline has followed the latency, when it tries fewer.
-            wait_until(lambda: int(row()["limit"] or 0) <= 6, 90)
+            wait_until(lambda: int(row()["limit"] or 0) <= 6, 240)
             wait_until(lambda: backends(shared, "usename = 'app'") <= 6, 20)
             assert load.errors == []
             assert fleet.metric("tiergate_concurrency_limit") <= 12
