@@ -26,10 +26,8 @@ _NOISY_QUERY, _QUIET_QUERY = "SELECT pg_sleep(0.02)", "SELECT pg_sleep(0.002)"
 _SETTLED = 30 * _CAP  # answers to the noisy clients: all connections are open, and all have asked
 _PAUSE = 0.005  # of the quiet client between its queries
 _GIVE_UP = 15.0
-_ASKING, _STRETCH = (
-    3.0,
-    0.7,
-)  # of a run's seconds: for the quiet client's queries, for each count of the noisy ones alone
+_ASKING = 3.0  # of a run's seconds: for the quiet client's queries
+_STRETCH = 0.7  # the same, for each count of the noisy ones alone
 _NOISY_MS = 20
 _COLUMNS = (
     Column("quiet p50 ms", "p50"),
