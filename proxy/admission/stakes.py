@@ -246,7 +246,8 @@ class Stakes:
                 if stake.target != stake.leased:
                     stake.target = stake.leased
                     changed[name] = None
-        sought = {wish[0] for wish in said.get("sought") or ()}
+        wishes = said.get("sought") or ()
+        sought = {wish[0] for wish in wishes}
         for name, held, over in said.get("rows") or ():
             stake = self._stakes[name]
             before, granted = stake.target, held - stake.leased
@@ -260,7 +261,11 @@ class Stakes:
                 changed[name] = None
             if stake.target < stake.leased or stake.denied:
                 self._moving[name] = None
-        changed |= self._hear_wishes(said.get("sought") or ())
+        changed |= self._hear_wishes(wishes)
+        for name, stake in self._stakes.items():
+            if stake.sought and name not in sought:
+                stake.sought = False
+                changed[name] = None
         return list(changed)
 
     def _see(self, beats: dict[str, int], now: float) -> None:
@@ -274,12 +279,10 @@ class Stakes:
     def _hear_wishes(self, wishes: Iterable[Any]) -> dict[str, None]:
         """Others want so many, so many have some or want it, and whose wishes these are."""
         changed: dict[str, None] = {}
-        wished = set()
         for name, count, parties, *told in wishes:
             stake = self._stakes.get(name)
             if stake is None:
                 continue
-            wished.add(name)
             if stake.fresh:  # it was got for somebody, who is to have used it once
                 stake.fresh = False
                 continue
@@ -295,10 +298,6 @@ class Stakes:
             if stake.target < stake.leased or stake.claims.news(own):
                 self._moving[name] = None
             stake.sought = True
-        for name, stake in self._stakes.items():
-            if stake.sought and name not in wished:
-                stake.sought = False
-                changed[name] = None
         return changed
 
     def lost(self) -> list[str]:
