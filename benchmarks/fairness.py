@@ -74,11 +74,12 @@ def _measure_machine(bench: Bench, options: Options, aims: Targets, table: Table
     for what, runs in (("alone", alone), (f"beside {_CAP - 1} noisy", beside)):
         table.rows(f"a connection each: {what}", [direct], runs)
         plot.add(f"a connection each, direct, {what}", runs[direct.name])
-    for before, after in zip(alone[direct.name], beside[direct.name], strict=False):
-        for build in bench.builds:
-            aims.note(
-                "direct, a connection each: quiet p99 : alone", "-", build, after["p99"] / before["p99"]
-            )
+    ratios = [
+        after["p99"] / before["p99"]
+        for before, after in zip(alone[direct.name], beside[direct.name], strict=False)
+    ]
+    for build in bench.builds:
+        aims.note_repetitions("direct, a connection each: quiet p99 : alone", "-", build, ratios)
 
 
 def _measure(
@@ -111,18 +112,16 @@ def _measure(
 
 
 def _note(aims: Targets, what: str, guaranteed: bool, target: Target, alone: Runs, beside: Runs) -> None:
-    for before, after in zip(alone[target.name], beside[target.name], strict=False):
-        if guaranteed:
-            ratio = after["p99"] / before["p99"]
-            aims.note(f"{what}: quiet p99 : alone", "at most 1.20", target.build, ratio)
-        else:
-            ratio = after["p99"] / (2 * before["p99"] + _NOISY_MS)
-            aims.note(
-                f"{what}: quiet p99 : twice alone + {_NOISY_MS} ms", "at most 1.00", target.build, ratio
-            )
-    for run in beside[target.name]:
-        ratio = run["silent"] / run["before"]
-        aims.note(f"{what}: noisy rate, quiet silent : alone", "at least 0.95", target.build, ratio)
+    pairs = list(zip(alone[target.name], beside[target.name], strict=False))
+    if guaranteed:
+        p99, at_most = "quiet p99 : alone", "at most 1.20"
+        ratios = [after["p99"] / before["p99"] for before, after in pairs]
+    else:
+        p99, at_most = f"quiet p99 : twice alone + {_NOISY_MS} ms", "at most 1.00"
+        ratios = [after["p99"] / (2 * before["p99"] + _NOISY_MS) for before, after in pairs]
+    aims.note_repetitions(f"{what}: {p99}", at_most, target.build, ratios)
+    rates = [run["silent"] / run["before"] for run in beside[target.name]]
+    aims.note_repetitions(f"{what}: noisy rate, quiet silent : alone", "at least 0.95", target.build, rates)
 
 
 # --- clients ----------------------------------------------------------------------------------------

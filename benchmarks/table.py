@@ -52,20 +52,28 @@ class Column:
 
 @dataclass
 class Targets:
-    """The best and the worst that was seen of everything the issue sets a target for."""
+    """The best and the worst that was seen of everything the issue sets a target for. Of what repetitions say one by one,
+    which no other row brings together, the median before them."""
 
     seen: dict[tuple[str, str], dict[str, list[float]]] = field(default_factory=dict)
+    repeated: set[tuple[str, str]] = field(default_factory=set)
 
     def note(self, work: str, target: str, build: str, value: float | None) -> None:
         of_builds = self.seen.setdefault((work, target), {})
         if value is not None:
             of_builds.setdefault(build, []).append(value)
 
+    def note_repetitions(self, work: str, target: str, build: str, values: Sequence[float]) -> None:
+        self.repeated.add((work, target))
+        for value in values:
+            self.note(work, target, build, value)
+
     def show(self) -> str:
         builds = ["interpreted", "compiled"]
         lines = [f"| work | target | {' | '.join(builds)} |", "|---|---|---|---|"]
         for (work, target), of_builds in self.seen.items():
-            cells = [_range(of_builds.get(build, [])) for build in builds]
+            cell = _median_and_range if (work, target) in self.repeated else _range
+            cells = [cell(of_builds.get(build, [])) for build in builds]
             lines.append(f"| {work} | {target} | {' | '.join(cells)} |")
         return "\n".join(lines)
 
@@ -75,6 +83,10 @@ def _range(values: Sequence[float]) -> str:
         return "-"
     low, high = f"{min(values):.2f}", f"{max(values):.2f}"
     return low if low == high else f"{low} to {high}"
+
+
+def _median_and_range(values: Sequence[float]) -> str:
+    return f"{statistics.median(values):.2f} ({_range(values)})" if len(values) > 1 else _range(values)
 
 
 class Table:
