@@ -167,7 +167,7 @@ class Local:
                 await plane.registry.find(words[0])
         match verb:
             case "reload":
-                return operations.reload()
+                return {"needs_restart": operations.reload(), "without": []}
             case "set":
                 operations.set(*words)
             case "shutdown":

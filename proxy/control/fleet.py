@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
 
 from proxy import log
 from proxy.control import counts as counting
@@ -18,7 +18,15 @@ from proxy.control.views import View
 from proxy.errors import NoSuchName, TiergateError
 from proxy.net.channel import Channel, ChannelLost, Fields, Handler, NoAnswer
 
-Result = int | list[str] | None
+
+class Taken(TypedDict):
+    """What came of a configuration: keys that need a restart, and the workers that have not said that they have it."""
+
+    needs_restart: list[str]
+    without: list[int]
+
+
+Result = int | list[str] | Taken | None
 
 _log = log.get("fleet")
 _SEEN = 10.0  # seconds within which a worker must have told what it sees

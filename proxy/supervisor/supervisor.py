@@ -14,9 +14,9 @@ from proxy.client.cancelling import OVER_WITHIN
 from proxy.control import fleet, views
 from proxy.control.api import Http, listening
 from proxy.control.counts import Counts
-from proxy.control.fleet import Fleet, Result
+from proxy.control.fleet import Fleet, Result, Taken
 from proxy.control.views import View, WorkerRow
-from proxy.errors import ConfigError, InvalidParameter, TiergateError
+from proxy.errors import ConfigError, InvalidParameter
 from proxy.hosting import http_face
 from proxy.net.channel import Fields, Handler
 from proxy.settings import Settings
@@ -26,10 +26,10 @@ from proxy.supervisor.heritage import Heritage
 from proxy.supervisor.permits import Permits
 from proxy.supervisor.process import WorkerProcess
 from proxy.supervisor.sockets import Sockets
+from proxy.supervisor.telling import tell_all
 from proxy.worker import certificates
 
 _log = log.get("supervisor")
-_RELOAD_TIMEOUT = 30.0
 
 
 class Supervisor:
@@ -227,17 +227,15 @@ class Supervisor:
 
     # --- verbs --------------------------------------------------------------------------------------
 
-    async def reload(self) -> list[str]:
-        """Reads the file again, for all workers or for none; returns the keys that need a restart."""
+    async def reload(self) -> Taken:
+        """Reads the file again, for all workers or for none; tells the keys that need a restart."""
         self._config_refused = True  # unless it is taken
         needing = self._take(settings.read(self.settings.path), self.overrides)
         self._config_refused = False
-        await self._tell_all(needing)
-        return needing
+        return await self._tell_all(needing)
 
-    async def _set(self, key: str, value: str) -> Result:
-        await self._tell_all(self._take(self._text, {**self.overrides, key: value}))
-        return None
+    async def _set(self, key: str, value: str) -> Taken:
+        return await self._tell_all(self._take(self._text, {**self.overrides, key: value}))
 
     def _take(self, text: str, overrides: dict[str, str]) -> list[str]:
         """For this process, and for workers that start from now on. Raises ConfigError, and then nothing has changed."""
@@ -250,19 +248,12 @@ class Supervisor:
         log.configure(fresh.process.log_format, fresh.process.log_level)
         return needing
 
-    async def _tell_all(self, needing: list[str]) -> None:
-        asked = [process for process in self.crew.processes.values() if process.number in self._speaking()]
-        answers = await asyncio.gather(
-            *(process.channel.ask("reload", _RELOAD_TIMEOUT, **self._orders()) for process in asked),
-            return_exceptions=True,
-        )
-        for process, answer in zip(asked, answers, strict=True):
-            if isinstance(answer, TiergateError):
-                _log.error("a worker has not reloaded", worker=process.number, error=answer.message)
-        _log.info("configuration reloaded", needs_restart=needing)
-
-    def _speaking(self) -> set[int]:
-        return set(self.crew.members(starting=True))
+    async def _tell_all(self, needing: list[str]) -> Taken:
+        speaking = self.crew.members(starting=True)
+        asked = [process for process in self.crew.processes.values() if process.number in speaking]
+        without = await tell_all(asked, self._orders())
+        _log.info("configuration reloaded", needs_restart=needing, without=without)
+        return {"needs_restart": needing, "without": without}
 
     async def _shutdown(self, wait: bool) -> Result:
         self.shutdown(wait)

@@ -366,6 +366,34 @@ def test_set_holds_in_all_workers(kept: Fleet) -> None:
         assert sqlstates(clients[0].query("SELECT pg_sleep(0.2)")) == []
 
 
+def test_a_worker_that_hangs_holds_up_no_reload(kept: Fleet) -> None:
+    by_worker = kept.spread()
+    victim = min(by_worker)
+    consoles = [kept.client("admin", "tiergate") for _ in range(12)]
+    pid = kept.workers()[victim]
+    silent = kept.serve.event_names().count("a worker is silent")
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        console = next(console for console in consoles if not answers_nothing(console, "SHOW VERSION"))
+        for command in ("SET query_timeout = 0", "SET query_timeout = 100ms", "RELOAD"):
+            (notice,) = [frame for frame in console.query(command) if frame.kind == "N"]
+            assert f"worker: {victim};".encode() in notice.body
+            kept.serve.event("a worker is silent", silent + 1)  # and from now on is not waited for
+        for number, clients in by_worker.items():
+            if number != victim:
+                assert sqlstates(clients[0].query("SELECT pg_sleep(20)")) == ["57014"]
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    wait_until(lambda: all(frame.kind != "N" for frame in console.query("SET query_timeout = 100ms")))
+    assert sqlstates(by_worker[victim][0].query("SELECT pg_sleep(20)")) == ["57014"]
+    assert kept.console("SET query_timeout = 0") == []
+
+
+def answers_nothing(client: RawClient, query: str) -> bool:
+    client.send(rawclient.query(query))
+    return client.nothing_to_read(1) or not client.read_ready()
+
+
 def test_a_changed_file_reaches_all_workers(fleet: Fleet) -> None:
     by_worker = fleet.spread()
     fresh = fleet.serve.config.with_suffix(".new")

@@ -26,7 +26,7 @@ primary = "127.0.0.1:5432"
 class Mute:
     """A worker that is told things and answers when it is let to."""
 
-    number = 1
+    number, silent = 1, False
 
     def __init__(self) -> None:
         self.channel = self
@@ -112,7 +112,7 @@ def test_a_file_is_taken_before_all_workers_have_said_so(tmp_path: Path) -> None
         assert refused(supervisor) == 0
         assert "acme" in supervisor.settings.directory.tenants
         mute.answers.set()
-        assert await reload == []
+        assert await reload == {"needs_restart": [], "without": []}
 
     run(main())
 

@@ -32,12 +32,13 @@ class Rows(BaseModel):
 
 
 class Done(BaseModel):
-    """`state` is "under way" where the answer came before the end."""
+    """`state` is "under way" where the answer came before the end, or `without` some workers' word that it is done."""
 
     verb: str
     name: str = ""
     state: Literal["done", "under way"] = "done"
     needs_restart: list[str] | None = None
+    without: list[int] | None = None
 
 
 def rows(view: View, limit: int) -> Rows:
@@ -98,9 +99,11 @@ def add(app: FastAPI) -> None:
         **needs(Right.OPERATE),
     )  # fmt: skip
     async def reload(request: Request) -> Done:
-        """`needs_restart` are the keys whose change a reload cannot apply."""
-        needing = await act(request, "reload")
-        return Done(verb="reload", needs_restart=needing if isinstance(needing, list) else [])
+        """`needs_restart` are the keys whose change a reload cannot apply, `without` the workers that have not answered
+        in time: what hangs takes it up when it goes on, or is replaced."""
+        taken = await act(request, "reload")
+        assert isinstance(taken, dict), taken
+        return Done(verb="reload", state="under way" if taken["without"] else "done", **taken)
 
     @app.post(
         "/v1/drain", response_model=Done, tags=["verbs"], status_code=202, summary="Drain and end",

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from proxy import BUILD
 from proxy.control import views
-from proxy.control.fleet import Control
+from proxy.control.fleet import Control, Result
 from proxy.control.views import View
 from proxy.errors import ClientError
 
@@ -96,9 +96,7 @@ async def execute(control: Control, statement: str, *, may_write: bool, as_pgbou
     name = rest[0] if rest else ""
     match verb, len(rest):
         case "reload", 0:
-            needing = await control.act("reload")
-            named = ", ".join(needing) if isinstance(needing, list) else ""
-            return Answer("RELOAD", notices=(f"a restart is needed for: {named}",) if named else ())
+            return Answer("RELOAD", notices=_notices(await control.act("reload"), of_keys=True))
         case "pause" | "resume", 0 | 1:
             await control.act(verb, name or "*")
             return Answer(verb.upper())
@@ -130,9 +128,24 @@ async def execute(control: Control, statement: str, *, may_write: bool, as_pgbou
         case "set", n if n >= 2:
             value = [word for word in rest[1:] if word != "=" and word.lower() != "to"]
             if len(value) == 1:
-                await control.act("set", name, value[0])
-                return Answer("SET")
+                taken = await control.act("set", name, value[0])
+                return Answer("SET", notices=_notices(taken, of_keys=False))
     raise CommandSyntax(f"invalid command '{statement}', use SHOW HELP;")
+
+
+def _notices(taken: Result, *, of_keys: bool) -> tuple[str, ...]:
+    """`of_keys`: also of those that need a restart."""
+    if not isinstance(taken, dict):
+        return ()
+    said = []
+    if taken["needs_restart"] and of_keys:
+        said.append(f"a restart is needed for: {', '.join(taken['needs_restart'])}")
+    if taken["without"]:
+        workers = ", ".join(map(str, taken["without"]))
+        said.append(
+            f"not answered yet by worker: {workers}; what hangs takes it up when it goes on, or is replaced"
+        )
+    return tuple(said)
 
 
 async def show(control: Control, rest: list[str], *, as_pgbouncer: bool) -> Answer:
