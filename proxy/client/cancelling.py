@@ -24,8 +24,8 @@ from proxy.wire.startup import CancelRequest
 from proxy.wire.way import MAX_HOPS, Way, arrived, passed_on, way_of
 
 _log = log.get("cancel")
-OVER_WITHIN = 10.0  # seconds that other workers have for one; who has sent it waits no longer
-_MOST_AT_ONCE = 64  # requests on their way to peers; anybody may send one, so more are dropped
+OVER_WITHIN = 10.0  # seconds that other workers have for one, and peers where no time is set
+_MOST_AT_ONCE = 64  # requests on their way to one peer; anybody may send one, so more are dropped
 
 
 class Asks(Protocol):
@@ -40,7 +40,7 @@ class Canceller:
     def __init__(self, plane: Plane, supervisor: Asks | None) -> None:
         self._plane = plane
         self._supervisor = supervisor
-        self._under_way = 0
+        self._under_way: dict[tuple[str, int], int] = {}  # a peer that hangs keeps none from another
 
     def landed(self, request: CancelRequest) -> list[asyncio.Task[None]]:
         """From a client, or from a peer; what it is to wait for."""
@@ -83,19 +83,22 @@ class Canceller:
     def _to_peer(
         self, address: tuple[str, int], request: CancelRequest, hops: int
     ) -> list[asyncio.Task[None]]:
-        if self._under_way >= _MOST_AT_ONCE:
-            _log.warning("too many cancel requests for peers")
+        under_way = self._under_way.get(address, 0)
+        if under_way >= _MOST_AT_ONCE:
+            _log.warning("too many cancel requests for a peer", peer=f"{address[0]}:{address[1]}")
             return []
-        self._under_way += 1
+        self._under_way[address] = under_way + 1
         return [self._plane.pools.spawn(self._say(address, passed_on(request, hops)))]
 
     async def _say(self, address: tuple[str, int], request: CancelRequest) -> None:
         pools = self._plane.pools
         packet = encode.cancel_request(request.pid, request.key)
         try:
-            timeout = pools.options.cancel_wait_timeout or None
+            timeout = pools.options.cancel_wait_timeout or OVER_WITHIN
             await say_and_wait(Endpoint(*address, Role.PRIMARY), pools.tls, packet, timeout)
         except TiergateError as error:
             _log.warning("cancel not passed on", peer=f"{address[0]}:{address[1]}", error=error.message)
         finally:
-            self._under_way -= 1
+            self._under_way[address] -= 1
+            if not self._under_way[address]:  # the list may be another after a reload
+                del self._under_way[address]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -23,9 +24,11 @@ class Scene:
         self.stage.plane.number = 5
         self.told: list[dict[str, Any]] = []
         self.sent: list[tuple[str, CancelRequest]] = []
+        self.patience: list[float | None] = []
         self.canceller = Canceller(self.stage.plane, self)
 
-        async def say(endpoint: Endpoint, _tls: object, packet: bytes, _timeout: float | None) -> None:
+        async def say(endpoint: Endpoint, _tls: object, packet: bytes, timeout: float | None) -> None:
+            self.patience.append(timeout)
             self.sent.append((endpoint.host, decode_cancel(packet[4:])))
 
         monkeypatch.setattr(cancelling, "say_and_wait", say)
@@ -93,3 +96,19 @@ def test_no_more_than_some_are_on_their_way(scene: Scene) -> None:
     assert len(scene.sent) == cancelling._MOST_AT_ONCE
     scene.lands(request(2, 5))
     assert len(scene.sent) == cancelling._MOST_AT_ONCE + 1
+
+
+def test_a_peer_that_hangs_keeps_none_from_another(scene: Scene) -> None:
+    for _ in range(200):
+        scene.canceller.landed(request(2, 5))  # no step: none of them comes to an end
+    scene.canceller.landed(request(3, 5))
+    scene.stage.pools.step()
+    assert [host for host, _ in scene.sent].count("three") == 1
+    assert scene.canceller._under_way == {}
+
+
+def test_no_peer_is_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene(monkeypatch)
+    scene.stage.pools.options = replace(scene.stage.pools.options, cancel_wait_timeout=0)
+    scene.lands(request(2, 5))
+    assert scene.patience == [cancelling.OVER_WITHIN]
