@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from proxy.client import failing
 from proxy.client.choosing import Choice
-from proxy.client.portals import Portal, bound, parameters
+from proxy.client.portals import Portal, bound, outlive, parameters, shown
 from proxy.client.preparing import wanted
 from proxy.client.throttling import counted
 from proxy.errors import (
@@ -19,6 +19,7 @@ from proxy.errors import (
     SpentPortal,
     TenantChangeRefused,
     TiergateError,
+    UnknownPortal,
 )
 from proxy.protocol.statements import Statement
 from proxy.protocol.tenancy import IN_FAILED_TRANSACTION, Block, set_local_outside
@@ -38,7 +39,7 @@ PASS, DONE, AGAIN, SEEK = 0, 1, 2, 3
 _QUERY, _PARSE, _BIND, _DESCRIBE, _EXECUTE, _CLOSE, _CALL = b"QPBDECF"
 _TEXT = 25
 _ASIDE = b"SHDC"  # no work
-_NAME, _ASK, _BEGIN, _NONE = Verb.NAME, Verb.ASK, Verb.BEGIN, Block.NONE
+_NAME, _ASK, _BEGIN, _NONE, _HELD = Verb.NAME, Verb.ASK, Verb.BEGIN, Block.NONE, Block.HELD
 _BEGINNERS = frozenset({Verb.BEGIN, Verb.SET_TRANSACTION, Verb.SAVEPOINT, Verb.NAME})
 _QUIET = 8  # after so many blocks that have named no tenant the next is not held back,
 _DISTURBED = -100  # and after one that was sent in vain it takes so many more
@@ -164,7 +165,7 @@ class Chooser(Choice):
 
     def _query(self, text: bytes) -> int:
         session, tenancy = self._session, self.tenancy
-        opening = session.plane.openings.of(text)
+        opening = self.opening(text)
         if opening is None and tenancy.block is _NONE and tenancy.home.name and resets_first(text):
             tenancy.begin()
             tenancy.name(tenancy.home, local=False)
@@ -221,11 +222,8 @@ class Chooser(Choice):
         tenancy = self.tenancy
         if step.verb not in (_NAME, _ASK):
             said = tenancy.control(step)
-            if not tenancy.open:
-                self.portals.clear()
-            elif step.verb is Verb.ROLLBACK_TO:
-                self.portals = {name: kept for name, kept in self.portals.items() if not kept.failed}
-            return said
+            self.portals, warnings = outlive(self.portals, step, tenancy)
+            return warnings + said
         tenancy.check(step)
         shown, warning = tenancy.value.name, b""
         if step.verb is _NAME:
@@ -269,9 +267,7 @@ class Chooser(Choice):
             if not name:
                 session.unnamed, session.unnamed_by = Statement(b"", text, oids, verdict), None
             elif wanted(session, name) is not None:
-                raise DuplicateStatement(
-                    f'prepared statement "{name.decode("utf-8", "replace")}" already exists'
-                )
+                raise DuplicateStatement(f'prepared statement "{shown(name)}" already exists')
             else:
                 session.name_statement(name, session.plane.pools.catalog.statement(text, oids, verdict))
             return encode.PARSE_COMPLETE
@@ -299,7 +295,8 @@ class Chooser(Choice):
             self.tenancy.check(found[1])
             made = bound(found[1], name, body, at)
             if portal and portal in self.portals:
-                raise DuplicatePortal(f'cursor "{portal.decode("utf-8", "replace")}" already exists')
+                raise DuplicatePortal(f'cursor "{shown(portal)}" already exists')
+            made.depth, made.late = self.tenancy.depth, self.tenancy.block is Block.FAILED
             self.portals[portal] = made
             return encode.BIND_COMPLETE
 
@@ -321,7 +318,7 @@ class Chooser(Choice):
         if kind == b"P":
             portal = self.portals.get(name)
             if portal is None:
-                return self._pass(b"")
+                return self._pass_portal(name)
             return self._answer(lambda: self._described(portal.step, portal.binary))
         found = self._known(name)
         if found is None:
@@ -337,24 +334,35 @@ class Chooser(Choice):
     def _execute(self, name: bytes, most: int) -> int:
         portal = self.portals.get(name)
         if portal is None:
-            return self._pass(b"")
+            return self._pass_portal(name)
         if not portal.spent and self.must_seek(portal.step, portal.value):
             return SEEK
 
         def execute() -> bytes:
             if portal.spent:
                 if not portal.step.column:
-                    raise SpentPortal(f'portal "{name.decode("utf-8", "replace")}" cannot be run')
+                    raise SpentPortal(f'portal "{shown(name)}" cannot be run')
                 return encode.command_complete(
                     "SELECT 0" if portal.step.tag == "SELECT 1" else portal.step.tag
                 )
+            portal.spent = portal.failed = True
             said = self._perform(portal.step, portal.value, portal.local, False, False)
-            portal.spent = True
+            portal.failed = False
             if portal.step.column and most == 1:
                 return said.removesuffix(encode.command_complete(portal.step.tag)) + _SUSPENDED
             return said
 
         return self._answer(execute)
+
+    def _pass_portal(self, name: bytes) -> int:
+        """One that a server may have, but not that of a block of which no server knows."""
+        if self.tenancy.block is not _HELD or self._session.server is not None:
+            return self._pass(b"")
+
+        def unknown() -> bytes:
+            raise UnknownPortal(f'portal "{shown(name)}" does not exist')
+
+        return self._answer(unknown)
 
     def _close(self, kind: bytes, name: bytes) -> int:
         session = self._session

@@ -284,7 +284,7 @@ class Choice(Settled):
             self.portals.clear()
         elif held:
             for portal in self.portals.values():
-                portal.failed = True
+                portal.failed = portal.failed or portal.depth >= self.tenancy.depth
 
     def fail(self, error: TiergateError, said: bytes) -> None:
         """The error of what has been asked, behind what has been said of it."""

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from proxy.client.portals import Portal, wrong_number
+from proxy.client.portals import Portal, shown, wrong_number
 from proxy.client.preparing import wanted
 from proxy.errors import BadSyntax, FailedTransaction, TiergateError, UnknownPortal, UnknownStatement
-from proxy.protocol.statements import SqlStatement, Statement
+from proxy.protocol.statements import Description, SqlStatement, Statement
 from proxy.protocol.tenancy import IN_FAILED_TRANSACTION
 from proxy.sql.aborted import Reading, read
 from proxy.sql.steps import Verb
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _QUERY, _PARSE, _BIND, _DESCRIBE, _EXECUTE, _CLOSE, _CALL = b"QPBDECF"
 _EXITS = frozenset({Verb.COMMIT, Verb.ROLLBACK, Verb.ROLLBACK_TO})
-_NO_PARAMETERS = encode.frame(b"t", b"\0\0") + encode.NO_DATA
+_OPEN = frozenset({0, 705})  # as good as none, and `unknown`
 
 
 def hear(session: Linking, kind: int, body: bytes) -> bool:
@@ -72,7 +72,7 @@ def _answer(session: Linking, portals: Mapping[bytes, Portal], kind: int, body: 
 
 
 def _exits(session: Linking, text: bytes) -> bool:
-    opening = session.plane.openings.of(text)
+    opening = session.chooser.opening(text)
     return opening is not None and opening.steps[0].verb in _EXITS
 
 
@@ -105,7 +105,7 @@ def _known(session: Linking, name: bytes) -> Statement:
         raise UnknownStatement("unnamed prepared statement does not exist")
     if not session.maps_statements:
         raise FailedTransaction(IN_FAILED_TRANSACTION)  # only a server knows what it has
-    raise UnknownStatement(f'prepared statement "{name.decode("utf-8", "replace")}" does not exist')
+    raise UnknownStatement(f'prepared statement "{shown(name)}" does not exist')
 
 
 def _bind(session: Linking, body: bytes) -> bytes | None:
@@ -114,23 +114,52 @@ def _bind(session: Linking, body: bytes) -> bytes | None:
     given = len(decode.bind_values(body, at)[0])
     if _exits(session, statement.text):
         return None
-    reading = _reading(statement)
-    if reading is not None:
-        needs = max(reading.parameters, (len(statement.oids) - 2) // 4)
-        if given != needs:
-            raise wrong_number(name, given, needs)
+    needs = _number_of_parameters(session, name, statement)
+    if needs is not None and given != needs:
+        raise wrong_number(name, given, needs)
     raise FailedTransaction(IN_FAILED_TRANSACTION)
+
+
+def _number_of_parameters(session: Linking, name: bytes, statement: Statement) -> int | None:
+    """None: nobody knows."""
+    told = _told(session, name, statement)
+    if told is not None:
+        return _count(told.parameters)
+    reading = _reading(statement)
+    return None if reading is None else max(reading.parameters, _count(statement.oids))
 
 
 def _describe(session: Linking, name: bytes) -> bytes | None:
     statement = _known(session, name)
     if _exits(session, statement.text):
         return None
-    reading = _reading(statement)
-    # Which types the parameters have that the client has not told, only a server finds out.
-    if reading is None or reading.rows or reading.parameters or len(statement.oids) > 2:
+    types = _types(session, name, statement)
+    if types is None:
         raise FailedTransaction(IN_FAILED_TRANSACTION)
-    return _NO_PARAMETERS
+    return encode.frame(b"t", types) + encode.NO_DATA
+
+
+def _types(session: Linking, name: bytes, statement: Statement) -> bytes | None:
+    """Of its parameters; None if it answers with rows, or where nobody knows: which types the parameters have that the
+    client has neither told nor been told, only a server finds out."""
+    told = _told(session, name, statement)
+    if told is not None:
+        return None if told.columns else told.parameters
+    reading, oids = _reading(statement), statement.oids
+    if reading is None or reading.rows or _count(oids) < reading.parameters:
+        return None
+    open_ones = any(int.from_bytes(oids[at : at + 4], "big") in _OPEN for at in range(2, len(oids), 4))
+    return None if open_ones else oids
+
+
+def _told(session: Linking, name: bytes, statement: Statement) -> Description | None:
+    """What has been said of it."""
+    told = session.described.get(name) if name and session.described else None
+    return statement.told if told is None else told
+
+
+def _count(oids: bytes) -> int:
+    return (len(oids) - 2) // 4
 
 
 def _reading(statement: Statement) -> Reading | None:
@@ -139,7 +168,7 @@ def _reading(statement: Statement) -> Reading | None:
 
 def _portal(portals: Mapping[bytes, Portal], name: bytes) -> Portal:
     if name not in portals:
-        raise UnknownPortal(f'portal "{name.decode("utf-8", "replace")}" does not exist')
+        raise UnknownPortal(f'portal "{shown(name)}" does not exist')
     return portals[name]
 
 

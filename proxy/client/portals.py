@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from proxy.errors import ProtocolViolation
+from proxy.protocol.tenancy import Tenancy
 from proxy.sql import constants
-from proxy.sql.steps import Step
+from proxy.sql.steps import Step, Verb
 from proxy.wire import decode, encode
 
 _TEXT, _BOOL = 25, 16
 
 
 class Portal:
-    """A step that is bound; `spent` once it has been executed, `failed` if its transaction has."""
+    """A step that is bound: in how many savepoints (`depth`), and if `late` in a block that had failed. `spent` once it
+    has been executed, `failed` if its transaction or savepoint has."""
 
-    __slots__ = ("binary", "failed", "local", "spent", "step", "value")
+    __slots__ = ("binary", "depth", "failed", "late", "local", "spent", "step", "value")
 
     def __init__(self, step: Step, value: str | None, local: bool, binary: bool) -> None:
         self.step, self.value, self.local, self.binary = step, value, local, binary
-        self.spent = self.failed = False
+        self.depth = 0
+        self.late = self.spent = self.failed = False
 
 
 def bound(step: Step, name: bytes, body: bytes, at: int) -> Portal:
@@ -37,11 +40,35 @@ def bound(step: Step, name: bytes, body: bytes, at: int) -> Portal:
     return Portal(step, value, local, bool(results and results[0] == 1))
 
 
+def outlive(portals: dict[bytes, Portal], done: Step, tenancy: Tenancy) -> tuple[dict[bytes, Portal], bytes]:
+    """Those that are left behind what has been done, and what PostgreSQL says of others."""
+    depth = tenancy.depth
+    if done.verb is Verb.RELEASE:
+        for portal in portals.values():
+            portal.depth = min(portal.depth, depth)
+        return portals, b""
+    if not tenancy.open or done.chain:
+        left: dict[bytes, Portal] = {}
+    elif done.verb is Verb.ROLLBACK_TO:
+        left = {name: portal for name, portal in portals.items() if portal.depth < depth}
+    else:
+        return portals, b""
+    said = [
+        encode.notice(f'skipping cleanup for portal "{shown(name)}"', sqlstate="01000", severity="WARNING")
+        for name, portal in portals.items()
+        if name not in left and portal.late and not portal.spent
+    ]
+    return left, b"".join(said)
+
+
+def shown(name: bytes) -> str:
+    return name.decode("utf-8", "replace")
+
+
 def wrong_number(name: bytes, given: int, needs: int) -> ProtocolViolation:
     """Of values for the parameters of that statement."""
     return ProtocolViolation(
-        f"bind message supplies {given} parameters, but prepared statement "
-        f'"{name.decode("utf-8", "replace")}" requires {needs}'
+        f'bind message supplies {given} parameters, but prepared statement "{shown(name)}" requires {needs}'
     )
 
 

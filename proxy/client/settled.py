@@ -11,8 +11,10 @@ from proxy.client.portals import bound
 from proxy.errors import TenantChangeInTransaction, TenantChangeRefused, TiergateError
 from proxy.model import Tenant
 from proxy.protocol.statements import Statement
-from proxy.protocol.tenancy import Tenancy
+from proxy.protocol.tenancy import Block, Tenancy
+from proxy.sql.aborted import way_out
 from proxy.sql.opening import (
+    Opening,
     concerns_session_only,
     ends_block,
     ends_block_early,
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from proxy.client.linking import Linking
     from proxy.server.connection import ServerConnection
 
+_FAILED = Block.FAILED
 # Of the value's parameter, where it is said: other types may take a text for another.
 _TEXT_OIDS = frozenset(oid.to_bytes(4, "big") for oid in (0, 25, 1043)) | {b""}
 
@@ -87,9 +90,13 @@ class Settled:
             )
         return None
 
+    def opening(self, text: bytes) -> Opening | None:
+        found: Opening | None = self._session.plane.openings.of(text)
+        return way_out(text) if found is None and self.tenancy.block is _FAILED else found
+
     def step(self, text: bytes) -> Step | None:
         """What the text is, if that is one step and no more."""
-        opening = self._session.plane.openings.of(text)
+        opening = self.opening(text)
         return opening.sole if opening is not None else None
 
     def naming(self, text: bytes) -> TiergateError | None:

@@ -93,6 +93,11 @@ class Tenancy:
         return len(self._begins)
 
     @property
+    def depth(self) -> int:
+        """In so many savepoints the block is."""
+        return len(self._savepoints)
+
+    @property
     def names(self) -> list[str]:
         """All that it may come to speak for."""
         tenants = [self.home, self.own, self.value, self.lasting]
@@ -171,6 +176,7 @@ class Tenancy:
                 step.verb is _SET_TRANSACTION
                 and (bool(self._savepoints) or (self.open and self.block is _NONE))
             )
+            or (step.options and bool(self._savepoints))
             or (self.block is _NONE and step.verb in (_SAVEPOINT, _RELEASE, _ROLLBACK_TO))
         )
 
@@ -210,7 +216,12 @@ class Tenancy:
             self.end(step.verb is _COMMIT)  # what the statements before it in the text or batch have begun
             return _outside("there is no transaction in progress") + encode.command_complete(step.tag)
         committed = step.verb is _COMMIT and self.block is _HELD
+        # PostgreSQL forgets with a block's failure how that began, but not with a savepoint's.
+        begins = [*self._begins] if self._savepoints else [b"BEGIN"]
         self.end(committed)
+        if step.chain:
+            self.begin()
+            self.block, self._begins = _HELD, begins
         return encode.command_complete("COMMIT" if committed else "ROLLBACK")
 
     def _savepoint(self, step: Step) -> bytes:

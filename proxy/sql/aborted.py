@@ -7,19 +7,23 @@ from typing import Any, NamedTuple
 from proxy.errors import BadSyntax
 from proxy.sql import tree
 from proxy.sql.constants import Node
+from proxy.sql.opening import Opening
+from proxy.sql.steps import Step, Verb
 
-_EXITS = frozenset(
-    {"TRANS_STMT_COMMIT", "TRANS_STMT_ROLLBACK", "TRANS_STMT_ROLLBACK_TO", "TRANS_STMT_PREPARE"}
-)
+# What is prepared there is rolled back.
+_EXITS = {
+    "TRANS_STMT_COMMIT": Verb.COMMIT,
+    "TRANS_STMT_ROLLBACK": Verb.ROLLBACK,
+    "TRANS_STMT_ROLLBACK_TO": Verb.ROLLBACK_TO,
+    "TRANS_STMT_PREPARE": Verb.ROLLBACK,
+}
 _ANSWER_WITH_ROWS = frozenset({"ExplainStmt", "VariableShowStmt", "ExecuteStmt", "CallStmt"})
 
 
 class Reading(NamedTuple):
-    """statements: how many. exits: the only one ends the block or its failure. rows: it answers with rows, or may.
-    parameters: how many it has at least."""
+    """statements: how many. rows: the only one answers with rows, or may. parameters: how many it has at least."""
 
     statements: int = 0
-    exits: bool = False
     rows: bool = False
     parameters: int = 0
 
@@ -37,8 +41,29 @@ def read(text: bytes) -> Reading | None:
     if len(statements) != 1:
         return Reading(len(statements))
     kind, fields, _, _ = statements[0]
-    exits = kind == "TransactionStmt" and fields.get("kind") in _EXITS
-    return Reading(1, exits, _rows(kind, fields), _parameters(fields))
+    return Reading(1, _rows(kind, fields), _parameters(fields))
+
+
+def way_out(text: bytes) -> Opening | None:
+    """The first statement, if that is one which ends the block or its failure; None for any other, or if nobody
+    knows. Those among them are found that nowhere else are for a proxy."""
+    try:
+        statements = tree.located(text)
+    except tree.Unreadable:
+        return None
+    kind, fields, start, stop = statements[0] if statements else ("", {}, 0, 0)
+    verb = _EXITS.get(fields.get("kind", "")) if kind == "TransactionStmt" else None
+    if verb is None:
+        return None
+    step = Step(
+        verb,
+        "ROLLBACK",
+        text[start:stop],
+        start,
+        fields.get("savepoint_name", ""),
+        chain=fields.get("chain", False),
+    )
+    return Opening((step,), statements[1][2] if len(statements) > 1 else len(text), len(statements))
 
 
 def _rows(kind: str, fields: Node) -> bool:

@@ -46,6 +46,7 @@ class Step(NamedTuple):
     cast: bool = False
     columns: tuple[str, ...] = ()
     types: tuple[int, ...] = ()
+    chain: bool = False
 
 
 _OF_BLOCKS = {

@@ -32,12 +32,13 @@ def always(cycle: bytes, alone: SimulatedServer) -> bool:
 
 
 def chooser_may(cycle: bytes, alone: SimulatedServer) -> bool:
-    """What it is refused within a transaction is left out there, and what is no statement in one that has failed: where
-    no server has that, it is 25P02 also of what does not exist, or is empty."""
-    if alone.status == "E" and (cycle[:1] not in b"QS" or cycle == encode.query(b"")):
-        return False
-    everything = any(each in cycle for each in (b"SET app.tenant_id", b"RESET ALL", b"DISCARD ALL"))
-    return alone.status == "I" or not everything
+    """What it is refused within a transaction is left out there."""
+    texts = [cycle]
+    for frame in frames(cycle):
+        if frame.kind == "B":
+            texts.append(alone.statements.get(frame.body.split(b"\0")[1], "").encode())
+    of_session = (b"SET app.tenant_id", b"RESET ALL", b"DISCARD ALL")
+    return alone.status != "T" or not any(each in text for each in of_session for text in texts)
 
 
 @dataclass

@@ -197,7 +197,8 @@ class SimulatedServer:
             if of_portal and body[1:-1] not in self.portals:
                 raise _Failure("34000")
             text = self.portals[body[1:-1]].text if of_portal else self._statement(body[1:-1])
-            self._allowed(text)
+            if of_portal or text.startswith(("SELECT", "EXECUTE ")):
+                self._allowed(text)
             if text.startswith("EXECUTE "):
                 text = self.statements.get(text[8:].encode(), "")
             rows = (
@@ -236,9 +237,9 @@ class SimulatedServer:
     def _parse(self, name: bytes, text: str) -> None:
         if not name:
             self.statements.pop(b"", None)
-        self._allowed(text)
         if text == "SELEC":
             raise _Failure("42601")
+        self._allowed(text)
         if name and name in self.statements:
             raise _Failure("42P05", f'prepared statement "{name.decode()}" already exists')
         self.statements[name] = text
@@ -272,7 +273,11 @@ class SimulatedServer:
 
     def _run(self, text: str, values: list[str | None]) -> tuple[bytes, str]:
         """Rows and tag."""
+        if text == "SELEC":
+            raise _Failure("42601")
         self._allowed(text)
+        if text == "SELECT fail":
+            raise _Failure("22012")
         if text in _TAGS:
             return b"", self._transaction(text)
         if text.startswith("SELECT pg_catalog.set_config"):

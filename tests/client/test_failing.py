@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.protocol.statements import SqlStatement
+from proxy.protocol.statements import SqlStatement, describe
 from proxy.sql.verdict import PLAIN
 from proxy.wire import encode
 from tests.client.stage import Client, Stage
@@ -74,4 +74,43 @@ def test_what_was_bound_before_it_failed_is_not_run(stage: Stage) -> None:
         encode.query(b"ROLLBACK TO a"), encode.query(b"ROLLBACK TO nowhere"), encode.execute(b"p"), SYNC
     )
     assert sqlstates(client.reads()) == ["3B001", "34000"]
+    stage.leave()
+
+
+@pytest.mark.parametrize("text", [b"COMMIT AND CHAIN", b"ROLLBACK AND CHAIN /* \\' */"])
+def test_a_chained_block_begins_as_the_failed_savepoint_s_did(stage: Stage, text: bytes) -> None:
+    client = stage.chooser("acme")
+    for begin, begun in (("BEGIN READ ONLY", b"BEGIN"), ("BEGIN READ ONLY; SAVEPOINT a", b"BEGIN READ ONLY")):
+        client.says(encode.query(begin.encode()), encode.query(b"RELEASE nowhere"), encode.query(text))
+        assert client.reads()[-1].body == b"T"
+        assert client.session.chooser.tenancy.begins == [begun]
+        client.says(encode.query(b"ROLLBACK"))
+        client.reads()
+    stage.leave()
+
+
+def test_what_is_prepared_is_rolled_back_and_what_follows_is_heard(stage: Stage) -> None:
+    client = failed(stage)
+    client.says(encode.query(b"PREPARE TRANSACTION 'x'; SET app.tenant_id = 'beta'; BEGIN"))
+    said = client.reads()
+    assert [frame.body for frame in said] == [b"ROLLBACK\0", b"SET\0", b"BEGIN\0", b"T"]
+    assert client.session.chooser.tenancy.value.name == "beta"
+    client.says(encode.query(b"ROLLBACK"))
+    stage.leave()
+
+
+def test_a_statement_is_described_as_far_as_its_types_are_known(stage: Stage) -> None:
+    client = failed(stage)
+    session = client.session
+    for name, oids in ((b"open", b"\0\0"), (b"typed", b"\0\1\0\0\0\x14"), (b"half", b"\0\1\0\0\0\0")):
+        session.name_statement(
+            name, session.plane.pools.catalog.statement(b"DELETE FROM t WHERE a = $1", oids, PLAIN)
+        )
+    for name in (b"open", b"typed", b"half"):
+        client.says(encode.describe(b"S", name), SYNC)
+    session.described = {b"open": describe(b"\0\1\0\0\0\x17", b"")}
+    client.says(encode.describe(b"S", b"open"), SYNC)
+    said = client.reads()
+    assert kinds(said) == "EZtnZEZtnZ"
+    assert [frame.body[-1] for frame in said if frame.kind == "t"] == [20, 23]
     stage.leave()

@@ -90,9 +90,10 @@ CHOICES = (
     "SET app.tenant_id = 'acme'", "SET app.tenant_id = 'beta'", "SET app.tenant_id = 'big'",
 )  # fmt: skip
 ALONE = (
-    "BEGIN", "BEGIN", "COMMIT", "ROLLBACK", "COMMIT AND CHAIN", "SAVEPOINT a", "ROLLBACK TO a", "SELECT 1", "SELECT several",
-    "FAIL", "SET timezone = 'CET'", "SET LOCAL timezone = 'MST'", "SET work_mem = '1MB'", "RESET timezone", "RESET ALL",
-    "DISCARD ALL", "PREPARE a AS SELECT 1", "EXECUTE a", "", "DEALLOCATE a", *CHOICES,
+    "BEGIN", "BEGIN", "COMMIT", "ROLLBACK", "COMMIT AND CHAIN", "ROLLBACK AND CHAIN", "SAVEPOINT a", "SAVEPOINT b",
+    "ROLLBACK TO a", "ROLLBACK TO b", "RELEASE a", "SELECT 1", "SELECT several", "SELECT fail", "SELEC", "RESET ALL",
+    "SET timezone = 'CET'", "SET LOCAL timezone = 'MST'", "SET work_mem = '1MB'", "RESET timezone", "DISCARD ALL",
+    "PREPARE a AS SELECT 1", "EXECUTE a", "", "DEALLOCATE a", *CHOICES,
 )  # fmt: skip
 _alone = st.sampled_from(ALONE).map(str.encode)
 _run = st.builds(

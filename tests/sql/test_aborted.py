@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from proxy.errors import BadSyntax
-from proxy.sql.aborted import Reading, read
+from proxy.sql.aborted import Reading, read, way_out
+from proxy.sql.opening import Opening
+from proxy.sql.steps import Step, Verb
 from proxy.sql.tree import MAX_TREE
 
 
@@ -22,10 +24,7 @@ from proxy.sql.tree import MAX_TREE
         (b"SHOW work_mem", Reading(1, rows=True)),
         (b"FETCH c", Reading(1, rows=True)),
         (b"MOVE c", Reading(1)),
-        (b"COMMIT", Reading(1, exits=True)),
-        (b"ABORT AND CHAIN", Reading(1, exits=True)),
-        (b"ROLLBACK TO a", Reading(1, exits=True)),
-        (b"PREPARE TRANSACTION 'x'", Reading(1, exits=True)),
+        (b"COMMIT", Reading(1)),
         (b"BEGIN", Reading(1)),
         (b"SELECT '\xff'", None),
     ],
@@ -50,3 +49,29 @@ def test_what_is_no_sql(text: str, message: str, position: int) -> None:
     with pytest.raises(BadSyntax) as caught:
         read(text.encode())
     assert (caught.value.message, caught.value.position) == (message, position)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (b"END WORK", Step(Verb.COMMIT, "ROLLBACK")),
+        (b"ABORT AND NO CHAIN", Step(Verb.ROLLBACK, "ROLLBACK")),
+        (b"COMMIT AND CHAIN", Step(Verb.COMMIT, "ROLLBACK", chain=True)),
+        (b"ROLLBACK TO SAVEPOINT A", Step(Verb.ROLLBACK_TO, "ROLLBACK", name="a")),
+        (b"PREPARE TRANSACTION 'x'", Step(Verb.ROLLBACK, "ROLLBACK")),
+        (b"SAVEPOINT a", None),
+        (b"COMMIT PREPARED 'x'", None),
+        (b"SELECT 1; COMMIT", None),
+        (b" ; -- nothing", None),
+        (b"COMMIT; oops", None),
+    ],
+)
+def test_what_leads_out(text: bytes, found: Step | None) -> None:
+    way = way_out(text)
+    assert way == (None if found is None else Opening((found._replace(text=text),), len(text), 1))
+
+
+def test_what_follows_the_way_out_is_left() -> None:
+    way = way_out(b"/* a */ ABORT AND CHAIN; SELECT 1; SELECT 2")
+    assert way is not None
+    assert (way.rest, way.statements, way.sole) == (25, 3, None)

@@ -26,6 +26,33 @@ def failed(name: str, *steps: Step, before: tuple[Step, ...] = ()) -> Script:
     return Script(f"failed_block_{name}", (*before, _BEGIN_AND_FAIL, *steps, *end))
 
 
+_FAIL = step(query("ROLLBACK TO SAVEPOINT nowhere"))
+_HOW = "SELECT current_setting('transaction_isolation'), current_setting('transaction_read_only')"
+_CHARACTERS = (
+    (query("BEGIN"), query("SAVEPOINT a")),
+    (query("BEGIN ISOLATION LEVEL SERIALIZABLE, READ ONLY"),),
+    (
+        query("BEGIN READ ONLY"),
+        query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"),
+        query("SAVEPOINT a"),
+    ),
+)
+_WAYS_OUT = (
+    "COMMIT", "COMMIT WORK", "commit transaction", "END", "END WORK", "ABORT", "ABORT TRANSACTION", "ROLLBACK WORK",
+    "/* a */ ROLLBACK -- b\n /* /* c */ d */;", "COMMIT AND NO CHAIN", "COMMIT AND CHAIN", "END AND CHAIN",
+    "ABORT WORK AND CHAIN", "ROLLBACK AND CHAIN", "-- a\nROLLBACK/*b*/AND CHAIN;", "PREPARE TRANSACTION 'x'",
+    "/**/ PREPARE/**/TRANSACTION 'it''s'; ;", "ROLLBACK TO a", "ROLLBACK WORK TO SAVEPOINT a", "ROLLBACK TO \"a\"",
+    "ROLLBACK TRANSACTION TO A", "ROLLBACK TO SAVEPOINT \"A\"", "ROLLBACK /* \\' */ AND CHAIN", "COMMIT /*é \\'*/ AND CHAIN",
+    "ROLLBACK AND CHAIN -- " + "long " * 4000, "PREPARE TRANSACTION '%s'" % ("x" * 300),
+)  # fmt: skip
+_WAYS_OUT_AND_ON = (
+    "COMMIT AND CHAIN; SELECT 1", "ROLLBACK AND CHAIN; COMMIT", "COMMIT AND CHAIN; COMMIT AND CHAIN; SELECT 2",
+    "COMMIT AND CHAIN; BEGIN READ WRITE; SELECT 3", "PREPARE TRANSACTION 'x'; SELECT 4", "END; SELECT 5 /* \\' */",
+    "ROLLBACK AND CHAIN; SELECT 6; FAIL", "ROLLBACK TO a; COMMIT AND CHAIN; SELECT 7", "COMMIT; ROLLBACK AND CHAIN",
+    "ROLLBACK AND CHAIN; SELECT 8, oops", "COMMIT AND CHAIN; SAVEPOINT b; SELECT 9", "ABORT; SELECT 'x\\', 10",
+)  # fmt: skip
+
+
 def each(*frames: bytes) -> tuple[Step, ...]:
     return tuple(step(one, SYNC) for one in frames)
 
@@ -143,11 +170,151 @@ SCRIPTS = (
         before=_PREPARED,
     ),
     failed(
+        "parameters",
+        *each(
+            *(describe("S", name) for name in ("told", "typed", "typed_more", "rows_told", "spoken")),
+            describe("S"),
+            bind(["1"], name="told"),
+            bind(["1", "x"], name="told"),
+            bind(["1"], name="typed_more"),
+            bind(["1", "x"], name="typed_more"),
+            bind(name="spoken"),
+        ),
+        before=(
+            step(
+                parse("DELETE FROM items WHERE id = $1 AND name = $2", "told"),
+                parse("DELETE FROM items WHERE id = $1 AND name = $2", "typed", [20, 25]),
+                parse("DELETE FROM items WHERE id = $1", "typed_more", [20, 25]),
+                parse("UPDATE items SET id = $1 WHERE false RETURNING name", "rows_told"),
+                SYNC,
+            ),
+            step(query("PREPARE spoken(int) AS DELETE FROM items WHERE id = $1")),
+            step(describe("S", "told"), describe("S", "rows_told"), describe("S", "spoken"), SYNC),
+            step(parse("DELETE FROM items WHERE name = $1"), describe("S"), SYNC),
+        ),
+    ),
+    failed(
         "empty_portal",
         step(parse(""), bind(), describe("P"), execute(), SYNC),
         step(ask(""), SYNC),
         step(parse("ROLLBACK TO a"), bind(), describe("P"), execute(), SYNC),
         step(query("SELECT 'well again'")),
+    ),
+    *(
+        Script(
+            f"failed_block_ways_out_{number}",
+            tuple(
+                piece
+                for text in _WAYS_OUT + _WAYS_OUT_AND_ON
+                for piece in (
+                    step(*begin, ready=len(begin)),
+                    _FAIL,
+                    step(query(text), query(_HOW), query("ROLLBACK"), query("SELECT 'behind'"), ready=4),
+                )
+            ),
+        )
+        for number, begin in enumerate(_CHARACTERS)
+    ),
+    Script(
+        "failed_block_ways_out_in_batches",
+        tuple(
+            piece
+            for text in _WAYS_OUT
+            for piece in (
+                step(*_CHARACTERS[2], ready=3),
+                _FAIL,
+                step(parse(text), describe("S"), bind(), describe("P"), SYNC),
+                step(execute(), SYNC),
+                step(query(_HOW)),
+                step(query("ROLLBACK")),
+            )
+        ),
+    ),
+    Script(
+        "failed_block_goes_on_in_one_batch",
+        (
+            step(query("BEGIN READ ONLY")),
+            _FAIL,
+            step(ask("COMMIT AND CHAIN"), ask(_HOW), SYNC),
+            step(query("ROLLBACK TO nowhere")),
+            step(ask("PREPARE TRANSACTION 'x'"), ask(_HOW), SYNC),
+            step(query("SELECT 'behind'")),
+        ),
+    ),
+    Script(
+        "failed_block_ways_out_are_prepared_before_and_used_behind",
+        (
+            step(parse("COMMIT AND CHAIN", "chain"), parse("PREPARE TRANSACTION 'x'", "two"), SYNC),
+            _BEGIN_AND_FAIL,
+            step(parse("ROLLBACK AND CHAIN", "back"), describe("S", "chain"), describe("S", "two"), SYNC),
+            step(bind(name="two", portal="p"), bind(name="back", portal="q"), SYNC),
+            step(query("ROLLBACK TO a")),
+            step(execute("p"), SYNC),
+            step(query("ROLLBACK TO a")),
+            step(execute("q"), SYNC),
+            step(bind(name="chain"), execute(), SYNC),
+            step(query("SELECT 1")),
+            step(bind(name="back"), execute(), SYNC),
+            step(query("ROLLBACK")),
+            step(bind(name="back"), execute(), SYNC),
+        ),
+    ),
+    Script(
+        "portals_of_control_and_savepoints",
+        (
+            step(query("BEGIN")),
+            step(parse("COMMIT", "c"), bind(name="c", portal="outer"), SYNC),
+            step(query("SAVEPOINT a"), query("SAVEPOINT b"), ready=2),
+            step(bind(name="c", portal="inner"), SYNC),
+            step(query("ROLLBACK TO nowhere")),
+            step(bind(name="c", portal="late"), SYNC),
+            step(execute("inner"), SYNC),
+            step(query("ROLLBACK TO b")),
+            step(execute("inner"), SYNC),
+            step(query("ROLLBACK TO b")),
+            step(execute("late"), SYNC),
+            step(query("ROLLBACK TO a")),
+            step(bind(name="c", portal="released"), SYNC),
+            step(query("RELEASE a")),
+            step(query("ROLLBACK TO nowhere")),
+            step(execute("released"), SYNC),
+            step(execute("outer"), SYNC),
+            step(query("ROLLBACK")),
+            step(query("BEGIN"), query("SAVEPOINT a"), ready=2),
+            step(bind(name="c", portal="inner"), SYNC),
+            step(query("ROLLBACK TO a")),
+            step(execute("inner"), SYNC),
+            step(query("ROLLBACK")),
+            step(query("BEGIN")),
+            step(bind(name="c", portal="outer"), SYNC),
+            step(query("SAVEPOINT a")),
+            _FAIL,
+            step(execute("outer"), SYNC),
+            step(query("SELECT 'behind'")),
+        ),
+    ),
+    Script(
+        "portals_that_nobody_has_in_a_block_of_no_work",
+        (
+            step(query("BEGIN"), query("SAVEPOINT a"), ready=2),
+            step(close("P", "nowhere"), SYNC),
+            step(describe("P", "nowhere"), SYNC),
+            step(query("ROLLBACK TO a")),
+            step(execute("nowhere"), SYNC),
+            step(query("ROLLBACK")),
+        ),
+    ),
+    Script(
+        "begin_again_behind_a_savepoint",
+        (
+            step(query("BEGIN"), query("SAVEPOINT a"), ready=2),
+            step(query("BEGIN READ ONLY")),
+            step(query(_HOW)),
+            step(query("ROLLBACK TO a")),
+            step(query(_HOW)),
+            step(query("BEGIN ISOLATION LEVEL SERIALIZABLE")),
+            step(query("ROLLBACK")),
+        ),
     ),
     Script(
         "failed_block_in_one_batch",
