@@ -28,7 +28,7 @@ cdef class Conversation(Link):
     cdef public Stage state
     cdef public frozenset pins
     cdef public object tenant, throttled, transport, unnamed_by, user, watch
-    cdef public bint _wanted, answers_first, discarded, draws_alone, entering, evicted, gone, held_back, holding, keeps_sequences, leaving, maps_statements, opening, paid, skipping, strict, temp_first, unsynced, write_paused
+    cdef public bint _wanted, answers_first, discarded, draws_alone, entering, evicted, gone, held_back, holding, keeps_sequences, leaving, maps_statements, opening, paid, skipping, strict, temp_first, unasking, unsynced, write_paused
     cdef public bytes amiss, answer, parked
     cdef public double connected_at, idle_since
     cdef public list outgoing, undescribed

@@ -72,8 +72,8 @@ class Conversation(Link):
         "inquiry", "judge", "keeps_sequences", "key", "lasting", "lasting_in", "leaving", "login", "maps_statements",
         "mode", "opening", "outgoing", "owing", "paid", "parked", "pid", "pins", "plane", "pool", "port", "registry",
         "rules", "scanner", "sent", "server", "skipping", "startup", "state", "statements", "strict", "temp_first",
-        "tenant", "throttled", "told", "transport", "undescribed", "unnamed", "unnamed_by", "unsynced", "user", "watch",
-        "write_paused",
+        "tenant", "throttled", "told", "transport", "unasking", "undescribed", "unnamed", "unnamed_by", "unsynced", "user",
+        "watch", "write_paused",
     )  # fmt: skip
 
     def __init__(self, plane: Plane, login: Login, entrance: Given, host: str, port: int) -> None:
@@ -144,6 +144,7 @@ class Conversation(Link):
         self.answer: bytes = b""  # an error of ours that the next frame gets
         self.throttled: Gate | None = None  # in whose line it waits, whether or not it has a connection
         self.paid = False  # its next query has been counted already
+        self.unasking = False  # its next Execute asks nothing
         self.write_paused = False
         self.leaving = False
         self.gone = False

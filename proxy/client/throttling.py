@@ -4,7 +4,8 @@ A session that waits is parked like one that waits for a connection, and takes u
 connection for nothing gives it back first, one that must keep its connection keeps it. Whoever stands in the line of a
 tenant is called by one timer of that line. A session of a tenant without rates comes here never.
 
-`paid` says that the next query of the session has been counted, so that what is read again is not counted again.
+`paid` says that the next query of the session has been counted, so that what is read again is not counted again. What asks
+nothing (see `blanks.py`) is not counted and never waits.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from proxy.admission.gate import Gate, Timer
+from proxy.client.blanks import COUNTS, FREE_EXECUTE, blank
 from proxy.errors import ProtocolViolation, RateExceeded
 from proxy.server.connection import IDLE, ServerConnection
 from proxy.wire.decode import query_within
@@ -40,7 +42,12 @@ def may_begin(session: Conversation) -> bool:
     """Whether the transaction that the request at hand begins may go on to a server; if not, the session waits, or has
     an error to answer."""
     gate, scanner = session.account.gate, session.scanner
-    if gate is None or session.paid or scanner.kind not in _BEGINNINGS:
+    if (
+        gate is None
+        or session.paid
+        or scanner.kind not in _BEGINNINGS
+        or _asks_nothing(session, scanner.kind)
+    ):
         return True
     now = monotonic()
     try:
@@ -51,6 +58,13 @@ def may_begin(session: Conversation) -> bool:
     if not session.paid:
         _wait(session, gate, scanner.rewind(), now)
     return session.paid
+
+
+def _asks_nothing(session: Conversation, kind: int) -> bool:
+    """The request at hand, and what follows it in its batch."""
+    found = blank(session, kind)
+    session.unasking = found == FREE_EXECUTE
+    return found != COUNTS
 
 
 def counted(session: Conversation) -> bool:
@@ -71,9 +85,11 @@ def pay(session: Conversation, server: ServerConnection, kind: int) -> int:
     gate = session.account.gate
     if gate is None or session.paid or kind not in _BEGINNINGS:
         return PAID
+    if not session.unsynced and _asks_nothing(session, kind):
+        return PAID
     owing = server.pipeline.head() is not None
     if session.unsynced or server.copy_in or (server.status != IDLE and not owing):
-        if kind in _QUERIES:
+        if kind in _QUERIES and not session.unasking:
             gate.spend(1, monotonic())
             session.paid = True
         return PAID
@@ -85,7 +101,7 @@ def asked(session: Conversation, kind: int, told: int) -> None:
     """The request has been sent."""
     if kind not in _QUERIES:
         return
-    session.paid = False
+    session.paid = session.unasking = False
     gate = session.account.gate
     if gate is None or kind != _QUERY or told == HEAD:
         return

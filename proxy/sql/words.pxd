@@ -19,3 +19,6 @@ cdef bint _suspicious(bytes data, Py_ssize_t start, Py_ssize_t stop) except -1
 cpdef bint surely_plain(bytes data, Py_ssize_t start, Py_ssize_t stop) except -1
 
 cpdef bint plain(bytes text) except -1
+
+@cython.locals(at=Py_ssize_t, depth=int, byte=int, following=int, ends=bint)
+cpdef bint says_nothing(bytes data, Py_ssize_t start, Py_ssize_t stop) except -1

@@ -179,6 +179,29 @@ def plain(text: bytes) -> bool:
     return found.group() == b"-" and not _behind_comments(low)
 
 
+def says_nothing(data: bytes, start: int, stop: int) -> bool:
+    """In `data[start:stop]` are only spaces, semicolons and comments. Of most texts the first byte says that not."""
+    at, depth = start, 0
+    while at < stop:
+        byte = data[at]
+        following = data[at + 1] if at + 1 < stop else 0
+        if byte == 47 and following == 42:  # /*
+            depth += 1
+            at += 2
+        elif depth:
+            ends = byte == 42 and following == 47
+            depth -= ends
+            at += 2 if ends else 1
+        elif byte == 45 and following == 45:  # --
+            while at < stop and data[at] != 10 and data[at] != 13:
+                at += 1
+        elif byte == 59 or byte == 32 or 9 <= byte <= 13:
+            at += 1
+        else:
+            return False
+    return not depth
+
+
 def may_begin(text: bytes) -> bool:
     """The text may begin a transaction; False: it does not."""
     low = text.lower()

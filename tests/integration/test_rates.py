@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Tables = dict[str, dict[str, Any]]
 TRICKLE = {"max_qps": 0.01, "burst": 3, "rate_wait": 0}  # three queries, and no more within a test
-NAMES = ("simple", "extended", "block", "pipeline", "psycopg", "asyncpg", "copy", "other", "several")
+NAMES = ("simple", "extended", "block", "pipeline", "psycopg", "asyncpg", "copy", "other", "several", "pool")
 
 
 @pytest.fixture(scope="module", params=["transaction", "session"])
@@ -133,6 +133,25 @@ def test_asyncpg(proxy: Proxy) -> None:
             await connection.close()
 
     asyncio.run(go())
+
+
+def test_how_pools_ask_whether_a_connection_lives(proxy: Proxy) -> None:
+    """With a text that asks nothing: it is no query, and passes when all is used up."""
+    connection = proxy.connect("app@pool")
+
+    def all_ask() -> None:
+        for text in ("", ";", "-- ping"):
+            connection.execute(text)
+            connection.execute(text, binary=True)
+
+    all_ask()
+    for _ in range(3):
+        connection.execute("SELECT 1")
+    with pytest.raises(psycopg.errors.ConfigurationLimitExceeded):
+        connection.execute("SELECT 1")
+    all_ask()
+    tenant = told(proxy, "pool")
+    assert (tenant["throttled"], tenant["refused_rate"]) == ("0", "1")
 
 
 def test_what_may_wait_is_let_through_at_the_rate(proxy: Proxy) -> None:
