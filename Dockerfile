@@ -6,7 +6,7 @@ WORKDIR /src
 RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/* \
     && python -m venv /opt/tiergate
 ENV TIERGATE_COMPILE=1
-COPY pyproject.toml setup.py README.md ./
+COPY pyproject.toml setup.py README.md LICENSE ./
 COPY proxy ./proxy
 RUN /opt/tiergate/bin/pip install --no-cache-dir --no-compile . \
     && /opt/tiergate/bin/python -m compileall -q /opt/tiergate/lib
