@@ -22,6 +22,7 @@ from proxy.cli.embedded import EmbeddedError, bin_dir, free_port
 from proxy.cli.problems import complain
 from proxy.cli.serve import serve
 from proxy.errors import ConfigError
+from proxy.net.readiness import Loop
 from proxy.settings import Settings
 from proxy.worker import Worker
 
@@ -42,7 +43,7 @@ def run(port: int, directory: Path | None, *, check: bool) -> int:
         log.configure("console", "warning" if check else "info")
         _refuse_taken(port)
         with _home(directory) as home:
-            return uvloop.run(_interruptible(_demo(port, home, check)))
+            return uvloop.run(_interruptible(_demo(port, home, check)), loop_factory=Loop)
     except ConfigError as error:
         complain(error)
     except EmbeddedError as error:

@@ -22,6 +22,7 @@ from proxy.cli.problems import complain
 from proxy.cli.watching import Watch
 from proxy.errors import ConfigError, TiergateError
 from proxy.net import turns
+from proxy.net.readiness import Loop
 from proxy.settings import Settings
 from proxy.supervisor import heritage
 from proxy.supervisor.heritage import Heritage
@@ -40,11 +41,11 @@ def run(config: Path) -> int:
         text, loaded = _load(str(config), before)
         log.configure(loaded.process.log_format, loaded.process.log_level)
         if before is not None or loaded.process.has_supervisor:
-            uvloop.run(supervise(loaded, text, before))
+            uvloop.run(supervise(loaded, text, before), loop_factory=Loop)
         else:
             tame_collector()
             turns.shorten()
-            uvloop.run(serve(loaded))
+            uvloop.run(serve(loaded), loop_factory=Loop)
     except ConfigError as error:
         complain(error)
         return 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uvloop
 
 from proxy.net import turns
+from proxy.net.readiness import Loop
 from proxy.supervisor.member import Member
 from proxy.worker import tame_collector
 
@@ -15,5 +16,5 @@ def run(number: int, channel: int, sockets: str) -> int:
 
     tame_collector()
     turns.shorten()
-    uvloop.run(member())
+    uvloop.run(member(), loop_factory=Loop)
     return 0

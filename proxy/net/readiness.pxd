@@ -1,3 +1,7 @@
+cdef struct uv_loop:  # as far as uv.h says what is in it
+    void* data
+    unsigned int active_handles
+
 cdef class Watched:
     cpdef object ready(self, unsigned int events)
     cpdef object lost(self, object error)
@@ -5,8 +9,11 @@ cdef class Watched:
 cdef class Readiness:
     cdef object _loop
     cdef list _parted, _watched
-    cdef bint _telling
-    cdef int _fd, _hurry
+    cdef bint _telling, _wanted
+    cdef char* _idle
+    cdef char* _prepare
+    cdef int _fd, _hurry, _libuv
+    cdef uv_loop* _uv
     cdef long _count, _hurried
 
     cpdef object tell_parted(self)

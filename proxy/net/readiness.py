@@ -16,7 +16,8 @@ one epoll, and nothing more is done.
 Whoever is done with its descriptor parts: it hears of its loss when all that was told at once has been served, which
 takes no turn of the loop, and closes the descriptor then, which ends the kernel's watch.
 
-A `Readiness` exists while something is watched. `readiness.pyx` beside it is the same in C.
+A `Readiness` exists while something is watched. `readiness.pyx` beside it is the same in C; there, on a `Loop`, nothing else
+is waited for either: what the loop watches is told of by the same epoll.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import select
+
+import uvloop
 
 IN = select.EPOLLIN
 OUT = select.EPOLLOUT
@@ -33,6 +36,10 @@ _MOST = 64  # are told at once
 _FEW = 2  # while others are in a hurry, or are not
 _TURN = 8 * _MOST  # before the loop does anything else
 _MUCH = 2  # is ready: one alone is told of by the loop as fast
+
+
+class Loop(uvloop.Loop):
+    """What a process runs on."""
 
 
 class Watched:

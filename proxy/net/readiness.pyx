@@ -1,10 +1,20 @@
 # cython: language_level=3
-"""Which sockets are ready: one epoll for all the plain sockets of a loop. The twin of `readiness.py`."""
+"""Which sockets are ready: one epoll for all the plain sockets of a loop. The twin of `readiness.py`.
+
+On a `Loop` it is this epoll that the process waits in, and libuv's is one of those that are watched. So what comes takes one
+call to the kernel; two if libuv waited, and was told by its epoll to ask this one. Before libuv would wait, it gives us its
+turn (a `prepare` handle). We wait and tell as long as libuv has nothing to do by itself, and then see to it that it does not wait
+either (an `idle` handle). Whether it has is what `uv_backend_timeout` says, and whether any of its handles was started
+or stopped meanwhile: what was written to a transport of uvloop's own is sent by such a handle.
+"""
 
 from libc.errno cimport EINTR, errno
+from libc.stdlib cimport free, malloc
 from posix.unistd cimport close
 
 import os
+
+import uvloop.loop
 
 cdef extern from "sys/epoll.h" nogil:
     ctypedef union epoll_data_t:
@@ -19,6 +29,37 @@ cdef extern from "sys/epoll.h" nogil:
     int epoll_ctl(int, int, int, epoll_event*)
     int epoll_wait(int, epoll_event*, int, int)
 
+cdef extern from *:
+    """
+    #include <dlfcn.h>
+    static size_t (*uv_handle_size)(int);
+    static int (*uv_backend_fd)(void *), (*uv_backend_timeout)(void *), (*uv_idle_stop)(void *);
+    static int (*uv_prepare_init)(void *, void *), (*uv_idle_init)(void *, void *);
+    static int (*uv_prepare_start)(void *, void (*)(void *)), (*uv_idle_start)(void *, void (*)(void *));
+    static void (*uv_update_time)(void *), (*uv_close)(void *, void (*)(void *));
+    #define FOUND(name) ((*(void **)&name = dlsym(library, #name)) != NULL)
+    static int find_libuv(const char *path) {
+        void *library = dlopen(path, RTLD_LAZY | RTLD_NOLOAD);
+        return library != NULL && FOUND(uv_handle_size) && FOUND(uv_backend_fd) && FOUND(uv_backend_timeout)
+            && FOUND(uv_update_time) && FOUND(uv_prepare_init) && FOUND(uv_prepare_start) && FOUND(uv_idle_init)
+            && FOUND(uv_idle_start) && FOUND(uv_idle_stop) && FOUND(uv_close);
+    }
+    """
+    bint find_libuv(const char*)
+    size_t uv_handle_size(int) nogil
+    int uv_backend_fd(uv_loop*) nogil
+    int uv_backend_timeout(uv_loop*) nogil
+    void uv_update_time(uv_loop*) nogil
+    int uv_prepare_init(uv_loop*, char*) nogil
+    int uv_prepare_start(char*, void (*)(void*) noexcept) nogil
+    int uv_idle_init(uv_loop*, char*) nogil
+    int uv_idle_start(char*, void (*)(void*) noexcept) nogil
+    int uv_idle_stop(char*) nogil
+    void uv_close(char*, void (*)(void*) noexcept) nogil
+
+cdef extern from "Python.h":
+    void* PyCapsule_GetPointer(object, const char*) except NULL
+
 IN = EPOLLIN
 OUT = EPOLLOUT
 END = EPOLLRDHUP | EPOLLHUP | EPOLLERR
@@ -28,6 +69,11 @@ cdef enum:
     FEW = 2
     TURN = 512
     MUCH = 2
+    UV_IDLE = 6  # uv_handle_type
+    UV_PREPARE = 9
+    AHEAD = 16  # of a handle: whose it is
+
+cdef bint _found = find_libuv(os.fsencode(uvloop.loop.__file__))
 
 
 cdef object failure():
@@ -50,24 +96,20 @@ cdef class Readiness:
         self._hurry = -1
         self._parted = []
         self._telling = False
-        self._fd = opened(self)
+        self._uv = NULL
+        self._libuv = -1
+        self._fd = opened()
+        try:
+            if _found and isinstance(loop, Loop):
+                take_place(self)
+            else:
+                loop.add_reader(self._fd, self)
+        except BaseException:
+            close(self._fd)
+            raise
 
     def __call__(self):
-        cdef int count, left = TURN
-        while left > 0:
-            self._telling = True
-            if self._hurried:
-                count = tell(self, self._hurry, FEW)
-                if self._fd >= 0:
-                    count += tell(self, self._fd, FEW)
-            else:
-                count = tell(self, self._fd, MOST)
-            if self._parted:
-                self.tell_parted()
-            self._telling = False
-            if count < MUCH or self._fd < 0:
-                return
-            left -= count
+        turn(self, 0)
 
     cpdef object tell_parted(self):
         cdef Py_ssize_t at = 0
@@ -97,7 +139,11 @@ cdef class Readiness:
 
     cpdef object hurry(self, int fd, bint writing, bint hurried):
         if hurried and self._hurry < 0:
-            self._hurry = opened(self)
+            self._hurry = opened()
+            if self._uv is NULL:
+                self._loop.add_reader(self._hurry, self)
+            else:
+                watch_epoll(self, self._hurry)
         if control(self._fd if hurried else self._hurry, EPOLL_CTL_DEL, fd, False) < 0:
             raise failure()
         self._hurried += 1 if hurried else -1
@@ -117,34 +163,140 @@ cdef class Readiness:
         forget(self, fd)
 
 
-cdef int opened(Readiness self) except -1:
+class Loop(uvloop.Loop):
+    def close(self):
+        found = _all.get(self)
+        if found is not None:
+            give_back(found)
+        super().close()
+
+
+cdef int opened() except -1:
     cdef int fd = epoll_create1(EPOLL_CLOEXEC)
     if fd < 0:
         raise failure()
-    try:
-        self._loop.add_reader(fd, self)
-    except BaseException:
-        close(fd)
-        raise
     return fd
 
 
-cdef int tell(Readiness self, int fd, int most) except -1:
-    """How many were told what is ready."""
+cdef int watch_epoll(Readiness self, int fd) except -1:
+    """It is told as long as something is ready there."""
+    cdef epoll_event event
+    event.events = EPOLLIN
+    event.data.fd = fd
+    if epoll_ctl(self._fd, EPOLL_CTL_ADD, fd, &event) < 0:
+        raise failure()
+    if fd >= len(self._watched):
+        self._watched.extend([None] * (fd + 1 - len(self._watched)))
+    return 0
+
+
+# --- in libuv's place -------------------------------------------------------------------------------
+
+
+cdef int take_place(Readiness self) except -1:
+    cdef uv_loop* uv = <uv_loop*>PyCapsule_GetPointer(uvloop.loop.libuv_get_loop_t_ptr(self._loop), NULL)
+    self._libuv = uv_backend_fd(uv)
+    watch_epoll(self, self._libuv)
+    self._prepare, self._idle = handle(self, UV_PREPARE), handle(self, UV_IDLE)
+    uv_prepare_init(uv, self._prepare)
+    uv_idle_init(uv, self._idle)
+    uv_prepare_start(self._prepare, prepare)
+    self._uv = uv
+    return 0
+
+
+cdef object give_back(Readiness self):
+    if self._uv is not NULL:
+        self._uv = NULL
+        uv_close(self._prepare, closed)
+        uv_close(self._idle, closed)
+
+
+cdef char* handle(Readiness self, int kind) except NULL:
+    """Its data stay empty, of which uvloop would think that they are its own."""
+    cdef char* room = <char*>malloc(AHEAD + uv_handle_size(kind))
+    if room is NULL:
+        raise MemoryError
+    (<void**>room)[0] = <void*>self
+    (<void**>(room + AHEAD))[0] = NULL
+    return room + AHEAD
+
+
+cdef void closed(void* handle) noexcept:
+    free(<char*>handle - AHEAD)
+
+
+cdef void idle(void* handle) noexcept:
+    pass
+
+
+cdef void prepare(void* handle) noexcept with gil:
+    cdef Readiness self = <Readiness>(<void**>(<char*>handle - AHEAD))[0]
+    uv_idle_stop(self._idle)
+    try:
+        turn(self, uv_backend_timeout(self._uv))
+    except BaseException as bug:
+        failed(self, bug)
+    if self._uv is not NULL:
+        uv_idle_start(self._idle, idle)
+
+
+# ----------------------------------------------------------------------------------------------------
+
+
+cdef int turn(Readiness self, int timeout) except -1:
+    """What comes within the timeout is told, and what comes meanwhile; in libuv's place, as long as that has nothing to do."""
+    cdef int count, left = TURN
+    cdef unsigned int active = 0 if self._uv is NULL else self._uv.active_handles
+    self._wanted = False
+    while left > 0:
+        self._telling = True
+        if self._hurried:
+            count = tell(self, self._hurry, FEW, 0)
+            if self._fd >= 0:
+                count += tell(self, self._fd, FEW, 0 if count else timeout)
+        else:
+            count = tell(self, self._fd, MOST, timeout)
+        if self._parted:
+            self.tell_parted()
+        self._telling = False
+        if self._uv is not NULL:
+            if self._wanted or self._uv.active_handles != active:
+                return 0
+            uv_update_time(self._uv)
+            timeout = uv_backend_timeout(self._uv)
+            if timeout:
+                continue
+        if count < MUCH or self._fd < 0:
+            return 0
+        left -= count
+    return 0
+
+
+cdef int tell(Readiness self, int fd, int most, int timeout) except -1:
+    """How many were told what is ready. Waits for as many milliseconds, for ever if that is less than 0."""
     cdef epoll_event events[MOST]
-    cdef int i, count = epoll_wait(fd, events, most, 0)
+    cdef int i, count
     cdef object found
+    if timeout:
+        with nogil:
+            count = epoll_wait(fd, events, most, timeout)
+    else:
+        count = epoll_wait(fd, events, most, 0)
     if count < 0:
         if errno == EINTR:
             return 0
         raise failure()
     for i in range(count):
-        found = self._watched[events[i].data.fd]
+        fd = events[i].data.fd
+        found = self._watched[fd]
         if found is not None:
             try:
                 (<Watched>found).ready(events[i].events)
             except Exception as bug:
                 failed(self, bug)
+        elif fd == self._libuv:
+            self._wanted = True
     return count
 
 
@@ -168,15 +320,15 @@ cdef object forget(Readiness self, int fd):
     if not self._count:
         asked = known = None
         del _all[self._loop]
-        dismiss(self, self._fd)
+        if self._uv is NULL:
+            self._loop.remove_reader(self._fd)
+            if self._hurry >= 0:
+                self._loop.remove_reader(self._hurry)
+        give_back(self)
+        close(self._fd)
         self._fd = -1
         if self._hurry >= 0:
-            dismiss(self, self._hurry)
-
-
-cdef object dismiss(Readiness self, int fd):
-    self._loop.remove_reader(fd)
-    close(fd)
+            close(self._hurry)
 
 
 _all = {}

@@ -11,13 +11,12 @@ import threading
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, ClassVar, TypeVar
 
-import uvloop
-
 from proxy import log
 from proxy.client.accept import Acceptor
 from proxy.client.applicants import Login
 from proxy.model import ClientOptions, Cluster, ClusterKind, Directory, Endpoint, Role, Tenant, Tier, User
 from proxy.net.listen import Listener, tcp_sockets
+from proxy.net.readiness import Loop
 from proxy.net.stream import LoginStream
 from proxy.net.tls import ClientTls
 from proxy.registry.memory import Registry
@@ -109,7 +108,7 @@ class Gate:
         assert self._ready.wait(10)
 
     def _main(self) -> None:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        with asyncio.Runner(loop_factory=Loop) as runner:
             runner.run(self._serve())
 
     async def _serve(self) -> None:

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import psycopg
-import uvloop
 
 from proxy import log, settings, worker
 from proxy.cli.embedded import free_port
+from proxy.net.readiness import Loop
 from proxy.worker import Worker
 from tests.rawclient import V3_0, Frame, RawClient, row_values
 from tests.waiting import wait_until
@@ -124,7 +124,7 @@ class Proxy:
 
     def _main(self) -> None:
         try:
-            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            with asyncio.Runner(loop_factory=Loop) as runner:
                 runner.run(self._serve())
         except BaseException as error:
             self._failure = error

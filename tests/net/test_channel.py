@@ -10,11 +10,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-import uvloop
 
 from proxy.errors import CapReached, ClientError, ConfigError, ShuttingDown, TiergateError
 from proxy.net import channel
 from proxy.net.channel import Channel, ChannelLost, Fields, NoAnswer
+from proxy.net.readiness import Loop
 
 Scenario = Callable[["Ends"], Awaitable[None]]
 
@@ -49,7 +49,7 @@ def run(scenario: Scenario, **handlers: Any) -> None:
             ends.there.close()
             await asyncio.sleep(0.01)
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with asyncio.Runner(loop_factory=Loop) as runner:
         runner.run(main())
 
 

@@ -257,6 +257,51 @@ def test_who_is_always_ready_again_keeps_the_loop_from_nothing(loop_runs: Both) 
     loop_runs(main())
 
 
+def test_what_somebody_who_is_told_asks_of_the_loop_is_done_before_anybody_else_is(loop_runs: Both) -> None:
+    """In C the loop does not wait by itself; nothing but the sockets wakes it here."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        watch = readiness(loop)
+        one, two = socket.socketpair()
+        far: asyncio.Future[bytes] = loop.create_future()
+
+        class Far(asyncio.Protocol):
+            def data_received(self, data: bytes) -> None:
+                far.set_result(data)
+
+        writer, _ = await loop.create_unix_connection(asyncio.Protocol, sock=one)
+        reader, _ = await loop.create_unix_connection(Far, sock=two)
+        soon, later, elsewhere = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        asked: list[Callable[[], object]] = [
+            lambda: loop.call_soon(soon.set),
+            lambda: loop.call_later(0.001, later.set),
+            lambda: loop.run_in_executor(None, lambda: loop.call_soon_threadsafe(elsewhere.set)),
+            lambda: writer.write(b"written"),
+        ]
+        with pairs(len(asked)) as made:
+            for (ours, theirs), ask in zip(made, asked, strict=True):
+                watch.add(ours.fileno(), Ear(lambda _, ask=ask: ask()), False)
+                await turns()
+                theirs.send(b"x")
+                await {0: soon.wait, 1: later.wait, 2: elsewhere.wait}.get(asked.index(ask), lambda: far)()
+            assert far.result() == b"written"
+            for ours, _ in made:
+                watch.remove(ours.fileno(), False)
+        writer.close()
+        reader.close()
+
+    loop_runs(main())
+
+
+def test_a_loop_closes_while_somebody_is_watched() -> None:
+    async def main() -> None:
+        readiness(asyncio.get_running_loop()).add(ours.fileno(), Ear(), False)
+
+    with pairs(1) as [(ours, _)]:
+        run(main())
+
+
 # --- who is in a hurry ------------------------------------------------------------------------------
 
 

@@ -10,9 +10,8 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-import uvloop
-
 from proxy.model import Endpoint, Role
+from proxy.net.readiness import Loop
 from tests.integration.running import open_sockets
 
 T = TypeVar("T")
@@ -45,7 +44,7 @@ def run(main: Coroutine[Any, Any, T], *, stdlib: bool = True) -> T:
             await asyncio.sleep(0.002)
         return result
 
-    with asyncio.Runner(loop_factory=None if stdlib else uvloop.new_event_loop) as runner:
+    with asyncio.Runner(loop_factory=None if stdlib else Loop) as runner:
         result = runner.run(watched())
     assert not unheard
     return result
