@@ -1,6 +1,9 @@
+cimport cython
+
 from proxy.admission.bucket cimport Bucket
 from proxy.stats cimport TenantStats
 
+@cython.final
 cdef class Gate:
     cdef Bucket _alone
     cdef object _bytes, _queries, _quota, _quota_kept, _slices

@@ -7,9 +7,9 @@ from proxy.wire.frames cimport Scanner
 from proxy.wire.pieces cimport end_of, same, word
 
 cdef bytes _ASIDE, _NO_VALUES
-cdef int HEADER_SIZE, _QUERY, _PARSE, _BIND, _EXECUTE, _SYNC
+cdef int HEADER_SIZE, _LAST, _QUERY, _PARSE, _BIND, _EXECUTE, _SYNC
 
-@cython.locals(scanner=Scanner, data=bytes, start=Py_ssize_t, stop=Py_ssize_t)
+@cython.locals(scanner=Scanner, data=bytes, start=Py_ssize_t, stop=Py_ssize_t, text=Py_ssize_t)
 cpdef int blank(Conversation session, int kind) except -1
 @cython.locals(stop=Py_ssize_t)
 cdef Py_ssize_t _end(bytes data, Py_ssize_t start) except -1

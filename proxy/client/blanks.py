@@ -15,6 +15,7 @@ from proxy.wire.pieces import end_of, same, word
 _QUERY, _PARSE, _BIND, _EXECUTE, _SYNC = b"QPBES"
 _ASIDE = b"DCH"  # Describe, Close, Flush
 _NO_VALUES = b"\0\0\0\0"  # of a Bind, behind its names: neither formats nor values
+_LAST = ord(";")  # of all bytes that may begin what says nothing
 COUNTS, FREE, FREE_EXECUTE = 0, 1, 2
 
 
@@ -23,6 +24,13 @@ def blank(session: Conversation, kind: int) -> int:
     counted either."""
     scanner = session.scanner
     data, start = scanner.data, scanner.start
+    text = start + HEADER_SIZE
+    if kind == _PARSE and text < len(data) and not data[text]:
+        text += 1  # of an unnamed one
+    elif kind != _QUERY:
+        text = len(data)
+    if text < len(data) and data[text] > _LAST:
+        return COUNTS  # as nearly all do
     if kind == _QUERY:
         stop = _end(data, start)
         return FREE if stop and says_nothing(data, start + HEADER_SIZE, stop - 1) else COUNTS

@@ -68,9 +68,9 @@ class Linking(Conversation):
             return None
         if self.chooser is not None and not self.chooser.calm and not self.chooser.turn():
             return None
-        if self.account.gate is not None and not self.paid and not may_begin(self):
-            return None
         now = monotonic()
+        if self.account.gate is not None and not may_begin(self, now):
+            return None
         try:
             server = self.pool.acquire(self, now)
         except TiergateError as error:

@@ -140,7 +140,7 @@ class Session(Hearing):
             return _NEXT
         if self.server is None:
             return _GO
-        if self.account.gate is not None and not may_begin(self):
+        if self.account.gate is not None and not may_begin(self, monotonic()):
             return _NEXT if self._answered(kind) else _STOP
         if not self.enter(server):
             self._send(server, b"")
@@ -165,7 +165,7 @@ class Session(Hearing):
 
     def _pass_on(self, server: ServerConnection, kind: int, told: int) -> int:
         step = _GO
-        if self.account.gate is not None or self.skipping:
+        if self.skipping or (self.account.gate is not None and not (self.paid and not self.answer)):
             step = self._pay(server, kind)
         if step != _GO:
             return step
@@ -277,7 +277,7 @@ class Session(Hearing):
         self.loosen(server)
         if self.holding:  # the connection is asked first what it must be asked before it is given back
             self._park(self.scanner.rewind())
-        elif self.server is None or may_begin(self):
+        elif self.server is None or may_begin(self, monotonic()):
             self._process(self.scanner.rewind())
         else:
             return self.throttled is not None

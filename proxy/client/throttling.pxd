@@ -3,15 +3,16 @@ cimport cython
 from proxy.admission.gate cimport Gate
 from proxy.client.blanks cimport blank
 from proxy.client.conversation cimport Conversation
+from proxy.net.clock cimport monotonic
 from proxy.server.connection cimport ServerConnection
 from proxy.wire.frames cimport Scanner
 from proxy.wire.pieces cimport parted
 
 cdef int COUNTS, FREE_EXECUTE, HEAD, HEADER_SIZE, IDLE, _QUERY
-cdef bytes _BEGINNINGS, _QUERIES
 
-@cython.locals(gate=Gate, scanner=Scanner, now=double)
-cpdef bint may_begin(Conversation session) except -1
+@cython.locals(gate=Gate, kind=int)
+cpdef bint may_begin(Conversation session, double now) except -1
+cdef bint _begins_later(Conversation session, Gate gate, double now) except -1
 @cython.locals(found=int)
 cdef bint _asks_nothing(Conversation session, int kind) except -1
 @cython.locals(gate=Gate)

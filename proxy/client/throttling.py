@@ -11,12 +11,12 @@ nothing (see `blanks.py`) is not counted and never waits.
 from __future__ import annotations
 
 from collections.abc import Callable
-from time import monotonic
 from typing import TYPE_CHECKING
 
 from proxy.admission.gate import Gate, Timer
 from proxy.client.blanks import COUNTS, FREE_EXECUTE, blank
 from proxy.errors import ProtocolViolation, RateExceeded
+from proxy.net.clock import monotonic
 from proxy.server.connection import IDLE, ServerConnection
 from proxy.wire.decode import query_within
 from proxy.wire.frames import HEAD, HEADER_SIZE
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 Later = Callable[[float, Callable[[], None]], Timer]
 PAID, BEHIND, HALT, SKIPPED = 0, 1, 2, 3
 _QUERY = ord("Q")
-_QUERIES = b"QEF"
-_BEGINNINGS = b"QEFPB"
 # Seconds. A line is looked at no more often than the one, and, since its rates may have changed, no more seldom than
 # the other.
 _SOONEST, _LATEST = 0.002, 0.25
@@ -38,25 +36,29 @@ _SOONEST, _LATEST = 0.002, 0.25
 # --- what a session asks ----------------------------------------------------------------------------
 
 
-def may_begin(session: Conversation) -> bool:
+def may_begin(session: Conversation, now: float) -> bool:
     """Whether the transaction that the request at hand begins may go on to a server; if not, the session waits, or has
     an error to answer."""
-    gate, scanner = session.account.gate, session.scanner
-    if (
-        gate is None
-        or session.paid
-        or scanner.kind not in _BEGINNINGS
-        or _asks_nothing(session, scanner.kind)
-    ):
+    gate = session.account.gate
+    if gate is None or session.paid:
         return True
-    now = monotonic()
+    kind = session.scanner.kind
+    if kind not in b"QEFPB" or _asks_nothing(session, kind):
+        return True
+    if gate.take(now):
+        session.paid = True
+        return True
+    return _begins_later(session, gate, now)
+
+
+def _begins_later(session: Conversation, gate: Gate, now: float) -> bool:
     try:
         session.paid = gate.ask(now)
     except RateExceeded as error:
         session.refuse(error)
         return False
     if not session.paid:
-        _wait(session, gate, scanner.rewind(), now)
+        _wait(session, gate, session.scanner.rewind(), now)
     return session.paid
 
 
@@ -83,13 +85,13 @@ def pay(session: Conversation, server: ServerConnection, kind: int) -> int:
     if session.skipping or session.answer:
         return SKIPPED
     gate = session.account.gate
-    if gate is None or session.paid or kind not in _BEGINNINGS:
+    if gate is None or session.paid or kind not in b"QEFPB":
         return PAID
     if not session.unsynced and _asks_nothing(session, kind):
         return PAID
     owing = server.pipeline.head() is not None
     if session.unsynced or server.copy_in or (server.status != IDLE and not owing):
-        if kind in _QUERIES and not session.unasking:
+        if kind in b"QEF" and not session.unasking:
             gate.spend(1, monotonic())
             session.paid = True
         return PAID
@@ -99,15 +101,20 @@ def pay(session: Conversation, server: ServerConnection, kind: int) -> int:
 
 def asked(session: Conversation, kind: int, told: int) -> None:
     """The request has been sent."""
-    if kind not in _QUERIES:
+    if kind not in b"QEF":
         return
     session.paid = session.unasking = False
     gate = session.account.gate
     if gate is None or kind != _QUERY or told == HEAD:
         return
     scanner = session.scanner
-    if not parted(scanner.data, scanner.start + HEADER_SIZE, scanner.stop):
-        return
+    if parted(scanner.data, scanner.start + HEADER_SIZE, scanner.stop):
+        _count_others(session, gate)
+
+
+def _count_others(session: Conversation, gate: Gate) -> None:
+    """The statements of the text at hand behind its first."""
+    scanner = session.scanner
     try:
         text = query_within(scanner.data, scanner.start + HEADER_SIZE, scanner.stop)
     except ProtocolViolation:

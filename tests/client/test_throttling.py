@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from time import monotonic
 
 import pytest
 
-from proxy.client import throttling
 from proxy.errors import QueryCanceled, ShuttingDown
 from proxy.model import ClientOptions, Directory, Limits, PoolMode
+from proxy.net import clock
 from proxy.protocol.lifecycle import SessionState
 from proxy.protocol.pipeline import BATCH
 from proxy.registry.memory import Registry
@@ -27,6 +28,7 @@ from tests.client.stage import (
 )
 from tests.rawclient import kinds, sqlstates
 
+_ROUNDING = 1e-6
 ONE = encode.query(b"SELECT 1")
 TWO = encode.query(b"SELECT 2")
 WORK = encode.parse(b"", b"SELECT 1") + encode.bind(b"", b"", []) + encode.execute()
@@ -45,11 +47,19 @@ class Scene:
     """acme may ask one query a tenth of a second, and wait a quarter for it; its first query has been asked."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, mode: PoolMode = PoolMode.TRANSACTION) -> None:
-        self.now = 1000.0
+        self.now = monotonic()  # near to that of what does not ask the data plane's clock
         self.bells: list[Bell] = []
-        monkeypatch.setattr(throttling, "monotonic", lambda: self.now)
         self.stage = Stage(monkeypatch, directory=self.directory(max_qps=10, burst=1), pool_mode=mode)
         self.stage.plane.later = self._later
+
+    @property
+    def now(self) -> float:
+        return self._now
+
+    @now.setter
+    def now(self, now: float) -> None:
+        self._now = now
+        clock.stand(now)
 
     @staticmethod
     def directory(**limits: float) -> Directory:
@@ -63,7 +73,7 @@ class Scene:
     def passes(self, seconds: float) -> None:
         """Time, with the timers that run out in it."""
         end = self.now + seconds
-        while due := [bell for bell in self.bells if bell.at <= end and not bell.silent]:
+        while due := [bell for bell in self.bells if bell.at <= end + _ROUNDING and not bell.silent]:
             bell = min(due, key=lambda bell: bell.at)
             self.bells.remove(bell)
             self.now = bell.at
