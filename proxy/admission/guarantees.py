@@ -43,14 +43,17 @@ class _Wish(Seeker):
 
 class Guarantee:
     """`needed`: the most that was used at once of late. `permits`: how many there are, and how many of those are this
-    process's; in use there are those that it needs."""
+    process's; in use there are those that it needs. `whose` it is: a tenant's account or a tier's."""
 
     __slots__ = (
-        "_entitled", "_lender", "_most", "_since", "_wishes", "groups", "keepers", "kept", "needed", "of_share", "of_those",
-        "permits", "used",
+        "_entitled", "_keeper", "_lender", "_most", "_since", "_wishes", "groups", "keepers", "kept", "needed", "of_share",
+        "of_those", "permits", "used", "whose",
     )  # fmt: skip
 
-    def __init__(self, amount: int, name: str = "", lender: Lender | None = None) -> None:
+    def __init__(
+        self, amount: int, name: str = "", lender: Lender | None = None, whose: object = None
+    ) -> None:
+        self.whose = whose
         self.permits = Counter(name, amount, lender=lender)
         self.permits.reserve = self
         self.of_share, self.of_those = 0.0, 0  # which amount that is of what
@@ -63,6 +66,7 @@ class Guarantee:
         self._wishes: list[_Wish] = []  # as many wait as permits are wanted
         self.groups: dict[Group, None] = {}
         self.keepers: dict[Kept, None] = {}
+        self._keeper: Kept | None = None  # if there is no other
         self.changed()
 
     @property
@@ -122,11 +126,15 @@ class Guarantee:
     def keep(self, keeper: Kept) -> None:
         self.keepers[keeper] = None
         keeper.count += self.kept
-        self.changed()
+        self._kept_by()
 
     def let_go(self, keeper: Kept) -> None:
         del self.keepers[keeper]
         keeper.count -= self.kept
+        self._kept_by()
+
+    def _kept_by(self) -> None:
+        self._keeper = next(iter(self.keepers)) if len(self.keepers) == 1 else None
         self.changed()
 
     # --- the permits ----------------------------------------------------------------------------------
@@ -135,16 +143,28 @@ class Guarantee:
         """To be called whenever what is used, needed or granted has."""
         if self._lender is not None:
             self._claim()
-        kept = max(0, min(self.permits.allowance, self.needed) - self.used)
+        used, allowance, needed = self.used, self.permits.allowance, self.needed
+        kept = (needed if needed < allowance else allowance) - used
+        if kept < 0:
+            kept = 0
+        if kept != self.kept:
+            self._keep(kept)
+        if (used < allowance) != self._entitled:
+            self._entitled = not self._entitled
+            if self.groups:
+                self._tell()
+
+    def _keep(self, kept: int) -> None:
         more, self.kept = kept - self.kept, kept
-        if more:
+        if self._keeper is not None:
+            self._keeper.count += more
+        else:
             for keeper in self.keepers:
                 keeper.count += more
-        entitled = self.free > 0
-        if entitled != self._entitled:
-            self._entitled = entitled
-            for group in list(self.groups):
-                group.update()
+
+    def _tell(self) -> None:
+        for group in list(self.groups):
+            group.update()
 
     def _claim(self) -> None:
         permits = self.permits
@@ -193,6 +213,22 @@ class Kept:
         self._last_at = 0.0
         self.count = 0
 
+    def asked(self, rota: Rota, account: Account, most: int, now: float) -> Guarantee | None:
+        """What the account is guaranteed of `most` connections, of which it wants one now."""
+        last = self._last
+        if (
+            last is not None
+            and last.whose is account.guarantor
+            and last.of_share == account.guaranteed
+            and last.of_those == most
+        ):
+            self._last_at = now
+            return last
+        guarantee = of(rota, account, most)
+        if guarantee is not None:
+            self.ask(guarantee, now)
+        return guarantee
+
     def ask(self, guarantee: Guarantee, now: float) -> None:
         if guarantee is not self._last:
             self._note()
@@ -232,7 +268,9 @@ def of(rota: Rota, account: Account, most: int) -> Guarantee | None:
         if not amount:
             return None
         lender = account.servers.lender
-        guarantee = rota.guarantees[account.guarantor] = Guarantee(amount, _name(rota, account), lender)
+        guarantee = rota.guarantees[account.guarantor] = Guarantee(
+            amount, _name(rota, account), lender, account.guarantor
+        )
     else:
         guarantee.resize(amount)
     guarantee.of_share, guarantee.of_those = share, most

@@ -6,7 +6,7 @@ from __future__ import annotations
 from proxy.admission.accounts import Account, Counter, give_all
 from proxy.admission.adaptive import Strain
 from proxy.admission.charging import begin, correct, end
-from proxy.admission.guarantees import Guarantee, Kept, of
+from proxy.admission.guarantees import Guarantee, Kept
 from proxy.admission.queue import FairQueue
 from proxy.net.transport import hurry
 from proxy.server.connection import ServerConnection
@@ -17,7 +17,7 @@ from proxy.stats import PoolStats
 class Lending(Places):
     """`kept`: what is free for those who are entitled to it."""
 
-    __slots__ = ("_crowd", "_guaranteed", "_most", "_of_all", "_strain", "kept", "queue", "stats")
+    __slots__ = ("_crowd", "_most", "_of_all", "_strain", "kept", "queue", "stats")
 
     def __init__(self, caps: tuple[Counter, ...], queue: FairQueue, stats: PoolStats) -> None:
         super().__init__(caps)
@@ -28,7 +28,6 @@ class Lending(Places):
         self.stats = stats
         self.kept = Kept()
         self._crowd = queue.rota.crowd
-        self._guaranteed = 0  # connections that are lent to tenants that have a guarantee
 
     def _lend(
         self,
@@ -45,7 +44,6 @@ class Lending(Places):
         hurried = guarantee is not None
         if guarantee is not None:
             server.guarantee = guarantee
-            self._guaranteed += 1
             guarantee.use(1)
         if hurried != server.hurried:
             server.hurried = hurried
@@ -67,7 +65,6 @@ class Lending(Places):
         guarantee = server.guarantee
         if guarantee is not None:
             server.guarantee = None
-            self._guaranteed -= 1
             guarantee.use(-1)
         seconds = now - server.lent_at
         account.stats.server_seconds += seconds
@@ -91,10 +88,7 @@ class Lending(Places):
     def _keep(self, account: Account, now: float) -> Guarantee | None:
         if not account.guaranteed:
             return None
-        guarantee = of(self.queue.rota, account, self.queue.most)
-        if guarantee is not None:
-            self.kept.ask(guarantee, now)
-        return guarantee
+        return self.kept.asked(self.queue.rota, account, self.queue.most, now)
 
     def _has_more_than_is_kept(self) -> bool:
         """Connections for those who are not entitled to any."""

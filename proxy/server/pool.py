@@ -218,7 +218,6 @@ class Pool(Cleaning):
             self._serving
             or self.paused
             or self.kept.count
-            or self._guaranteed
             or self._of_cluster.attended
             or self._of_all.attended
             or server.generation != self.generation
@@ -232,7 +231,8 @@ class Pool(Cleaning):
         self._serving = True
         try:
             self._give_permits(server, now)
-            taken = self.queue.take()
+            # What was lent to a tenant with a guarantee may have to be kept for it from now on.
+            taken = None if self.kept.count else self.queue.take()
             if taken is not None:
                 self._serve(server, taken[0], taken[1], now)
         finally:

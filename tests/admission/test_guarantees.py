@@ -77,6 +77,65 @@ def test_what_is_kept_is_what_was_needed_of_late() -> None:
     assert kept.count == 0, "it is nobody's affair any more"
 
 
+def test_who_asks_again_gets_the_same_until_it_is_another() -> None:
+    rota, kept = Rota(), Kept()
+    vip = TierAccount(Tier("vip", caps=Limits(guaranteed_connections=0.2)))
+    a, b, own, none = (
+        account("a", tier=vip),
+        account("b", tier=vip),
+        account("own", 2.0, vip),
+        account("none"),
+    )
+    shared = kept.asked(rota, a, 20, 0.0)
+    assert shared is not None
+    shared.use(4)
+    shared.use(-4)
+    assert kept.count == 4
+    assert [kept.asked(rota, who, 20, 0.0) for who in (a, b, none, a)] == [shared, shared, None, shared]
+    found = kept.asked(rota, own, 20, 0.0)
+    assert found is guarantees.of(rota, own, 20)
+    assert kept.count == 5
+    assert kept.asked(rota, own, 20, 0.0) is found
+    own.update(own.tenant, own.tier, Limits(guaranteed_connections=1.0))
+    assert kept.asked(rota, own, 20, 0.0) is found
+    assert found is not None
+    assert found.amount == 1
+    assert kept.asked(rota, a, 10, 0.0) is shared
+    assert shared.amount == 2, "a share is one of what there is now"
+    own.update(own.tenant, own.tier, Limits())
+    assert kept.asked(rota, own, 10, 0.0) is shared
+
+
+def test_who_asks_again_is_remembered_for_as_long_as_who_asks_first() -> None:
+    rota, kept, a = Rota(), Kept(), account("a", 1.0)
+    found = kept.asked(rota, a, 20, 0.0)
+    assert kept.asked(rota, a, 20, KEEP) is found
+    assert kept.look(1.5 * KEEP)
+    assert kept.count == 1
+    assert kept.look(2.5 * KEEP)
+    assert kept.count == 0
+    rota.rest()
+    assert kept.asked(rota, a, 20, 3 * KEEP) is rota.guarantees[a]
+    assert kept.count == 1
+
+
+def test_every_pool_keeps_what_is_left() -> None:
+    guarantee, pools = Guarantee(3), [Kept(), Kept(), Kept()]
+    guarantee.use(3)
+    for kept in pools:
+        kept.ask(guarantee, 0.0)
+    for used, left in ((-1, 1), (-2, 3), (2, 1)):
+        guarantee.use(used)
+        assert [kept.count for kept in pools] == [left] * 3
+    guarantee.use(-1)
+    for kept in pools:
+        kept.look(0.0)
+        if kept is not pools[0]:
+            kept.look(2 * KEEP)
+    guarantee.use(1)
+    assert pools[0].count == 1, "the only one that is left hears of it"
+
+
 def test_who_uses_it_has_not_forgotten_it() -> None:
     guarantee, kept = Guarantee(3), Kept()
     kept.ask(guarantee, 0.0)
