@@ -57,7 +57,9 @@ _PATIENCE = 10.0  # looks
 _OCTAVES = 4  # times 2 either way that are told apart
 _STEPS = 8  # in each
 BUCKETS = 2 * _OCTAVES * _STEPS
-_FURTHEST, _A_STEP, _LAST = float(_OCTAVES), float(_STEPS), BUCKETS - 1  # numbers of C where this is compiled
+_MIDDLE, _HIGHEST, _AN_OCTAVE = BUCKETS // 2, BUCKETS - _STEPS, _STEPS  # numbers of C where this is compiled
+_WITHIN = [2.0 ** (step / _STEPS) for step in range(_STEPS)]  # where the steps of an octave begin
+_SHORTEST = 1e-6  # seconds
 _KINDS = 512
 _LEARNT = 128  # transactions of a kind before it counts
 _KNOWN = 10  # of others, by which it can be told how much all of them are slowed
@@ -65,25 +67,29 @@ _STEP = 0.02  # octaves that a baseline moves in one window
 
 
 class _Kind:
-    """What one tenant's transactions take: the logarithm of the median of their seconds."""
+    """What one tenant's transactions take: the logarithm of the median of their seconds (`baseline`), and the median."""
 
-    __slots__ = ("balance", "baseline", "counted", "first")
+    __slots__ = ("balance", "baseline", "counted", "first", "usual")
 
     def __init__(self) -> None:
-        self.baseline = 0.0
         self.first: list[float] | None = []  # the last ones, which it learns from before it counts
         self.counted = 0  # in this window
         self.balance = 0  # of them, those above the baseline less those below
+        self.move(0.0)
+
+    def move(self, baseline: float) -> None:
+        self.baseline = baseline
+        self.usual = 2.0**baseline
 
     def begin(self, slowed: float) -> None:
         """With what it has learned while the others took so many octaves longer than usual."""
         assert self.first is not None
-        self.baseline = median(self.first) - slowed
+        self.move(log2(median(self.first)) - slowed)
         self.first = None
         self.counted = 0
 
     def learn(self) -> None:
-        self.baseline += _STEP * self.balance / self.counted
+        self.move(self.baseline + _STEP * self.balance / self.counted)
         self.counted = self.balance = 0
 
 
@@ -127,7 +133,8 @@ class Strain:
         self._kind = _Kind()
         self._counted: list[_Kind] = []  # in this window
         self._learnt: list[_Kind] = []  # in this window, and do not count yet
-        self._octaves = [0] * BUCKETS
+        octaves: list[int] = [0] * BUCKETS
+        self._octaves = octaves  # an array where this is compiled
         self._baselines = 0.0
         self._running = 0
         self.pressed = False
@@ -135,26 +142,38 @@ class Strain:
 
     def record(self, whose: Hashable, seconds: float) -> None:
         """A transaction is over."""
-        taken = log2(seconds) if seconds > 1e-6 else -20.0
         kind = self._kind if whose is self._whose else self._of(whose)
         if kind.first is not None:
-            if kind.counted < _LEARNT:
-                kind.first.append(taken)
-            else:  # those of a burst's beginning say little of what the window was like
-                kind.first[kind.counted % _LEARNT] = taken
-            kind.counted += 1
-            if kind.counted == _LEARNT:
-                self._learnt.append(kind)
+            self._learn(kind, seconds)
             return
-        more = taken - kind.baseline
-        place = (more + _FURTHEST) * _A_STEP
-        at = 0 if place < 0.0 else _LAST if place > _LAST else int(place)
-        self._octaves[at] += 1
-        self._baselines += kind.baseline
+        ratio = (seconds if seconds > _SHORTEST else _SHORTEST) / kind.usual
         if not kind.counted:
             self._counted.append(kind)
         kind.counted += 1
-        kind.balance += 1 if more > 0 else -1
+        kind.balance += 1 if ratio > 1.0 else -1
+        at = _MIDDLE
+        while ratio >= 2.0 and at < _HIGHEST:
+            ratio *= 0.5
+            at += _AN_OCTAVE
+        while ratio < 1.0 and at > 0:
+            ratio *= 2.0
+            at -= _AN_OCTAVE
+        step = 4 if ratio >= _WITHIN[4] else 0
+        step += 2 if ratio >= _WITHIN[step + 2] else 0
+        step += 1 if ratio >= _WITHIN[step + 1] else 0
+        self._octaves[at + step] += 1
+        self._baselines += kind.baseline
+
+    def _learn(self, kind: _Kind, seconds: float) -> None:
+        assert kind.first is not None
+        seconds = max(seconds, _SHORTEST)
+        if kind.counted < _LEARNT:
+            kind.first.append(seconds)
+        else:  # those of a burst's beginning say little of what the window was like
+            kind.first[kind.counted % _LEARNT] = seconds
+        kind.counted += 1
+        if kind.counted == _LEARNT:
+            self._learnt.append(kind)
 
     def _of(self, whose: Hashable) -> _Kind:
         kind = self._kinds.get(whose)
@@ -179,7 +198,8 @@ class Strain:
                 kind.begin(slowed)
             self._learnt.clear()
         window = Window(self._octaves, self._baselines, self._running, self.pressed)
-        self._octaves, self._baselines = [0] * BUCKETS, 0.0
+        octaves: list[int] = [0] * BUCKETS
+        self._octaves, self._baselines = octaves, 0.0
         self._running, self.pressed = 0, False
         for kind in self._counted:
             if self.resting:
@@ -193,7 +213,7 @@ class Strain:
         self.resting = decision.resting
         if decision.shift:
             for kind in self._kinds.values():
-                kind.baseline += decision.shift
+                kind.move(kind.baseline + decision.shift)
 
 
 class Decision(NamedTuple):

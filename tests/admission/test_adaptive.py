@@ -238,6 +238,33 @@ def test_one_slow_transaction_moves_a_baseline_no_more_than_another() -> None:
     assert abs(window.baseline - -6.64) < 0.1
 
 
+@pytest.mark.parametrize("usual", [0.0003, 0.01, 7.0])
+def test_a_transaction_counts_by_the_logarithm_of_its_ratio(usual: float) -> None:
+    """Reckoned without one: eight steps an octave, four octaves either way, and what is beyond in the last."""
+    strain = Strain()
+    for _ in range(200):
+        strain.record("acme", usual)
+    strain.take()
+    for sixteenth in range(-111, 112, 2):  # the middles of steps
+        strain.record("acme", usual * 2 ** (sixteenth / 16))
+        octaves = strain.take().octaves
+        expected = min(max(sixteenth // 2 + BUCKETS // 2, 0), BUCKETS - 1)
+        assert [step for step, count in enumerate(octaves) if count] == [expected]
+        strain.obey(Decision(8, True, 0.0, usual, usual, 1.0, ""))  # baselines rest
+
+
+def test_what_takes_no_time_at_all_is_only_very_short() -> None:
+    strain = Strain()
+    for _ in range(200):
+        strain.record("acme", 0.0)
+    strain.take()
+    for seconds in (0.0, -1.0, 1e-9):
+        strain.record("acme", seconds)
+    window = strain.take()
+    assert window.samples == 3
+    assert window.baseline / 3 == pytest.approx(-20, abs=0.1)
+
+
 def test_the_tenants_that_are_remembered_are_bounded() -> None:
     strain = Strain()
     for tenant in range(5000):
