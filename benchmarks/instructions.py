@@ -14,13 +14,12 @@ import shutil
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import pgbench
 from benchmarks.options import Options
 from benchmarks.table import Targets
-from benchmarks.targets import PASSWORD, Bench, Setup, Target
+from benchmarks.targets import ALL_SHARES, PASSWORD, Bench, Setup, Target
 
 _CLIENTS = (8, 64)  # on 8 connections: none waits, and nearly all do
 _FEW, _MANY = 2_048, 6_016  # of which each has its part
@@ -40,19 +39,15 @@ def instructions(bench: Bench, options: Options, aims: Targets) -> None:
             continue  # PgBouncer pools sessions for it, and that is less work
         for clients in _CLIENTS:
             _row(bench, Setup(bench.tenant), mode, clients, "")
-        for what, setup in _SHARED.items():
-            _row(dataclasses.replace(bench, pgbouncer=""), setup(bench), mode, _CLIENTS[0], f", {what}")
+        for what, shares in _SHARES.items():
+            setup = Setup(bench.tenant, shares=shares)
+            _row(dataclasses.replace(bench, pgbouncer=""), setup, mode, _CLIENTS[0], f", {what}")
         if bench.certificate and pgbench.program(tls=True):
             _row(bench, Setup(bench.tenant, tls=bench.certificate), mode, _CLIENTS[0], ", TLS")
 
 
 # Nothing is scarce, and what is there to share it out has nothing to do.
-_SHARED: dict[str, Callable[[Bench], Setup]] = {
-    "no caps": lambda bench: Setup(bench.tenant, shared=False),
-    "guarantees, moving and adaptive caps, rates": lambda bench: Setup(
-        bench.tenant, shared=True, guaranteed="20%"
-    ),
-}
+_SHARES = {"no caps": (), "caps only": ("caps",), "guarantees, moving and adaptive caps, rates": ALL_SHARES}
 
 
 def _row(bench: Bench, setup: Setup, mode: str, clients: int, more: str) -> None:

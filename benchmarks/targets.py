@@ -22,6 +22,8 @@ PASSWORD = "app-secret"
 API_TOKEN = token.new()
 POOL_SIZE = 8
 MOST_CLIENTS = 15_000
+USUAL_SHARES = ("caps", "rate")
+ALL_SHARES = (*USUAL_SHARES, "moving", "adaptive", "guarantee")
 MOST_SERVERS = 1_200  # what the server takes: 500 clients directly, and as many of a pooler in session mode
 
 
@@ -107,7 +109,8 @@ class Setup:
     prepared: bool = False  # PgBouncer before 1.21 then pools sessions, with a server connection a client
     cpus: frozenset[int] = frozenset()
     elasticity: Elasticity | None = None
-    shared: bool | None = None  # no caps at all, or all that fair shares know; None: caps
+    # What of fair shares is on in Tiergate, none of it in anybody's way.
+    shares: tuple[str, ...] = USUAL_SHARES
 
 
 @dataclass(frozen=True)
@@ -189,13 +192,15 @@ client_tls_cert_file = "{setup.tls.chain}"
     elasticity, most = setup.elasticity, setup.pool_size * setup.workers
     caps = elasticity.limits if elasticity else f"limits.max_connections = {most}"
     capped = f"max_connections = {MOST_SERVERS // 2 if elasticity else most}"
-    if setup.shared:
-        capped += "\nadaptive_concurrency = true"
+    if "caps" not in setup.shares:
+        capped = caps = ""
+    if "moving" in setup.shares:
         caps = f"limits.min_connections = {most}\nlimits.max_connections = {most + 1}"
-    limits = f"{caps}\nlimits.max_qps = 1000000"
-    if setup.shared is False:
-        capped = limits = ""
-    guaranteed = f'limits = {{ guaranteed_connections = "{setup.guaranteed}" }}' if setup.guaranteed else ""
+    if "adaptive" in setup.shares:
+        capped += f"\nadaptive_concurrency = true\nmin_concurrency = {most}"
+    limits = f"{caps}\nlimits.max_qps = 1000000" if "rate" in setup.shares else caps
+    share = setup.guaranteed or ("20%" if "guarantee" in setup.shares else "")
+    guaranteed = f'limits = {{ guaranteed_connections = "{share}" }}' if share else ""
     return f"""
 [proxy]
 listen_port = {port}
