@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 
 
 # Members of enumerations, which are dear to ask for by name.
-_NAME, _BEGIN, _HELD, _FAILED = Verb.NAME, Verb.BEGIN, Block.HELD, Block.FAILED
+_NAME, _ASK, _BEGIN, _ROLLBACK_TO = Verb.NAME, Verb.ASK, Verb.BEGIN, Verb.ROLLBACK_TO
+_COMMIT, _ROLLBACK, _HELD, _FAILED = Verb.COMMIT, Verb.ROLLBACK, Block.HELD, Block.FAILED
 _STATEMENT_MODE = PoolMode.STATEMENT
 
 _CRUCIAL_PARSE = Expect(PARSE, DROP, crucial=True)
@@ -192,7 +193,12 @@ class Choice(Settled):
         out = self._begin_on(server, begins[:first])
         if needs is not None:
             out += server.enter(needs, self._session.plane.options.tenant_guc.lower(), alone=False)
-        out += self._begin_on(server, begins[first:])
+        if self.portals and begins:
+            out += self._bind_on(server, 0)
+            for depth, text in enumerate(begins[first:], 1):
+                out += self._begin_on(server, [text]) + self._bind_on(server, depth)
+        else:
+            out += self._begin_on(server, begins[first:])
         tenancy.served()
         self._attend()
         return out
@@ -200,14 +206,43 @@ class Choice(Settled):
     def _begin_on(self, server: ServerConnection, texts: list[bytes]) -> bytes:
         out = b""
         for text in texts:
-            statement = self._session.plane.pools.catalog.statement(text, b"\0\0", PLAIN)
-            if not server.prepared.use(statement):
-                out += server.make_room(statement) + encode.parse(statement.name, text)
-                server.named_in = server.pipeline.asked
-                server.expect(_CRUCIAL_PARSE)
-            out += encode.bind(b"", statement.name, []) + encode.execute()
+            name, ahead = self._prepare_on(server, text)
+            out += ahead + encode.bind(b"", name, []) + encode.execute()
             server.expect(DROP_BIND)
             server.expect(_CRUCIAL_EXECUTE)
+        return out
+
+    def _prepare_on(self, server: ServerConnection, text: bytes) -> tuple[bytes, bytes]:
+        """By what name the server has it, and what it must be sent for that."""
+        statement = self._session.plane.pools.catalog.statement(text, b"\0\0", PLAIN)
+        if server.prepared.use(statement):
+            return statement.name, b""
+        out = server.make_room(statement) + encode.parse(statement.name, text)
+        server.named_in = server.pipeline.asked
+        server.expect(_CRUCIAL_PARSE)
+        return statement.name, out
+
+    def _bind_on(self, server: ServerConnection, depth: int) -> bytes:
+        """What has been bound within so many savepoints and controls the block, to be run there."""
+        out = b""
+        for portal, kept in self.portals.items():
+            verb = kept.step.verb
+            if (
+                not portal
+                or kept.depth != depth
+                or kept.spent
+                or kept.failed
+                or verb is _NAME
+                or verb is _ASK
+            ):
+                continue
+            if verb is _ROLLBACK_TO and kept.step.name in self.tenancy.elsewhere:
+                continue
+            name, ahead = self._prepare_on(server, kept.step.text)
+            out += ahead + encode.bind(portal, name, [])
+            server.expect(DROP_BIND)
+            if self.tenancy.returns and (verb is _COMMIT or verb is _ROLLBACK):
+                self.ends.add(portal)
         return out
 
     def break_off(self, server: ServerConnection) -> None:

@@ -8,10 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from proxy.client.portals import bound
-from proxy.errors import TenantChangeInTransaction, TenantChangeRefused, TiergateError
+from proxy.errors import FailedTransaction, TenantChangeInTransaction, TenantChangeRefused, TiergateError
 from proxy.model import Tenant
 from proxy.protocol.statements import Statement
-from proxy.protocol.tenancy import Block, Tenancy
+from proxy.protocol.tenancy import IN_FAILED_TRANSACTION, Block, Tenancy
+from proxy.server.connection import FAILED
 from proxy.sql.aborted import way_out
 from proxy.sql.opening import (
     Opening,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from proxy.client.linking import Linking
     from proxy.server.connection import ServerConnection
 
-_FAILED = Block.FAILED
+_BLOCK_FAILED = Block.FAILED
 # Of the value's parameter, where it is said: other types may take a text for another.
 _TEXT_OIDS = frozenset(oid.to_bytes(4, "big") for oid in (0, 25, 1043)) | {b""}
 
@@ -92,7 +93,7 @@ class Settled:
 
     def opening(self, text: bytes) -> Opening | None:
         found: Opening | None = self._session.plane.openings.of(text)
-        return way_out(text) if found is None and self.tenancy.block is _FAILED else found
+        return way_out(text) if found is None and self.tenancy.block is _BLOCK_FAILED else found
 
     def step(self, text: bytes) -> Step | None:
         """What the text is, if that is one step and no more."""
@@ -125,6 +126,9 @@ class Settled:
         same = value == now.name and now.name.isascii()
         if same and (local or tenancy.lasting is now):
             return None
+        server = self._session.server
+        if server is not None and server.status == FAILED and not server.pipeline.owes():
+            return FailedTransaction(IN_FAILED_TRANSACTION)
         return TenantChangeInTransaction(
             "the tenant cannot be changed within a transaction",
             hint="Choose it before the transaction's first statement.",

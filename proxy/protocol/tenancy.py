@@ -98,6 +98,15 @@ class Tenancy:
         return len(self._savepoints)
 
     @property
+    def elsewhere(self) -> frozenset[str]:
+        """Savepoints at which another name stood than now."""
+        return frozenset(
+            savepoint.name
+            for savepoint in self._savepoints
+            if savepoint.value is not self.value or savepoint.lasting is not self.lasting
+        )
+
+    @property
     def names(self) -> list[str]:
         """All that it may come to speak for."""
         tenants = [self.home, self.own, self.value, self.lasting]
@@ -163,11 +172,7 @@ class Tenancy:
         """The server has been told of the block."""
         if self.block is _HELD:
             self.block = _SERVED
-            self.before = frozenset(
-                savepoint.name
-                for savepoint in self._savepoints
-                if savepoint.value is not self.value or savepoint.lasting is not self.lasting
-            )
+            self.before = self.elsewhere
 
     def can(self, step: Step) -> bool:
         """False where only a server can do it."""

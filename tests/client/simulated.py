@@ -165,6 +165,9 @@ class SimulatedServer:
             if tag == "COPY 3":
                 said.append(_copied())
                 continue
+            if not text:
+                said.append(encode.EMPTY_QUERY)
+                continue
             amended = _AMENDED.match(statement)
             columns = [(amended[1] if amended else "answer", 25, 0)]
             head = encode.row_description(columns) if rows or amended else b""
@@ -254,6 +257,8 @@ class SimulatedServer:
         portal, name, rest = body.split(b"\0", 2)
         text = self._statement(name)
         self._allowed(text)
+        if text == "SELECT fail":  # when it is planned
+            raise _Failure("22012")
         values: list[str | None] = []
         at = 4
         for _ in range(int.from_bytes(rest[2:4], "big")):

@@ -12,7 +12,7 @@ from proxy.protocol.lifecycle import SessionState
 from proxy.wire import encode
 from proxy.wire.startup import CancelRequest
 from tests.client.play import check
-from tests.client.stage import BEGIN, COMMIT, DIRECTORY, Client, Stage, assured, done, settings_taken
+from tests.client.stage import BEGIN, COMMIT, DIRECTORY, Client, Stage, assured, done, frames, settings_taken
 from tests.rawclient import errors, kinds, sqlstates
 from tests.transports import Transport
 
@@ -110,9 +110,9 @@ def test_a_cancel_while_its_block_is_being_begun(stage: Stage) -> None:
     assert server.take() == ROLLBACK
     assert client.reads() == []
     server.say(BEGUN + done("ROLLBACK"))
-    frames = client.reads()
-    assert sqlstates(frames) == ["57014"]
-    assert frames[-1].body == b"E"
+    said = client.reads()
+    assert sqlstates(said) == ["57014"]
+    assert said[-1].body == b"E"
     assert client.state is SessionState.IDLE
     client.says(ONE)
     assert sqlstates(client.reads()) == ["25P02"]
@@ -135,8 +135,8 @@ def test_a_block_that_cannot_be_begun_has_failed(stage: Stage, which: str, exten
     else:
         server.say(assured())
         server.say(refusal if which == "parse" else encode.PARSE_COMPLETE + encode.BIND_COMPLETE + refusal)
-    frames = client.reads()
-    assert (sqlstates(frames), frames[-1].body) == (["55P02"], b"E")
+    said = client.reads()
+    assert (sqlstates(said), said[-1].body) == (["55P02"], b"E")
     assert server.aborted  # nobody else is to meet it
     client.says(ROLLBACK)
     assert client.kinds() == "CZ"
@@ -153,11 +153,30 @@ def test_a_statement_that_gets_no_connection_fails_its_block(stage: Stage) -> No
     stage.pools.step()
     assert third.state is SessionState.WAITING
     assert stage.plane.cancel(CancelRequest(third.session.pid, third.session.key)) is not None
-    frames = third.reads()
-    assert (sqlstates(frames), frames[-1].body) == (["57014"], b"E")
+    said = third.reads()
+    assert (sqlstates(said), said[-1].body) == (["57014"], b"E")
     third.says(COMMIT)
     assert third.kinds() == "CZ"
     assert server is stage.server()
+    stage.leave()
+
+
+def test_portals_that_control_the_block_go_with_it(stage: Stage) -> None:
+    """Each within its savepoint; not one that chooses a tenant, or goes back to where another stood."""
+    client = stage.chooser("acme")
+    client.says(BEGIN, encode.query(b"SAVEPOINT a"))
+    assert names(client, "SET LOCAL app.tenant_id = 'beta'") == "CZCZCZ"
+    for name, text in ((b"c", b"COMMIT"), (b"b", b"ROLLBACK TO a"), (b"n", b"RESET app.tenant_id")):
+        client.says(encode.parse(b"", text) + encode.bind(name, b"", []) + encode.SYNC)
+    client.says(encode.query(b"SAVEPOINT z"), ONE)
+    assert client.kinds() == "12Z12Z12ZCZ"
+    stage.pools.step()
+    asked = frames(stage.server().take())
+    bound = [frame.body.split(b"\0")[0] for frame in asked if frame.kind == "B"]
+    assert [name for name in bound if name] == [b"c"]
+    # Behind the end of the block the session speaks for another tenant.
+    assert bound.index(b"c") < len(bound) - 1
+    assert client.session.chooser.ends == {b"c"}
     stage.leave()
 
 
@@ -284,8 +303,8 @@ def test_what_no_tenant_serves_is_answered_at_once(stage: Stage) -> None:
         encode.query(b"SELECT 1 FROM t"),
         encode.parse(b"", b"SELECT 2 FROM t") + encode.bind(b"", b"", []) + encode.execute() + encode.SYNC,
     )
-    frames = client.reads()
-    assert kinds(frames) == "EZEZ"
+    said = client.reads()
+    assert kinds(said) == "EZEZ"
     assert not stage.network.servers
     long = b"SELECT '" + b"x" * 1_100_000
     client.says(encode.query(long + b"'")[:1_050_000])

@@ -305,6 +305,27 @@ SCRIPTS = (
         ),
     ),
     Script(
+        "portals_of_control_run_behind_work",
+        (
+            step(parse("COMMIT", "c"), parse("SAVEPOINT b", "s"), parse("ROLLBACK TO a", "r"), SYNC),
+            step(query("BEGIN")),
+            step(bind(name="c", portal="commit"), bind(name="s", portal="save"), SYNC),
+            step(query("SAVEPOINT a")),
+            step(bind(name="r", portal="back"), bind(name="s", portal="inner"), SYNC),
+            step(query("SELECT 1")),
+            step(execute("save"), execute("inner"), SYNC),
+            step(describe("P", "commit"), execute("back"), SYNC),
+            step(execute("inner"), SYNC),
+            step(query("ROLLBACK TO a")),
+            step(execute("commit"), SYNC),
+            step(execute("commit"), SYNC),
+            step(query("BEGIN")),
+            step(bind(name="c", portal="commit"), SYNC),
+            step(ask("SELECT 1"), execute("commit"), SYNC),
+            step(query("SELECT 'behind'")),
+        ),
+    ),
+    Script(
         "begin_again_behind_a_savepoint",
         (
             step(query("BEGIN"), query("SAVEPOINT a"), ready=2),
