@@ -34,7 +34,6 @@ class ClusterKind(Enum):
 class PinReason(Enum):
     """Why a session keeps its server connection beyond the transaction."""
 
-    SESSION_MODE = "session mode"
     SET = "a parameter was set that cannot follow to another connection"
     SQL_PREPARE = "SQL-level PREPARE"
     LISTEN = "LISTEN"

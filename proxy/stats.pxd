@@ -7,7 +7,6 @@ cdef class Histogram:
     cdef public long long[17] buckets
     cdef public double total
 
-
     @cython.locals(bucket=Py_ssize_t, bound=double)
     cpdef object add(self, double seconds)
 

@@ -37,11 +37,6 @@ class Histogram:
     def count(self) -> int:
         return sum(self.buckets)
 
-    def merge(self, other: Histogram) -> None:
-        for i, n in enumerate(other.buckets):
-            self.buckets[i] += n
-        self.total += other.total
-
 
 class TenantStats:
     """What one tenant has done since the process started. Queries are counted at each ReadyForQuery.

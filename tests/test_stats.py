@@ -26,16 +26,6 @@ def test_the_last_bucket_is_open() -> None:
     assert histogram.buckets[-1] == 1
 
 
-def test_merged_histograms_hold_both() -> None:
-    one, other = Histogram(), Histogram()
-    one.add(0.001)
-    other.add(0.001)
-    other.add(20)
-    one.merge(other)
-    assert (one.count, other.count) == (3, 2)
-    assert one.total == pytest.approx(20.002)
-
-
 def test_a_tenant_that_makes_up_sqlstates_does_not_fill_the_memory() -> None:
     tenant = TenantStats()
     for number in range(1_000):

@@ -150,10 +150,6 @@ class EmbeddedServer:
         """Ends it as a crash would: no goodbye to clients, recovery at the next start."""
         self.stop("immediate")
 
-    def restart(self, mode: StopMode = "fast") -> None:
-        self.stop(mode)
-        self.start()
-
     def __enter__(self) -> Self:
         if not self.running:
             self.start()

@@ -20,12 +20,11 @@ class Findings:
         self.changed: set[str] = set()
         self.bound_names: dict[int, None] = {}
         self.hides: Hidden | None = None  # why names of parameters that it sets cannot be told
-        self.resets_all = self.deallocates_all = self.unlistens = self.looks = False
+        self.resets_all = self.deallocates_all = self.discards_all = self.unlistens = self.looks = False
         self.asks_sequences = self.sets_sequences = self.alters_role = False
         self.prepares: list[tuple[str, bytes]] = []
         self.executes: dict[str, None] = {}
         self.deallocates: list[str] = []
-        self.discards: set[str] = set()
         self.drops_databases: dict[str, None] = {}
         self.statements = 0
         self.stores = False  # what is being walked runs later

@@ -348,7 +348,8 @@ def _deallocate(findings: Findings, fields: Node) -> None:
 
 
 def _discard(findings: Findings, fields: Node) -> None:
-    findings.discards.add(fields.get("target", "").removeprefix("DISCARD_").lower())
+    if fields.get("target") == "DISCARD_ALL":
+        findings.discards_all = True
 
 
 def _unlisten(findings: Findings, _: Node) -> None:

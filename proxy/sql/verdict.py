@@ -61,8 +61,6 @@ class Verdict:
     deallocates: tuple[str, ...] = ()
     deallocates_all: bool = False
     discards_all: bool = False
-    discards_plans: bool = False
-    discards_temp: bool = False
     unlistens: bool = False
     asks_sequences: bool = False
     sets_sequences: bool = False
@@ -117,9 +115,7 @@ def inspect(text: bytes) -> Verdict:
         looks=found.looks or words.looks(text.lower()),
         deallocates=tuple(found.deallocates),
         deallocates_all=found.deallocates_all,
-        discards_all="all" in found.discards,
-        discards_plans="plans" in found.discards,
-        discards_temp="temp" in found.discards,
+        discards_all=found.discards_all,
         unlistens=found.unlistens,
         asks_sequences=found.asks_sequences,
         sets_sequences=found.sets_sequences,

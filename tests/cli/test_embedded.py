@@ -48,7 +48,8 @@ def test_a_restart_keeps_port_and_data_and_takes_other_settings(server: Embedded
     port, pid = server.port, server.pid
     server.sql("CREATE TABLE kept AS SELECT 7 AS n")
     server.settings["work_mem"] = "1MB"
-    server.restart()
+    server.stop()
+    server.start()
     assert server.port == port
     assert server.pid != pid
     assert server.sql("SELECT n FROM kept") == [(7,)]
@@ -70,7 +71,8 @@ def test_a_replica_streams_from_its_primary_even_after_it_restarts(
 ) -> None:
     with server.base_backup(server_root / f"{tmp_path.name}-replica") as replica:
         assert replica.sql("SELECT pg_is_in_recovery()") == [(True,)]
-        server.restart()
+        server.stop()
+        server.start()
         server.sql("CREATE TABLE streamed AS SELECT 1 AS n")
         wait_until(lambda: replica.sql("SELECT to_regclass('streamed') IS NOT NULL") == [(True,)])
         with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):

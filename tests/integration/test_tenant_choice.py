@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 Tables = dict[str, dict[str, Any]]
 WHO = "SELECT current_setting('app.tenant_id', true), count(*), min(tenant_id), max(tenant_id) FROM orders"
 STD_2_ID = "0b0e7a34-3c55-4b60-9c3c-3b9f7d1e2a01"
-SUPERUSER = {"tenants": "*", "auth_type": "trust"}
 
 
 def service(tables: Tables, mode: str = "transaction", size: int = 1) -> Tables:

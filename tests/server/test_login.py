@@ -269,9 +269,6 @@ def refusal(handler: Handler, kind: type[ServerError], **more: Any) -> ServerErr
     return error
 
 
-SECRET_SALT = b"r=%s,s=AAAA,i=4"
-
-
 @pytest.mark.parametrize(
     "said",
     [

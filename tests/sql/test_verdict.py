@@ -319,8 +319,8 @@ TABLE = [
     ('DEALLOCATE PREPARE "P"; DEALLOCATE q; DEALLOCATE q', expect(deallocates=("P", "q", "q"), statements=3)),
     ("DEALLOCATE ALL", expect(deallocates_all=True)),
     ("DISCARD ALL", expect(discards_all=True)),
-    ("discard plans", expect(discards_plans=True)),
-    ("DISCARD TEMPORARY", expect(discards_temp=True)),
+    ("discard plans", expect()),
+    ("DISCARD TEMPORARY", expect()),
     ("DISCARD SEQUENCES", expect()),
     # LISTEN and the like
     ("LISTEN ch", expect(P.LISTEN)),
