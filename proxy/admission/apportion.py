@@ -15,11 +15,12 @@ named are.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 _HALVINGS = 40
-_SCALINGS = 8
+_SCALINGS = 100  # at most
+_NEAR = 0.002  # of what it is to be: near enough
 _LEAST = 0.02  # part of a weight
 
 Key = str | int  # a tenant's name, or the number of the worker whose others they are
@@ -97,7 +98,7 @@ class Division:
             due = {worker: 1.0 if worker in few else count * ratio for worker, count in due.items()}
         return due
 
-    def parts(self, held: Mapping[int, int]) -> dict[int, dict[str, float]]:
+    def parts(self, held: Mapping[int, float]) -> dict[int, dict[str, float]]:
         """The part of its weight that a tenant has at each worker, where it is not all of it. Who gets all that it wants
         has it everywhere."""
         table = {
@@ -105,16 +106,25 @@ class Division:
             for worker, row in self._rows.items()
         }
         due = self.due()
+        rows = {}
+        for worker in table:
+            satisfied = sum(
+                self._columns[key] * count / self._counts[key]
+                for key, count in self._rows[worker].items()
+                if key in self._limited
+            )
+            rows[worker] = max(held.get(worker, 0) - satisfied, 0.1 * due[worker])
+        columns = {
+            key: [row for row in table.values() if key in row] for key in self._columns if key not in self._limited
+        }
         for _ in range(_SCALINGS):
             for worker, row in table.items():
-                satisfied = sum(
-                    self._columns[key] * count / self._counts[key]
-                    for key, count in self._rows[worker].items()
-                    if key in self._limited
-                )
-                _scale([row], max(held.get(worker, 0) - satisfied, 0.1 * due[worker]))
-            for key, column in self._columns.items():
-                _scale([row for row in table.values() if key in row], column, key)
+                _scale_row(row, rows[worker])
+            furthest = 0.0
+            for key, among in columns.items():
+                furthest = max(furthest, _scale_column(among, key, self._columns[key]))
+            if furthest < _NEAR:
+                break
         found: dict[int, dict[str, float]] = {}
         for worker, row in table.items():
             parts = {key: value / self._weights[key] for key, value in row.items()}
@@ -129,12 +139,21 @@ class Division:
         return found
 
 
-def _scale(rows: Iterable[dict[Key, float]], total: float, key: Key | None = None) -> None:
-    """What the rows have, of one tenant or of all, becomes so much in all."""
-    rows = list(rows)
-    now = sum(row[key] if key is not None else sum(row.values()) for row in rows)
+def _scale_row(row: dict[Key, float], total: float) -> None:
+    """What one worker's tenants have becomes so much in all."""
+    now = sum(row.values())
+    if now > 0.0:
+        ratio = total / now
+        for key in row:
+            row[key] *= ratio
+
+
+def _scale_column(rows: Sequence[dict[Key, float]], key: Key, total: float) -> float:
+    """What a tenant has everywhere becomes so much in all. Which part of it was missing, or too much."""
+    now = sum([row[key] for row in rows])
     if now <= 0.0:
-        return
+        return 0.0
+    ratio = total / now
     for row in rows:
-        for each in [key] if key is not None else list(row):
-            row[each] *= total / now
+        row[key] *= ratio
+    return abs(ratio - 1.0)

@@ -4,6 +4,11 @@ They are divided as workers are (see apportion.py): each tenant has its weight's
 than is guaranteed to it. A proxy that has told nothing, of an older version or with wishes of one tenant only, is taken
 for one more that wants an equal part.
 
+Connections are whole, and what proxies are due is not: a tenant whose clients are all at one proxy that is due 1.6 would have
+one or two of them for ever. So what is left of whole ones goes round: `turn` is a number between nothing and one that all
+know alike and that grows slowly, and each proxy has one more for that part of the time that it lacks of one (`_whole`). As
+many as there are are kept at any time, and in a whole turn each proxy gets one more, and gives one back, once.
+
 A proxy names few of its tenants, those with a guarantee and of most weight first, and adds up the others.
 """
 
@@ -45,7 +50,14 @@ class Claims:
         }
 
     def keep(
-        self, own: Iterable[Wish], limit: int, fixed: int, pool: int, parties: int, member: str = ""
+        self,
+        own: Iterable[Wish],
+        limit: int,
+        fixed: int,
+        pool: int,
+        parties: int,
+        member: str = "",
+        turn: float = 0.0,
     ) -> int:
         """How much of the `pool` this proxy, the `member`, may keep although others want it. Of all of `limit` so much is
         `fixed`, its own whatever happens."""
@@ -67,25 +79,22 @@ class Claims:
         wishes |= dict.fromkeys(range(len(wishes), parties), silent)
         here = names.index(member)
         others = sum(wish.floor for number, told in wishes.items() if number != here for wish in told)
-        guarantees = any(wish.floor for told in wishes.values() for wish in told)
-        whole = _whole(Division(wishes, limit).due(), limit, guarantees)
+        whole = _whole(Division(wishes, limit).due(), limit, turn)
         due = min(whole[here], max(1, int(limit - others + _SLACK)))
         return max(guaranteed, due - fixed, 0)
 
 
-def _whole(due: Mapping[int, float], limit: int, exactly: bool) -> dict[int, int]:
-    """Whole permits. Each has its part rounded up where that is one too many at most and leaves one for each, so that none
-    goes to and fro because two do not know quite the same. Else, or `exactly`, what all find alike: what is left of whole
-    ones goes to those that lack least of one more, in the order of their names."""
-    up = {number: ceil(count - _SLACK) for number, count in due.items()}
-    over = sum(up.values()) - limit
-    if over <= 0 or (over == 1 and min(up.values()) > 1 and not exactly):
-        return up
+def _whole(due: Mapping[int, float], limit: int, turn: float) -> dict[int, int]:
+    """Whole permits, no more of them than there are. What each lacks of one more is laid end to end, and who has a whole
+    number in its piece, moved on by the `turn`, has one more."""
     found = {number: int(count + _SLACK) for number, count in due.items()}
+    lacking = {number: max(0.0, count - found[number]) for number, count in due.items()}
     left = min(limit, ceil(sum(due.values()) - _SLACK)) - sum(found.values())
-    order = sorted(due, key=lambda number: (round(found[number] - due[number], 6), number))
-    for number in order[: max(0, left)]:
-        found[number] += 1
+    ratio = left / sum(lacking.values()) if left > 0 else 0.0
+    end = turn % 1.0
+    for number, count in lacking.items():
+        begin, end = end, end + count * ratio
+        found[number] += int(end + _SLACK) - int(begin + _SLACK)
     return found
 
 

@@ -100,8 +100,7 @@ class Entry:
         if not hosts:
             return division.parts(self.held)
         whole = Division(self._all_wishes() | hosts, self.configured)
-        due = whole.due()
-        return whole.parts(self.held | {host: max(1, round(due[host])) for host in hosts})
+        return whole.parts(whole.due())  # which is what they have by and by (see claims.py)
 
     def due(self) -> dict[int, float]:
         """What each worker is to have, where somebody has said whose wishes it has."""

@@ -33,8 +33,8 @@ from math import inf
 from typing import Any, NamedTuple
 
 from proxy.admission.apportion import Wish
-from proxy.admission.claims import Claims
 from proxy.admission.shares import QUOTA, RATE
+from proxy.admission.stake import Stake
 
 SOFT, HARD, LAST = 0.7, 0.8, 0.9  # parts of the ttl
 _ALONE = 0.1  # for which workers do without their supervisor when it enforces
@@ -43,6 +43,7 @@ _AGAIN = 0.1  # while something is wanted
 _BEAT = 0.25
 _LOOK = 5.0
 _CROWD = 10  # proxies
+_TURN = 200  # requests of each, of a crowd at most, in which what is left of whole ones goes round once
 _OF_THE_HOST = frozenset(("max_client_conn", "max_server_connections"))
 
 Demand = Callable[
@@ -68,20 +69,6 @@ class Row(NamedTuple):
     share: int
     used: int
     wanted: int
-
-
-class _Stake:
-    __slots__ = ("claims", "denied", "fresh", "leased", "limit", "needed", "sought", "target")
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.leased = 0
-        self.target = 0
-        self.denied = False
-        self.fresh = False
-        self.sought = False  # by other proxies
-        self.needed = 0  # at the last look
-        self.claims = Claims()
 
 
 class Stakes:
@@ -110,7 +97,7 @@ class Stakes:
         self._generation_seen = -inf
         self.settled = False
         self._beats: dict[str, tuple[int, float]] = {}
-        self._stakes: dict[str, _Stake] = {}
+        self._stakes: dict[str, Stake] = {}
         self._moving: dict[str, None] = {}
         self._asked: dict[str, int] = {}  # by the request that is under way, with what was wanted
 
@@ -137,7 +124,7 @@ class Stakes:
             return False
         stake = self._stakes.get(name)
         if stake is None:
-            stake = self._stakes[name] = _Stake(limit)
+            stake = self._stakes[name] = Stake(limit)
         if not self.answers:
             return False
         if stake.denied:
@@ -161,7 +148,7 @@ class Stakes:
     def _pool(self, limit: int) -> int:
         return limit - self._rule.size * self.floor(limit)
 
-    def _needs(self, name: str, stake: _Stake) -> tuple[int, int]:
+    def _needs(self, name: str, stake: Stake) -> tuple[int, int]:
         """What is held of the lease, and what is wanted besides."""
         held, wanted = self._demand(name)
         if held < 0:
@@ -199,7 +186,7 @@ class Stakes:
             stake.denied = False
             self._asked[name] = wanted
             told = stake.claims.tell(self.whose(name))
-            rows.append((name, self._pool(stake.limit), stake.leased, wanted, told))
+            rows.append((name, self._pool(stake.limit), stake.leased, wanted, told, stake.lacking(wanted)))
         ttl = self._rule.ttl
         over = not self.settled and bool(self._generation) and now - self._generation_seen >= ttl
         return {
@@ -250,16 +237,9 @@ class Stakes:
         sought = {wish[0] for wish in wishes}
         for name, held, over in said.get("rows") or ():
             stake = self._stakes[name]
-            before, granted = stake.target, held - stake.leased
-            yields = stake.target < stake.leased
-            stake.leased = held
-            if not yields or name not in sought:  # whom it was owed to may be gone
-                stake.target = max(0, held - over)
-            stake.denied = granted < asked[name]
-            stake.fresh = granted > 0
-            if stake.target != before or stake.denied:
+            if stake.dealt(held, over, asked[name], name in sought):
                 changed[name] = None
-            if stake.target < stake.leased or stake.denied:
+            if stake.moves:
                 self._moving[name] = None
         changed |= self._hear_wishes(wishes)
         for name, stake in self._stakes.items():
@@ -277,28 +257,29 @@ class Stakes:
                 self._beats[member] = old if old is not None and old[0] == beat else (beat, now)
 
     def _hear_wishes(self, wishes: Iterable[Any]) -> dict[str, None]:
-        """Others want so many, so many have some or want it, and whose wishes these are."""
+        """Others want so many, so many have some or want it, whose wishes these are, and how many they lack."""
         changed: dict[str, None] = {}
-        for name, count, parties, *told in wishes:
+        for name, count, parties, told, lacking in wishes:
             stake = self._stakes.get(name)
             if stake is None:
                 continue
-            if stake.fresh:  # it was got for somebody, who is to have used it once
+            own = self.whose(name)
+            parts = self.floor(stake.limit), self._pool(stake.limit), parties
+            stake.hear(told or (), own, self._beats, self.member, parts, self._turn)
+            if stake.fresh:
                 stake.fresh = False
                 continue
-            own = self.whose(name)
-            stake.claims.hear(told[0] if told else (), self._beats)
-            limit = stake.limit
-            fair = stake.claims.keep(own, limit, self.floor(limit), self._pool(limit), parties, self.member)
-            idle = stake.leased - sum(self._needs(name, stake))
-            target = stake.leased - min(count, max(idle, stake.leased - fair, 0))
-            if target < stake.target or not stake.sought:
-                stake.target = min(target, stake.target)
+            if stake.give_way(count, lacking, sum(self._needs(name, stake))):
                 changed[name] = None
-            if stake.target < stake.leased or stake.claims.news(own):
+            if stake.moves or stake.claims.news(own):
                 self._moving[name] = None
-            stake.sought = True
         return changed
+
+    @property
+    def _turn(self) -> float:
+        """How often what is left of whole ones has gone round, as all know alike: by the requests of all."""
+        beats = self._beat + sum(beat for beat, _ in self._beats.values())
+        return beats / (_TURN * min(len(self._beats) + 1, _CROWD))
 
     def lost(self) -> list[str]:
         """No answer has come, or none that is in time."""
@@ -394,6 +375,6 @@ class Stakes:
         if self._generation:
             self._generation_seen = handed["generation_seen"]
         for name, limit, leased in handed["stakes"]:
-            stake = self._stakes[name] = _Stake(limit)
+            stake = self._stakes[name] = Stake(limit)
             stake.leased = stake.target = leased
             self._moving[name] = None

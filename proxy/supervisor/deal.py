@@ -1,10 +1,11 @@
 """The script by which Redis deals out the caps of a fleet (see admission/stakes.py, which has the theory).
 
 It knows of no time. KEYS[1] is the fleet's prefix; under it are `state` (generation, settled, run, rule), `beats` by member,
-`held:MEMBER` by counter, `want:COUNTER` by member ("count stamp"), and by counter `total` of what is held, `wishes` of what
+`held:MEMBER` by counter, `want:COUNTER` by member ("count stamp lacking"), and by counter `total` of what is held, `wishes` of what
 is wanted, `parties` that have or want some; `whose:COUNTER` is, by member, what they tell of their tenants (see
-admission/claims.py); `hungry` are the counters of which some is wanted. An older want of somebody
-who is not silent comes first. Whoever gives back in a request gets nothing by it.
+admission/claims.py); `hungry` are the counters of which some is wanted. What somebody lacks of what is due to it comes
+before what is only wanted, and of each the older of somebody who is not silent. Whoever gives back in a request gets
+nothing by it.
 """
 
 SCRIPT = """
@@ -24,16 +25,21 @@ local function wish(member, counter)
   return tonumber(count), tonumber(stamp)
 end
 
-local function put(member, counter, was, held, wanted, want, stamp)
+local function wants(said)
+  local count, stamp, lacking = string.match(said, '(%d+) (%d+) ?(%d*)')
+  return tonumber(count), tonumber(stamp), tonumber(lacking) or tonumber(count)
+end
+
+local function put(member, counter, was, held, wanted, want, stamp, lacking)
   if held > 0 then call('HSET', p .. 'held:' .. member, counter, held)
   elseif was > 0 then call('HDEL', p .. 'held:' .. member, counter) end
-  local wants = p .. 'want:' .. counter
+  local place = p .. 'want:' .. counter
   if want > 0 then
-    call('HSET', wants, member, want .. ' ' .. stamp)
+    call('HSET', place, member, want .. ' ' .. stamp .. ' ' .. lacking)
     call('SADD', hungry, counter)
   elseif wanted > 0 then
-    call('HDEL', wants, member)
-    if call('EXISTS', wants) == 0 then call('SREM', hungry, counter) end
+    call('HDEL', place, member)
+    if call('EXISTS', place) == 0 then call('SREM', hungry, counter) end
   end
   add(total, counter, held - was)
   add(wishes, counter, want - wanted)
@@ -101,6 +107,7 @@ local mine = p .. 'held:' .. a.member
 local rows = {}
 for i, row in ipairs(a.rows) do
   local counter, pool, held, want = row[1], row[2], row[3], row[4]
+  local lacking = row[6]
   local was = tonumber(call('HGET', mine, counter) or 0)
   local wanted, stamp = wish(a.member, counter)
   local all = tonumber(call('HGET', total, counter) or 0) + held - was
@@ -108,20 +115,21 @@ for i, row in ipairs(a.rows) do
   if want > 0 then
     if not stamp or held < was then stamp = call('HINCRBY', state, 'stamp', 1) end
     if settled and held >= was and all < pool then
-      local free, most = pool - all, math.max(want, math.floor((pool - all) / 8))
+      local first, free, most = pool - all, pool - all, math.max(want, math.floor((pool - all) / 8))
       local list = call('HGETALL', p .. 'want:' .. counter)
       for k = 1, #list, 2 do
         if list[k] ~= a.member and not silent[list[k]] then
-          local n, s = string.match(list[k + 1], '(%d+) (%d+)')
+          local n, s, l = wants(list[k + 1])
           most = want
-          if tonumber(s) < stamp then free = free - tonumber(n) end
+          if s < stamp then first, free = first - l, free - n else free = free - l end
         end
       end
-      local grant = math.max(0, math.min(most, free))
+      local grant = math.max(0, math.min(lacking, first), math.min(most, free))
       now, want, all = held + grant, math.max(0, want - grant), all + grant
+      lacking = math.max(0, lacking - grant)
     end
   end
-  put(a.member, counter, was, now, wanted, want, stamp)
+  put(a.member, counter, was, now, wanted, want, stamp, lacking)
   local whose = p .. 'whose:' .. counter
   if row[5] and row[5] ~= '' and (now > 0 or want > 0) then call('HSET', whose, a.member, row[5])
   else call('HDEL', whose, a.member) end
@@ -133,11 +141,16 @@ local list = call('SRANDMEMBER', hungry, 200)
 if #list > 0 then
   local have = call('HMGET', mine, unpack(list))
   for i, counter in ipairs(list) do
-    if have[i] then
-      local count = tonumber(call('HGET', wishes, counter)) - wish(a.member, counter)
+    local own = wish(a.member, counter)
+    if have[i] or own > 0 then
+      local count = tonumber(call('HGET', wishes, counter)) - own
       if count > 0 then
-        local told = call('HGETALL', p .. 'whose:' .. counter)
-        sought[#sought + 1] = {counter, count, tonumber(call('HGET', parties, counter)), #told > 0 and told or nil}
+        local told, lacking = call('HGETALL', p .. 'whose:' .. counter), 0
+        local all = call('HGETALL', p .. 'want:' .. counter)
+        for k = 1, #all, 2 do
+          if all[k] ~= a.member then lacking = lacking + select(3, wants(all[k + 1])) end
+        end
+        sought[#sought + 1] = {counter, count, tonumber(call('HGET', parties, counter)), #told > 0 and told, lacking}
       end
     end
   end
