@@ -19,7 +19,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 _HALVINGS = 40
-_SCALINGS = 100  # at most
+_SCALINGS = 100  # at most, and where many are to be scaled
+_FEWEST_SCALINGS, _WORK = 8, 20_000
 _NEAR = 0.002  # of what it is to be: near enough
 _LEAST = 0.02  # part of a weight
 
@@ -115,9 +116,12 @@ class Division:
             )
             rows[worker] = max(held.get(worker, 0) - satisfied, 0.1 * due[worker])
         columns = {
-            key: [row for row in table.values() if key in row] for key in self._columns if key not in self._limited
+            key: [row for row in table.values() if key in row]
+            for key in self._columns
+            if key not in self._limited
         }
-        for _ in range(_SCALINGS):
+        size = sum(map(len, table.values()))
+        for _ in range(min(_SCALINGS, max(_FEWEST_SCALINGS, _WORK // max(1, size)))):
             for worker, row in table.items():
                 _scale_row(row, rows[worker])
             furthest = 0.0

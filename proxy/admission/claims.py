@@ -4,10 +4,10 @@ They are divided as workers are (see apportion.py): each tenant has its weight's
 than is guaranteed to it. A proxy that has told nothing, of an older version or with wishes of one tenant only, is taken
 for one more that wants an equal part.
 
-Connections are whole, and what proxies are due is not: a tenant whose clients are all at one proxy that is due 1.6 would have
-one or two of them for ever. So what is left of whole ones goes round: `turn` is a number between nothing and one that all
-know alike and that grows slowly, and each proxy has one more for that part of the time that it lacks of one (`_whole`). As
-many as there are are kept at any time, and in a whole turn each proxy gets one more, and gives one back, once.
+Connections are whole, and what proxies are due is not: a tenant that is due 1.6, all at one proxy, would have one or two of
+them for ever. So what is left of whole ones goes round: `turn` is a number that all know alike and that grows slowly, and
+while it grows by one each proxy has one more for that part of the time that it lacks of one (`_whole`). At any time as many
+are kept as there are, and in a whole turn each proxy gets one more, and gives one back, once at most.
 
 A proxy names few of its tenants, those with a guarantee and of most weight first, and adds up the others.
 """
@@ -27,27 +27,37 @@ _SLACK = 1e-6
 class Claims:
     """What is known of one counter: what the others have told, by member, and what was told to them."""
 
-    __slots__ = ("others", "told")
+    __slots__ = ("_divided", "_due", "_texts", "_told", "others", "told")
 
     def __init__(self) -> None:
         self.others: dict[str, list[Wish]] = {}
         self.told = ""
+        self._told: list[Wish] = []
+        self._texts: dict[str, str] = {}  # of the others
+        # By what was divided last, which is the same most of the time, and what came of it.
+        self._divided: object = None
+        self._due: dict[int, float] = {}
 
     def tell(self, wishes: Iterable[Wish]) -> str:
         """What the others are to know."""
-        self.told = _text(_few(wishes))
+        text = _text(_few(wishes))
+        if text != self.told:
+            self.told, self._told = text, _read(text)
         return self.told
 
     def news(self, wishes: Iterable[Wish]) -> bool:
         """Whether they know something else. How much is wanted changes with each transaction, and is none."""
-        return _whose(_few(wishes)) != _whose(_read(self.told))
+        return _whose(_few(wishes)) != _whose(self._told)
 
     def hear(self, told: Sequence[str], members: Iterable[str]) -> None:
         """Of each member its name and what it has told; who is none any more has left that behind."""
         known = set(members)
+        texts = {member: text for member, text in zip(told[::2], told[1::2], strict=True) if member in known}
         self.others = {
-            member: _read(text) for member, text in zip(told[::2], told[1::2], strict=True) if member in known
+            member: self.others[member] if self._texts.get(member) == text else _read(text)
+            for member, text in texts.items()
         }
+        self._texts = texts
 
     def keep(
         self,
@@ -71,7 +81,8 @@ class Claims:
             if nothing_left and not fixed:
                 equal = pool // parties
             return max(guaranteed, equal)
-        claims = {member: mine} | self.others
+        # All are to divide alike: of this proxy, too, by what the others know.
+        claims = {member: mine if self.news(mine) else self._told} | self.others
         weights = [sum(wish.weight for wish in told) for told in claims.values() if told]
         silent = [Wish("", sum(weights) / len(weights), max(1, limit // parties), 0.0)]
         names = sorted(claims)
@@ -79,7 +90,9 @@ class Claims:
         wishes |= dict.fromkeys(range(len(wishes), parties), silent)
         here = names.index(member)
         others = sum(wish.floor for number, told in wishes.items() if number != here for wish in told)
-        whole = _whole(Division(wishes, limit).due(), limit, turn)
+        if self._divided != (wishes, limit):
+            self._divided, self._due = (wishes, limit), Division(wishes, limit).due()
+        whole = _whole(self._due, limit, turn)
         due = min(whole[here], max(1, int(limit - others + _SLACK)))
         return max(guaranteed, due - fixed, 0)
 

@@ -28,6 +28,7 @@ class Entry:
         "backed",
         "carried",
         "configured",
+        "divided",
         "division",
         "held",
         "limit",
@@ -54,6 +55,8 @@ class Entry:
         self.spare: dict[int, int] = {}
         self.wishes: dict[int, list[Wish]] = {}
         self.division: Division | None = None
+        # By what was divided last over the fleet, which is the same most of the time, and what came of it.
+        self.divided: tuple[object, dict[int, dict[str, float]]] | None = None
         self.carried: dict[int, float] = {}
 
     @property
@@ -99,8 +102,12 @@ class Entry:
         hosts = {-number: list(own) for number, own in enumerate(others, 1) if own}
         if not hosts:
             return division.parts(self.held)
-        whole = Division(self._all_wishes() | hosts, self.configured)
-        return whole.parts(whole.due())  # which is what they have by and by (see claims.py)
+        known = self._all_wishes() | hosts, self.configured
+        if self.divided is None or self.divided[0] != known:
+            whole = Division(*known)
+            # By and by each has what it is due (see claims.py).
+            self.divided = known, whole.parts(whole.due())
+        return self.divided[1]
 
     def due(self) -> dict[int, float]:
         """What each worker is to have, where somebody has said whose wishes it has."""

@@ -17,13 +17,12 @@ A pool is kept because a lease is over in its holder before it is over for anybo
 - Redis that was restarted or emptied knows nothing: a new generation begins, everybody says what it has, and nothing is
   granted until somebody has seen that generation for a `ttl`: all who have not said so have given up by then.
 
-Where others want what is in use here, what is idle goes back, and what is above what this proxy's tenants are due (see
-claims.py; an equal part, where nobody says whose it is) as it comes free; of a pool that is smaller than the number of those
-who want it everything does but what is guaranteed, so that it goes round.
+Where others want what is in use here, what is idle goes back, and as far as others lack what they are due, what is above
+what this proxy's tenants are due (see claims.py; an equal part, where nobody says whose it is) as it comes free; of a pool
+that is smaller than the number of those who want it everything does but what is guaranteed, so that it goes round.
 
 States of the whole: not JOINED (Redis does not know of us, or not any more: the next request tells everything), JOINED,
-CUT (for too long without an answer: floors only). Of one stake: `leased` is what Redis may count as ours, `target`
-what we mean to keep of it.
+CUT (for too long without an answer: floors only). Those of one stake: stake.py.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The script by which Redis deals out the caps of a fleet (see admission/stakes.py, which has the theory).
 
 It knows of no time. KEYS[1] is the fleet's prefix; under it are `state` (generation, settled, run, rule), `beats` by member,
-`held:MEMBER` by counter, `want:COUNTER` by member ("count stamp lacking"), and by counter `total` of what is held, `wishes` of what
-is wanted, `parties` that have or want some; `whose:COUNTER` is, by member, what they tell of their tenants (see
+`held:MEMBER` by counter, `want:COUNTER` by member ("count stamp lacking"), and by counter `total` of what is held, `wishes`
+of what is wanted, `parties` that have or want some; `whose:COUNTER` is, by member, what they tell of their tenants (see
 admission/claims.py); `hungry` are the counters of which some is wanted. What somebody lacks of what is due to it comes
 before what is only wanted, and of each the older of somebody who is not silent. Whoever gives back in a request gets
 nothing by it.

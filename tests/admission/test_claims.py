@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from proxy.admission.apportion import Wish
+from proxy.admission.apportion import Division, Wish
 from proxy.admission.claims import NAMED, Claims, together
 
 
@@ -69,10 +71,50 @@ def test_what_all_keep_leaves_one_for_each(limit: int) -> None:
     assert kept["a"] + kept["b"] < limit
 
 
-def test_one_too_many_goes_to_nobody() -> None:
-    """Two that do not know quite the same of each other would give it to and fro."""
-    for wanted in (30, 40):
-        assert heard([wish("b", wanted=wanted)]).keep([wish("a")], 7, 1, 5, 2) == 3
+def test_what_is_left_of_whole_ones_goes_round() -> None:
+    """Of seven each is due three and a half; one is its own."""
+    claims = heard([wish("b")])
+    kept = [claims.keep([wish("a")], 7, 1, 5, 2, "a", turn / 8) for turn in range(16)]
+    assert kept == [2, 2, 2, 2, 3, 3, 3, 3] * 2, "once in a turn"
+
+
+wishes = st.lists(
+    st.builds(wish, st.sampled_from("tuvwx"), st.sampled_from([1.0, 2.0, 4.0]), st.integers(1, 40)),
+    min_size=1,
+    max_size=4,
+    unique_by=lambda found: found.tenant,
+)
+
+
+@given(st.lists(wishes, min_size=2, max_size=6), st.integers(12, 60), st.floats(0.0, 100.0))
+def test_in_a_turn_each_has_what_it_is_due_and_all_never_more_than_there_is(
+    told: list[list[Wish]], limit: int, begin: float
+) -> None:
+    """And each gets one more, and gives one back, once at most."""
+    turns = 200
+    names = "abcdef"[: len(told)]
+    due = Division(dict(enumerate(told)), limit).due()
+    kept: list[list[int]] = []
+    for name, own in zip(names, told, strict=True):
+        claims = Claims()
+        claims.hear(
+            [
+                word
+                for other, wishes in zip(names, told, strict=True)
+                for word in (other, Claims().tell(wishes))
+            ],
+            set(names) - {name},
+        )
+        kept.append(
+            [claims.keep(own, limit, 0, limit, len(told), name, begin + n / turns) for n in range(turns)]
+        )
+    for at in zip(*kept, strict=True):
+        assert sum(at) <= limit
+        assert sum(at) >= min(limit, int(sum(due.values())))
+    for number, row in enumerate(kept):
+        assert sum(row) / turns == pytest.approx(due[number], abs=0.02)
+        assert max(row) - min(row) <= 1
+        assert sum(one != two for one, two in zip(row, [*row[1:], row[0]], strict=True)) <= 2
 
 
 def test_equal_parts_leave_one_for_each() -> None:
