@@ -163,7 +163,8 @@ def _is_plain_question(session: Conversation, text: bytes) -> bool:
 
 def _differs(text: bytes) -> bool:
     """The pattern is slow, and a long word would have a letter at one of the places that are 60 bytes apart."""
-    may = b'"' in text or b"into" in text.lower() or _has_of_word(text[59::60]) is not None
+    long = len(text) >= 60 and _has_of_word(text[59::60]) is not None
+    may = long or b'"' in text or b"into" in text.lower()
     return may and _differs_so(text) is not None
 
 

@@ -65,6 +65,16 @@ class State:
         self.parameters = parameters
 
 
+class Spoken:
+    """Whom a State speaks for, by the parameter `guc` (None: it says nothing of it), all else of it, and how a server
+    that has just that is told (b"" if it cannot be in this way)."""
+
+    __slots__ = ("beside", "name", "telling")
+
+    def __init__(self, name: str | None, beside: State, telling: bytes) -> None:
+        self.name, self.beside, self.telling = name, beside, telling
+
+
 _interned: WeakValueDictionary[frozenset[tuple[str, str]], State] = WeakValueDictionary()
 
 
@@ -84,6 +94,15 @@ def with_parameter(state: State, name: str, value: str) -> State:
     if state.parameters.get(name) == value:
         return state
     return intern({**state.parameters, name: value})
+
+
+@lru_cache(maxsize=4_096)
+def spoken(state: State, guc: str) -> Spoken:
+    parameters = state.parameters
+    name = parameters.get(guc)
+    plain = name is not None and is_plain(guc, name) and certain(parameters, parameters)
+    beside = intern({key: value for key, value in parameters.items() if key != guc})
+    return Spoken(name, beside, _set(guc, name) if name is not None and plain else b"")
 
 
 def with_changes(state: State, changes: Mapping[str, str | None]) -> State:
@@ -185,19 +204,20 @@ def is_plain(name: str, value: str) -> bool:
     return _plain_name(name) is not None and _plain_value(value) is not None
 
 
-def set_within(pipeline: Pipeline, name: str, value: str, *others: str) -> bytes:
-    """Messages for ahead of what is to run with these parameters (name, value, ...) only, with their replies queued
-    as dropped: no Sync of their own. A SET takes no snapshot, so that a transaction may still say how it is isolated."""
-    out = _set_kept(name, value)
+def set_within(pipeline: Pipeline, changes: Mapping[str, str]) -> bytes:
+    """Messages for ahead of what is to run with these parameters only, with their replies queued as dropped: no Sync of
+    their own. A SET takes no snapshot, so that a transaction may still say how it is isolated."""
+    out = b""
+    for name, value in changes.items():
+        out += _set(name, value)
+        expect_set(pipeline)
+    return out
+
+
+def expect_set(pipeline: Pipeline) -> None:
+    """The replies to one of them."""
     for entry in _CRUCIAL:
         pipeline.expect(entry)
-    for at in range(0, len(others), 2):
-        if not others[at]:
-            continue
-        out += _set(others[at], others[at + 1])
-        for entry in _CRUCIAL:
-            pipeline.expect(entry)
-    return out
 
 
 def _set(name: str, value: str) -> bytes:
@@ -205,9 +225,6 @@ def _set(name: str, value: str) -> bytes:
     text = f"SET \"{words}\" TO '{value}'".encode("ascii")
     asked = encode.parse(_FIRST, text) + encode.bind(b"", _FIRST, []) + encode.execute()
     return asked + encode.close(b"P", b"") + encode.close(b"S", _FIRST)
-
-
-_set_kept = lru_cache(maxsize=1_000)(_set)  # the tenant's name; its seal is another each time
 
 
 def set_again(pipeline: Pipeline, changes: Sequence[Change], *, tolerant: bool = False) -> bytes:

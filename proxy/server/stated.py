@@ -23,7 +23,7 @@ from proxy.protocol import pipeline as owed
 from proxy.protocol import state as states
 from proxy.protocol.pipeline import DROP, Expect, Pipeline
 from proxy.protocol.seal import PARAMETER
-from proxy.protocol.state import EMPTY, UNKNOWN, State, intern, with_parameter
+from proxy.protocol.state import EMPTY, UNKNOWN, State, expect_set, intern, spoken, with_parameter
 from proxy.protocol.statements import PREFIX
 from proxy.server.sealing import NEVER, Sealer
 from proxy.wire import encode
@@ -77,21 +77,25 @@ class Stated(Receiver):
 
     def can_enter(self, needs: State, guc: str) -> bool:
         """What it lacks is to know whom to speak for, and it knew that of somebody else."""
-        before = self.values
-        new = needs.parameters.get(guc)
-        if before.parameters.get(guc, new) == new or new is None or not states.is_plain(guc, new):
+        has, wants = spoken(self.values, guc), spoken(needs, guc)
+        if has.name is None or not wants.telling or has.name == wants.name:
             return False
-        changes = states.difference(before, needs, self.login_parameters)
-        return len(changes) == 1 and states.certain(before.parameters, needs.parameters)
+        if has.beside is wants.beside:
+            return True
+        changes = states.difference(self.values, needs, self.login_parameters)
+        return len(changes) == 1 and states.certain(self.values.parameters, needs.parameters)
 
     def enter(self, needs: State, guc: str, *, alone: bool) -> bytes:
         """The messages by which this, where it can, enters the transaction whose own come behind them."""
-        changes = self._change(needs)
         self.entered, self.alone = guc, alone
+        if self.sealer is None:
+            self.values, self.seal_due = needs, NEVER
+            expect_set(self.pipeline)
+            return spoken(needs, guc).telling
+        changes = self._change(needs)
         seal = changes.get(PARAMETER)
-        return states.set_within(
-            self.pipeline, guc, changes[guc] or "", PARAMETER if seal else "", seal or ""
-        )
+        out = states.set_within(self.pipeline, {guc: changes[guc] or ""})
+        return out + states.set_within(self.pipeline, {PARAMETER: seal}) if seal else out
 
     def settle(self, *, open: bool, undone: bool) -> None:
         """The server is ready for a query, in an open transaction or in none."""

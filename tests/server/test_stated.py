@@ -80,6 +80,29 @@ def test_what_enters_a_transaction_lasts_if_that_commits(stated: Stated) -> None
     assert stated.entered == ""
 
 
+@pytest.mark.parametrize(
+    ("has", "needs", "can"),
+    [
+        ({GUC: "acme", "timezone": "CET"}, {GUC: "beta", "timezone": "CET"}, True),
+        ({GUC: "acme", "timezone": "UTC"}, {GUC: "beta"}, True),
+        ({GUC: UNKNOWN}, {GUC: "beta"}, True),
+        ({GUC: "acme"}, {GUC: ""}, True),
+        ({GUC: "acme", "timezone": "CET"}, {GUC: "beta"}, False),
+        ({GUC: "acme", "role": "x"}, {GUC: "acme"}, False),
+        ({GUC: "acme", "role": "x"}, {GUC: "beta", "role": "x"}, False),
+        ({GUC: "acme", "statement_timeout": "5"}, {GUC: "beta", "statement_timeout": "5"}, False),
+        ({}, {GUC: "beta"}, False),
+        ({GUC: "acme"}, {}, False),
+    ],
+)
+def test_whom_it_speaks_for_may_enter_alone(
+    stated: Stated, has: dict[str, str], needs: dict[str, str], can: bool
+) -> None:
+    stated.apply(intern(has))
+    for _ in range(2):
+        assert stated.can_enter(intern(needs), GUC) is can
+
+
 @pytest.mark.parametrize(("alone", "undone"), [(True, True), (False, True), (False, False)])
 def test_if_it_does_not_nobody_knows_whom_it_speaks_for(stated: Stated, alone: bool, undone: bool) -> None:
     """That a block has been committed must have been heard."""
