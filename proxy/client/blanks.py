@@ -46,7 +46,7 @@ def _end(data: bytes, start: int) -> int:
 
 
 def _batch(session: Conversation, data: bytes, start: int) -> int:
-    parsed: set[bytes] = set()
+    parsed: set[bytes] | None = None
     bound = executed = False
     while stop := _end(data, start):
         kind = data[start]
@@ -55,6 +55,8 @@ def _batch(session: Conversation, data: bytes, start: int) -> int:
             text_end = end_of(data, name_end + 1)
             if not (0 <= name_end < text_end < stop) or not says_nothing(data, name_end + 1, text_end):
                 return COUNTS
+            if parsed is None:
+                parsed = set()
             parsed.add(data[start + HEADER_SIZE : name_end])
         elif kind == _BIND:
             if not _binds_nothing(session, data, start, stop, parsed):
@@ -72,14 +74,14 @@ def _batch(session: Conversation, data: bytes, start: int) -> int:
     return COUNTS
 
 
-def _binds_nothing(session: Conversation, data: bytes, start: int, stop: int, parsed: set[bytes]) -> bool:
+def _binds_nothing(session: Conversation, data: bytes, start: int, stop: int, parsed: set[bytes] | None) -> bool:
     """The Bind that is `data[start:stop]` makes a blank text the unnamed portal."""
     at = start + HEADER_SIZE
     name_end = end_of(data, at + 1)
     if data[at] or not 0 <= name_end < stop or not same(data, name_end + 1, _NO_VALUES):
         return False
     name = data[at + 1 : name_end]
-    if name in parsed:
+    if parsed is not None and name in parsed:
         return True
     statement = session.statements.get(name) if name else session.unnamed
     return statement is not None and says_nothing(statement.text, 0, len(statement.text))

@@ -9,7 +9,7 @@ cdef class Watched:
 cdef class Readiness:
     cdef object _loop
     cdef list _parted, _watched
-    cdef bint _telling, _wanted
+    cdef bint _others, _telling, _wanted
     cdef char* _idle
     cdef char* _prepare
     cdef int _fd, _hurry, _libuv

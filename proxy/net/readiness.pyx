@@ -2,7 +2,8 @@
 """Which sockets are ready: one epoll for all the plain sockets of a loop. The twin of `readiness.py`.
 
 On a `Loop` it is this epoll that the process waits in, and libuv's is one of those that are watched. So what comes takes one
-call to the kernel; two if libuv waited, and was told by its epoll to ask this one. Before libuv would wait, it gives us its
+call to the kernel; two if libuv waited, and was told by its epoll to ask this one. While some are in a hurry the process waits in
+theirs, and this one is watched there: it is the others that take a second call then. Before libuv would wait, it gives us its
 turn (a `prepare` handle). We wait and tell as long as libuv has nothing to do by itself, and then see to it that it does not wait
 either (an `idle` handle). Whether it has is what `uv_backend_timeout` says, and whether any of its handles was started
 or stopped meanwhile: what was written to a transport of uvloop's own is sent by such a handle.
@@ -67,6 +68,7 @@ END = EPOLLRDHUP | EPOLLHUP | EPOLLERR
 cdef enum:
     MOST = 64
     FEW = 2
+    SOME = 8  # in a hurry, while nobody else is ready
     TURN = 512
     MUCH = 2
     UV_IDLE = 6  # uv_handle_type
@@ -95,7 +97,7 @@ cdef class Readiness:
         self._count = self._hurried = 0
         self._hurry = -1
         self._parted = []
-        self._telling = False
+        self._telling = self._others = False
         self._uv = NULL
         self._libuv = -1
         self._fd = opened()
@@ -143,7 +145,7 @@ cdef class Readiness:
             if self._uv is NULL:
                 self._loop.add_reader(self._hurry, self)
             else:
-                watch_epoll(self, self._hurry)
+                watch_epoll(self, self._hurry, self._fd)
         if control(self._fd if hurried else self._hurry, EPOLL_CTL_DEL, fd, False) < 0:
             raise failure()
         self._hurried += 1 if hurried else -1
@@ -178,12 +180,12 @@ cdef int opened() except -1:
     return fd
 
 
-cdef int watch_epoll(Readiness self, int fd) except -1:
-    """It is told as long as something is ready there."""
+cdef int watch_epoll(Readiness self, int outer, int fd) except -1:
+    """The outer one tells of it as long as something is ready there."""
     cdef epoll_event event
     event.events = EPOLLIN
     event.data.fd = fd
-    if epoll_ctl(self._fd, EPOLL_CTL_ADD, fd, &event) < 0:
+    if epoll_ctl(outer, EPOLL_CTL_ADD, fd, &event) < 0:
         raise failure()
     if fd >= len(self._watched):
         self._watched.extend([None] * (fd + 1 - len(self._watched)))
@@ -196,7 +198,7 @@ cdef int watch_epoll(Readiness self, int fd) except -1:
 cdef int take_place(Readiness self) except -1:
     cdef uv_loop* uv = <uv_loop*>PyCapsule_GetPointer(uvloop.loop.libuv_get_loop_t_ptr(self._loop), NULL)
     self._libuv = uv_backend_fd(uv)
-    watch_epoll(self, self._libuv)
+    watch_epoll(self, self._fd, self._libuv)
     self._prepare, self._idle = handle(self, UV_PREPARE), handle(self, UV_IDLE)
     uv_prepare_init(uv, self._prepare)
     uv_idle_init(uv, self._idle)
@@ -246,15 +248,19 @@ cdef void prepare(void* handle) noexcept with gil:
 
 cdef int turn(Readiness self, int timeout) except -1:
     """What comes within the timeout is told, and what comes meanwhile; in libuv's place, as long as that has nothing to do."""
-    cdef int count, left = TURN
+    cdef int count, most, others, left = TURN
     cdef unsigned int active = 0 if self._uv is NULL else self._uv.active_handles
     self._wanted = False
     while left > 0:
         self._telling = True
         if self._hurried:
-            count = tell(self, self._hurry, FEW, 0)
-            if self._fd >= 0:
-                count += tell(self, self._fd, FEW, 0 if count else timeout)
+            most = FEW if self._others else SOME
+            self._others = self._uv is NULL  # else it is told
+            count = tell(self, self._hurry, most, timeout)
+            if (self._others or count == most) and self._fd >= 0:
+                others = tell(self, self._fd, FEW, 0)
+                self._others = others > 0
+                count += others
         else:
             count = tell(self, self._fd, MOST, timeout)
         if self._parted:
@@ -295,6 +301,8 @@ cdef int tell(Readiness self, int fd, int most, int timeout) except -1:
                 (<Watched>found).ready(events[i].events)
             except Exception as bug:
                 failed(self, bug)
+        elif fd == self._fd:
+            self._others = True
         elif fd == self._libuv:
             self._wanted = True
     return count

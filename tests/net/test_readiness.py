@@ -352,7 +352,7 @@ def test_a_flood_of_those_in_a_hurry_takes_its_turns_with_the_others(loop_runs: 
                     watch.hurry(fd, True, True)
             await turns(30)
             assert len(heard) > 900
-            assert 250 < heard[:900].count(False) < 350, "one of them, and two of the three, each time"
+            assert 200 < heard[:900].count(False) < 400, "one of them, and about two of the three, each time"
             for at, fd in enumerate(numbers):
                 watch.remove(fd, at < 3)
 
