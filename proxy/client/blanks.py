@@ -74,7 +74,9 @@ def _batch(session: Conversation, data: bytes, start: int) -> int:
     return COUNTS
 
 
-def _binds_nothing(session: Conversation, data: bytes, start: int, stop: int, parsed: set[bytes] | None) -> bool:
+def _binds_nothing(
+    session: Conversation, data: bytes, start: int, stop: int, parsed: set[bytes] | None
+) -> bool:
     """The Bind that is `data[start:stop]` makes a blank text the unnamed portal."""
     at = start + HEADER_SIZE
     name_end = end_of(data, at + 1)
