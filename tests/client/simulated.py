@@ -257,6 +257,8 @@ class SimulatedServer:
         portal, name, rest = body.split(b"\0", 2)
         text = self._statement(name)
         self._allowed(text)
+        if not text and self.status == "E":
+            raise _Failure("25P02")
         if text == "SELECT fail":  # when it is planned
             raise _Failure("22012")
         values: list[str | None] = []
