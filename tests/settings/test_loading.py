@@ -5,13 +5,15 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from proxy.errors import ConfigError
 from proxy.model import UNLIMITED, ClientOptions, PoolMode, ServerOptions
-from proxy.settings import ProcessSettings, Settings, TlsSettings, load, parse
+from proxy.settings import ProcessSettings, Settings, TlsSettings, keys, load, parse
 
 BASE = """
 [proxy]                              # process
@@ -391,6 +393,15 @@ def test_tls_that_cannot_work(folder: Path, text: str, wanted: list[str]) -> Non
 # --- The examples --------------------------------------------------------------------------------
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "config").glob("*.toml"))
+
+
+@pytest.mark.parametrize(
+    "table", [keys.PROXY_TABLE, keys.LIMITS, keys.USER, keys.CLUSTER, keys.TIER, keys.TENANT]
+)
+def test_one_example_has_every_key(table: Mapping[str, object]) -> None:
+    (path,) = [path for path in EXAMPLES if path.name == "tiergate.toml"]
+    said = set(re.findall(r"\w+", path.read_text()))
+    assert {key for key in table if not key.endswith("password_file")} <= said
 
 
 def test_there_are_examples() -> None:
