@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 NATIVE = Path(__file__).parent / "native"
-_WANTED = ("proxy", "setup.py", "pyproject.toml", "README.md")
+_WANTED = ("proxy", "setup.py", "pyproject.toml", "README.md", "LICENSE")
 
 
 def has_compiler() -> bool:
