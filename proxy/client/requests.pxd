@@ -16,6 +16,13 @@ cdef int HEAD, HEADER_SIZE, FOLLOWS, SENT, _QUERY, _PARSE, _BIND, _DESCRIBE, _EX
 
 @cython.locals(text=bytes, hides=bint, at=Py_ssize_t)
 cpdef bytes on_query(Conversation session, ServerConnection server, bytes data, Py_ssize_t start, Py_ssize_t stop, int told)
+cdef bytes _on_unread_query(Conversation session, ServerConnection server, bytes data, Py_ssize_t start, Py_ssize_t stop)
+cdef bytes _refused(Conversation session, ServerConnection server, bytes error)
+cdef bytes _refused_by_server(Conversation session, ServerConnection server, bytes text, object verdict, bytes error)
+cdef bytes _on_query_of_effect(
+    Conversation session, ServerConnection server, bytes data, Py_ssize_t start, Py_ssize_t stop, bytes text,
+    object verdict, bint hides
+)
 cdef bytes _on_plain_query(Conversation session, ServerConnection server)
 cpdef bytes on_execute(Conversation session, ServerConnection server, bytes data, Py_ssize_t start, Py_ssize_t stop, int told)
 cpdef bytes on_sync(Conversation session, ServerConnection server, bytes data, Py_ssize_t start, Py_ssize_t stop, int told)

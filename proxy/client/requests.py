@@ -35,7 +35,7 @@ from proxy.protocol.pipeline import (
 from proxy.protocol.statements import STRANGE
 from proxy.server.connection import ServerConnection
 from proxy.sql.calls import UNKNOWN, judge_call
-from proxy.sql.verdict import PLAIN
+from proxy.sql.verdict import PLAIN, Verdict
 from proxy.sql.words import surely_plain
 from proxy.wire import decode, encode
 from proxy.wire.decode import query_within
@@ -53,19 +53,7 @@ def on_query(
     session: Conversation, server: ServerConnection, data: bytes, start: int, stop: int, told: int
 ) -> bytes | None:
     if told == HEAD:
-        if session.by_sql and session.maps_statements:
-            error = sql_prepared.ready(session, server, sql_prepared.UNSEEN, query=True)[1]
-            if error is SAID:
-                raise TooLong(
-                    "a statement that is too long to inspect may use what cannot be prepared any more"
-                )
-        refused = watch(session, data[start + 5 : stop], frame_size(data, start) - 1)
-        if refused is not None:
-            server.expect(_begun(session, server, Expect(owed.QUERY, error=encode.refusal(refused))))
-            return encode.query(REFUSED)
-        server.expect(_begun(session, server, owed.FORWARD_QUERY))
-        effects.pin(session, PinReason.UNINSPECTED)
-        return None
+        return _on_unread_query(session, server, data, start, stop)
     at = start + HEADER_SIZE
     if (
         not (session.strict or session.confirming or session.pins or session.by_sql)
@@ -86,28 +74,69 @@ def on_query(
     if verdict is not PLAIN or session.strict:
         refused = refusal(session, text, verdict)
         if refused is not None and not session.unsynced and unread.is_strange(text, verdict):
-            session.unnamed = session.unnamed_by = None
-            server.unnamed = STRANGE  # a Query would have taken it away
-            ahead = unread.refuse(server, text, verdict, encode.refusal(refused))
-            server.expect(FORWARD_SYNC)
-            return ahead + encode.SYNC
+            return _refused_by_server(session, server, text, verdict, encode.refusal(refused))
         if refused is not None:
-            server.expect(_begun(session, server, Expect(owed.QUERY, error=encode.refusal(refused))))
-            return encode.query(REFUSED)
+            return _refused(session, server, encode.refusal(refused))
     if verdict is not PLAIN and (verdict.asks_sequences or verdict.sets_sequences):
         refused = sequences.said(session, server, verdict, works=session.unsynced)
         if refused is not None:
-            server.expect(_begun(session, server, Expect(owed.QUERY, error=encode.refusal(refused))))
-            return encode.query(REFUSED)
+            return _refused(session, server, encode.refusal(refused))
     if session.pins:
         remains.look(session, text)
-    # Of who may choose its tenant, the ends of transactions must be heard.
     # An EXECUTE may hide in a literal, for a function to run it.
     hides = (
         bool(session.by_sql) and verdict is PLAIN and session.maps_statements and b"execute" in text.lower()
     )
+    # Of who may choose its tenant, the ends of transactions must be heard.
     if verdict is PLAIN and not hides and (session.chooser is None or not session.strict):
         return _on_plain_query(session, server)
+    return _on_query_of_effect(session, server, data, start, stop, text, verdict, hides)
+
+
+def _on_unread_query(
+    session: Conversation, server: ServerConnection, data: bytes, start: int, stop: int
+) -> bytes | None:
+    """It is too long to be held: what has come of it is looked at, and the session keeps its connection."""
+    if session.by_sql and session.maps_statements:
+        error = sql_prepared.ready(session, server, sql_prepared.UNSEEN, query=True)[1]
+        if error is SAID:
+            raise TooLong("a statement that is too long to inspect may use what cannot be prepared any more")
+    refused = watch(session, data[start + 5 : stop], frame_size(data, start) - 1)
+    if refused is not None:
+        return _refused(session, server, encode.refusal(refused))
+    server.expect(_begun(session, server, owed.FORWARD_QUERY))
+    effects.pin(session, PinReason.UNINSPECTED)
+    return None
+
+
+def _refused(session: Conversation, server: ServerConnection, error: bytes) -> bytes:
+    """The server fails as well, where the client's Query would have: a transaction block is left as by any error."""
+    server.expect(_begun(session, server, Expect(owed.QUERY, error=error)))
+    return encode.query(REFUSED)
+
+
+def _refused_by_server(
+    session: Conversation, server: ServerConnection, text: bytes, verdict: Verdict, error: bytes
+) -> bytes:
+    """What no parser has read may be an error to the server too, and then the client is told the server's own."""
+    session.unnamed = session.unnamed_by = None
+    server.unnamed = STRANGE  # a Query would have taken it away
+    ahead = unread.refuse(server, text, verdict, error)
+    server.expect(FORWARD_SYNC)
+    return ahead + encode.SYNC
+
+
+def _on_query_of_effect(
+    session: Conversation,
+    server: ServerConnection,
+    data: bytes,
+    start: int,
+    stop: int,
+    text: bytes,
+    verdict: Verdict,
+    hides: bool,
+) -> bytes | None:
+    """It changes what the session has, or uses what is known by a name in SQL. `hides`: it may do so unseen."""
     restored = effects.restored(session, verdict)
     several = verdict.statements != 1
     changing = bool(verdict.prepares or verdict.deallocates)
@@ -157,8 +186,7 @@ def _on_plain_query(session: Conversation, server: ServerConnection) -> bytes | 
 def _failed_ahead(session: Conversation, server: ServerConnection, error: bytes) -> bytes:
     """The Query cannot run: what it needs could not be brought to its connection."""
     if error is not SAID:
-        server.expect(_begun(session, server, Expect(owed.QUERY, error=error)))
-        return encode.query(REFUSED)
+        return _refused(session, server, error)
     _end_batch(session, server)
     session.unnamed = session.unnamed_by = None
     return b""
