@@ -254,7 +254,7 @@ In another terminal:
   # Drivers.
   {python} -c 'import psycopg; print(psycopg.connect("user=app@initech").execute("TABLE where_am_i").fetchall())'
   {python} -c '
-import asyncio, asyncpg                     # pip install asyncpg
+import asyncio, asyncpg
 async def main(): print(await (await asyncpg.connect(user="app@shop2")).fetch("TABLE where_am_i"))
 asyncio.run(main())'
 
