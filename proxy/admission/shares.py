@@ -250,5 +250,7 @@ class Shares:
         pending = (more or bool(share.recalled)) and worker in share.needs
         if pending:
             share.pending.add(worker)
-        eta = 0.0 if pending else share.wait(now, place)
+        # Of a quota that nobody here waits for, others may have some that has not been asked back.
+        unknown = pending or (isinstance(share.bucket, Quota) and worker not in share.needs)
+        eta = 0.0 if unknown else share.wait(now, place)
         return Grant(worker, share.name, granted, eta, share.pace, pending, False)

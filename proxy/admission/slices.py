@@ -20,6 +20,7 @@ _SLACK = 1e-6
 UNKNOWN = 1e-9  # a wait of which nobody can tell the length yet
 _LATER = 0.05  # seconds after which it is told what has been spent
 _AHEAD = 8  # tokens that are asked for ahead of their use, at least, where the burst has room for it
+_DOUBT = 5.0  # seconds after which it is asked again whether a quota is used up: other hosts may have given some back
 _PART = 4  # of the burst one worker holds no more than this part ahead
 
 
@@ -76,7 +77,8 @@ class Slice:
     """Has a bucket's face. `each` of those in the line needs a token of its own."""
 
     __slots__ = (
-        "_asked", "_each", "_line", "_pace", "_promised", "_recalled", "_recent", "_slices", "_spent", "_told_needs",
+        "_asked", "_each", "_line", "_pace", "_promised", "_recalled", "_recent", "_slices", "_spent", "_told_at",
+        "_told_needs",
         "burst", "daily", "held", "name", "rate",
     )  # fmt: skip
 
@@ -87,6 +89,7 @@ class Slice:
         self._asked = False
         self._recalled = False
         self._promised = float("-inf")  # when there may be more
+        self._told_at = float("-inf")
         self._pace = 0.0
         self._spent = 0.0  # and not told yet
         self._recent = 0.0  # spent when it was last told
@@ -122,7 +125,7 @@ class Slice:
         missing = max(count, 1.0) - self.held
         if missing <= _SLACK:
             return 0.0
-        if now < self._promised:
+        if now < self._promised and (not self.daily or now < self._told_at + _DOUBT):
             return self._promised - now + max(0.0, missing - 1.0) * self._pace
         if not self._asked:
             self._asked = True
@@ -138,7 +141,7 @@ class Slice:
     def obey(self, grant: Grant, now: float) -> None:
         self.held += grant.granted
         self._told_needs = max(0, self._told_needs - grant.granted)
-        self._promised, self._pace = now + grant.eta, grant.pace
+        self._promised, self._pace, self._told_at = now + grant.eta, grant.pace, now
         self._asked = grant.pending
         if grant.recall:
             self._recalled = True

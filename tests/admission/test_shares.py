@@ -9,10 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.admission.apportion import Wish
+from proxy.admission.gate import Gate
 from proxy.admission.shares import Shares
-from proxy.admission.slices import Grant, Told
+from proxy.admission.slices import Grant, Slices, Told
 from proxy.errors import RateExceeded
 from proxy.model import UNLIMITED, Limits
+from proxy.stats import TenantStats
 from tests.admission.rated import Host, Query
 from tests.examples import examples
 
@@ -184,6 +186,21 @@ def test_the_days_quota_holds_over_the_workers() -> None:
     assert isinstance(query.outcome, float)
 
 
+@pytest.mark.parametrize("queries", [1, 5, 9])
+def test_a_quota_is_not_used_up_as_long_as_another_worker_has_some_of_it(queries: int) -> None:
+    host = Host(2, Limits(max_queries_per_day=40).over(UNLIMITED))
+    one, other = host.workers.values()
+    for _ in range(queries):
+        one.asks()
+        host.runs(0.1)
+    outcomes = []
+    for _ in range(42 - queries):
+        outcomes.append(other.asks())
+        host.runs(0.1)
+    assert len(host.admitted) == 40
+    assert [isinstance(query.outcome, RateExceeded) for query in outcomes[-3:]] == [False, True, True]
+
+
 def test_bytes_are_everybodys() -> None:
     host = Host(2, Limits(max_bytes_per_second=1000, query_wait_timeout=60).over(UNLIMITED))
     first, second = host.workers.values()
@@ -318,6 +335,47 @@ def test_more_of_a_rate_is_asked_for_and_until_it_comes_nobody_knows_when() -> N
     above.comes = False
     (answer,) = shares.again(list(above.asked), 0.0)
     assert (answer.pending, answer.eta) == (False, pytest.approx(1.0)), "a tenth of ten a second"
+
+
+def test_a_quota_is_used_up_only_for_who_has_asked_for_more() -> None:
+    """Who tells what it has spent is not told that there is nothing: another proxy may have some."""
+    shares, above = of_fleet(2)
+    told = row(rate=0.0, daily=True)._replace(name="tenant acme queries a day", burst=20.0)
+    shares.lease(1, told._replace(needs=2), 0.0)
+    (answer,) = shares.lease(1, told._replace(spent=2.0, left=2.0, likes=5), 0.0)
+    assert (answer.granted, answer.pending, answer.eta) == (0, False, 0.0)
+    (answer,) = shares.lease(1, told._replace(needs=1), 0.0)
+    assert answer.pending
+    above.comes = False
+    (answer,) = shares.again(list(above.asked[:1]), 0.0)
+    assert (answer.pending, answer.eta) == (False, 86_400.0)
+
+
+def test_that_a_quota_is_used_up_is_doubted_after_a_while() -> None:
+    """Another proxy may have given back what it has not used."""
+    said: list[float] = []
+    slices = Slices(said.append)
+    gate = Gate("acme", TenantStats(), slices=slices)
+    gate.update(Limits(max_queries_per_day=20).over(UNLIMITED))
+    query = Query(Host(0, UNLIMITED), 0.0)
+
+    def asks(now: float) -> Told:
+        assert not gate.ask(now)
+        gate.join(query, now)
+        (told,) = slices.settle()
+        assert (told.needs, told.asks) == (1, True)
+        return told
+
+    name = asks(0.0).name
+    slices.obey([Grant(1, name, 0, 86_400.0, 0.0, False, False)], 0.1)
+    found = gate.next(0.1)
+    assert found is not None
+    assert isinstance(found[1], RateExceeded)
+    with pytest.raises(RateExceeded, match="used up"):
+        gate.ask(4.0)
+    asks(6.0)
+    slices.obey([Grant(1, name, 1, 0.0, 0.0, False, False)], 6.1)
+    assert gate.next(6.1) == (query, None)
 
 
 def test_of_a_quota_what_is_spent_stays_with_the_host() -> None:
