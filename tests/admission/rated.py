@@ -122,7 +122,11 @@ class Host:
         self.now = end
 
     def says(self, number: int, told: list[Told]) -> None:
+        worker = self.workers[number]
+
         def arrives() -> None:
+            if not worker.alive:
+                return  # its channel is closed, and its number nobody else's
             grants: list[Grant] = []
             for row in told:
                 grants += self.shares.lease(number, row, self.now)
