@@ -19,7 +19,10 @@ def check(
     tiers: Mapping[str, Tier],
     tenants: Mapping[str, Tenant],
     clusters: Mapping[str, Cluster],
+    host: int = 0,
+    hosts: int = 1,
 ) -> None:
+    """`host` is how many server connections each of `hosts` proxies that share caps may have in all."""
     _check_own(reader, "proxy.limits", proxy, proxy, None)
     for tier in tiers.values():
         where, cluster = dotted("tier", tier.name), clusters.get(tier.cluster)
@@ -63,6 +66,26 @@ def check(
             where = max(parts, key=lambda each: parts[each])
             whole = f"is {percent:g}% with what others are guaranteed of cluster {name}, and there is 100%"
             reader.problem(where, "guaranteed_connections", whole)
+    _check_together(reader, promised, host, hosts)
+
+
+def _check_together(reader: Reader, promised: Mapping[str, Mapping[str, int]], host: int, hosts: int) -> None:
+    """What is guaranteed on all clusters; a tier's, whose tenants may live on several, once."""
+    amounts: dict[str, int] = {}
+    for of_cluster in promised.values():
+        for where, count in of_cluster.items():
+            amounts[where] = max(count, amounts.get(where, 0))
+    together = sum(amounts.values())
+    if not 0 < host * hosts < together:
+        return
+    where = max(amounts, key=lambda each: amounts[each])
+    said = f"is {together},"
+    if len(amounts) > 1:
+        said = f"{amounts[where]}, with what others are guaranteed {together}, is"
+    whose = f" of each of {hosts} proxies" if hosts > 1 else ""
+    reader.problem(
+        where, "guaranteed_connections", f"{said} more than the max_server_connections{whose}, {host}"
+    )
 
 
 def amount(share: float, cluster: Cluster | None) -> int:

@@ -37,8 +37,10 @@ def build(
     client: ClientOptions,
     *,
     registry: bool = False,
+    proxies: int = 1,
 ) -> Directory:
-    """With a `registry` there are other tenants besides, which users and `default_tenant` may name."""
+    """With a `registry` there are other tenants besides, which users and `default_tenant` may name. So many `proxies` share
+    their caps."""
     said = {kind: _tables(reader, document, kind) for kind in TABLES}
     clusters = Clusters(reader, server, client)
     for name, values in said["cluster"].items():
@@ -46,7 +48,8 @@ def build(
     tiers = _tiers(reader, said["tier"], clusters, client.tenant_guc)
     tenants = _tenants(reader, said["tenant"], tiers, clusters, client.tenant_guc)
     _check_tenants(reader, said["tier"], tiers, tenants)
-    contradictions.check(reader, client.limits, tiers, tenants, clusters.by_name)
+    most = server.max_server_connections
+    contradictions.check(reader, client.limits, tiers, tenants, clusters.by_name, most, proxies)
     _check_guc(reader, client.tenant_guc, {"tier": tiers, "tenant": tenants})
     users = _users(reader, said["user"], tenants, client.auth_type, registry=registry)
     if client.default_tenant and not registry and not _known(client.default_tenant, tenants):

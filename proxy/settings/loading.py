@@ -98,8 +98,9 @@ def _parse(text: str, path: str, environ: Mapping[str, str], overrides: Mapping[
         peers=_peers(reader, document.get("peers", {}), said.get("peer_id", 0)),
         limits=_limits(reader, said),
     )
-    people = directory.build(reader, document, server, client, registry=bool(process.registry_dsn))
     process = _as_fleet(process, len({*client.peers, client.peer_id}) if client.peers else 0)
+    registry, proxies = bool(process.registry_dsn), max(1, process.fleet_size)
+    people = directory.build(reader, document, server, client, registry=registry, proxies=proxies)
     _check_process(reader, process)
     check_auth(reader, server)
     if process.fleet_size:

@@ -71,6 +71,33 @@ def test_what_can_be_kept_is(text: str) -> None:
     good(CLUSTER + text)
 
 
+OTHER = '[cluster.other]\nkind = "dedicated"\nprimary = "o"\n'
+OF_THE_PROXY = [
+    (tenant("a", "guaranteed_connections = 11"), "[tenant.a.limits] guaranteed_connections: is 11, more than the max_server_connections, 10"),
+    (tenant("a", 'guaranteed_connections = "60%"'), "is 12, more than the max_server_connections, 10"),
+    (
+        OTHER + tenant("a", "guaranteed_connections = 6") + '[tenant.b]\ntier = "vip"\ncluster = "other"\nlimits = { guaranteed_connections = 5 }',
+        "[tenant.a.limits] guaranteed_connections: 6, with what others are guaranteed 11, is more than the max_server_connections, 10",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "problem"), OF_THE_PROXY)
+def test_no_more_is_guaranteed_than_the_proxy_may_have(text: str, problem: str) -> None:
+    assert problem in bad("[proxy]\nmax_server_connections = 10\n" + CLUSTER + text)
+    fleet = '[proxy]\nmax_server_connections = 5\nredis_url = "redis://r"\nfleet_size = 2\n'
+    assert "of each of 2 proxies, 5" in bad(fleet + CLUSTER + text)
+    good("[proxy]\nmax_server_connections = 12\n" + CLUSTER + text)
+    good("[proxy]\nmax_server_connections = 0\n" + CLUSTER + text)
+
+
+def test_what_a_tier_is_guaranteed_counts_once_on_all_clusters() -> None:
+    text = "[tier.vip]\ncaps = { guaranteed_connections = 6 }\n" + OTHER
+    for name, cluster in (("a", "shared"), ("b", "other")):
+        text += f'[tenant.{name}]\ntier = "vip"\ncluster = "{cluster}"\n'
+    good("[proxy]\nmax_server_connections = 10\n" + CLUSTER + text)
+
+
 def test_without_a_cap_of_the_cluster_guarantees_may_be_more_than_a_pool_of_one_worker() -> None:
     text = CLUSTER.replace("max_connections = 20", "pool_size = 5")
     good(text + tenant("a", "guaranteed_connections = 8") + tenant("b", "guaranteed_connections = 8"))
