@@ -171,15 +171,18 @@ class Room:
         return (counter, self.servers)
 
     def limit(self, cluster: Cluster) -> None:
-        self.cluster(cluster.name).limit = self.adapted.get(cluster.name, cluster.max_connections)
+        self._limit(cluster.name, self.adapted.get(cluster.name, cluster.max_connections))
 
     def adapt(self, name: str, limit: int) -> None:
-        """What is over it goes: the idle now, others as they come back."""
         self.adapted[name] = limit
+        self._limit(name, limit).wake()
+
+    def _limit(self, name: str, limit: int) -> Counter:
+        """What is over it goes: the idle now, others as they come back."""
         counter = self.cluster(name)
         counter.limit = limit
         counter.attend()
-        counter.wake()
+        return counter
 
     # --- room for whoever's turn it is ----------------------------------------------------------------
 

@@ -433,6 +433,26 @@ def test_a_limit_that_a_reload_raises_serves_who_waited(pools: SteppedPools, wha
     assert who.server is not None
 
 
+@pytest.mark.parametrize("what", ["pool_size", "max_connections", "max_server_connections"])
+def test_a_limit_that_a_reload_lowers_holds_as_transactions_end(pools: SteppedPools, what: str) -> None:
+    """Also while others wait, who would have what comes back."""
+    cluster = replace(SHARED, pool_size=3)
+    pool = pool_of(pools, cluster=cluster)
+    servers = [lent(pools, pool) for _ in range(3)]
+    waiters = [waiter() for _ in range(4)]
+    for who in waiters:
+        pool.acquire(who, 0.0)
+    of_proxy = what.startswith("max_server")
+    options = replace(pools.options, max_server_connections=1) if of_proxy else pools.options
+    pools.reload(options, TLS, {"shared": cluster if of_proxy else replace(cluster, **{what: 1})})
+    assert pool.size == 3
+    for server in servers:
+        pool.checkin(server)
+        pools.step()
+    assert pool.size == 1
+    assert sum(who.server is not None for who in waiters) == 1
+
+
 def test_a_cluster_that_moved_gets_new_connections(pools: SteppedPools, network: Network) -> None:
     pool = pool_of(pools)
     pool.checkin(lent(pools, pool))
