@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from proxy.errors import ProtocolViolation, ServerLost, ServerProtocolError, TiergateError
+from proxy.errors import ProtocolViolation, ServerProtocolError, TiergateError
 from proxy.net.clock import monotonic
 from proxy.net.transport import Transport, deliver
 from proxy.protocol import pipeline as owed
@@ -20,6 +20,7 @@ from proxy.protocol.lifecycle import ServerState, Stage, step
 from proxy.protocol.pipeline import DROP, FORWARD, Expect
 from proxy.protocol.state import EMPTY, with_parameter
 from proxy.protocol.statements import PREFIX, Description, Prepared, Statement
+from proxy.server.ending import closed, fatal, last_words, nonsense, unasked
 from proxy.server.link import Link, Owner
 from proxy.server.stated import Stated
 from proxy.wire import decode, encode
@@ -38,8 +39,6 @@ _IDLE, _IN_TRANSACTION, _FAILED = IDLE, IN_TRANSACTION, FAILED  # C integers whe
 _ENDS_OF_BLOCKS = frozenset({b"COMMIT\0", b"ROLLBACK\0", b"PREPARE TRANSACTION\0"})
 _TOLD_TAGS = b"ACDPR"  # what the tags begin with of which more is made
 _ALTERED = (b"ALTER ", b"CREATE ", b"DROP ")
-_CLOSED = "server closed the connection unexpectedly"
-_NONSENSE = "the server sent something that is not the protocol"
 
 
 class ServerConnection(Stated):
@@ -110,7 +109,7 @@ class ServerConnection(Stated):
     def connection_lost(self, exc: Exception | None) -> None:
         self.state = ServerState.GONE
         self.owner.lost(self)
-        self._tell_lost(ServerLost(_CLOSED, internal=f"{self.address}: {exc}"))
+        self._tell_lost(closed(self.address, exc))
 
     def data_received(self, data: bytes) -> None:
         if self.closing:
@@ -150,6 +149,9 @@ class ServerConnection(Stated):
                 elif kind == _ERROR:
                     frame = data[start:stop]
                     action, replacement = self._error(frame, head, action, whole=told != HEAD)
+                    if head is None and fatal(frame):
+                        action = unasked(self, joined(put(pieces, piece(data, sent, start)), b""))
+                        pieces, sent = None, start
                     if head is not None and head.crucial:
                         self._state_settled(put(pieces, data[sent:start]))
                         return
@@ -174,15 +176,13 @@ class ServerConnection(Stated):
                     pieces = None
                 scanner.interest = pipeline.interest()
         except (ServerProtocolError, ProtocolViolation) as error:
-            internal = f"{self.address}: {getattr(error, 'internal', '') or error}"
-            self.distrust(ServerProtocolError(_NONSENSE, internal=internal))
+            self.distrust(nonsense(self.address, error))
             return
         data, stop = scanner.data, scanner.pos
         link = self.link
         if link is not None:
             if sent or pieces is not None:
-                data = joined(pieces, piece(data, sent, stop))
-                if data:
+                if data := joined(pieces, piece(data, sent, stop)):
                     link.replies(data)
             elif stop:
                 link.replies(data if stop == len(data) else data[:stop])
@@ -284,7 +284,7 @@ class ServerConnection(Stated):
         self.last_error, self._undone = frame, True
         if head is not None and action == DROP:
             self._job_failed = True
-            if not head.tolerant:
+            if not head.tolerant or fatal(frame):
                 self.state_error = frame
             elif self.status != _FAILED:
                 self.dirty = True
@@ -386,7 +386,7 @@ class ServerConnection(Stated):
     def _tell_lost(self, error: TiergateError) -> None:
         link, self.link = self.link, None
         if link is not None:
-            link.server_lost(error, self.last_error if b"\0VFATAL\0" in self.last_error[:64] else b"")
+            link.server_lost(*last_words(error, self.last_error, self.state_error))
 
     def close(self) -> None:
         """Says goodbye; the server's hanging up ends it, so that its permit covers the backend's whole life."""

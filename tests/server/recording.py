@@ -34,6 +34,9 @@ class Owner:
     def lost(self, server: ServerConnection) -> None:
         self.lost_ones.append(server)
 
+    def close_idle(self, server: ServerConnection) -> None:
+        server.close()
+
     def cleaned(self, server: ServerConnection) -> None:
         self.cleaned_ones.append(server)
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from proxy.errors import ServerProtocolError
 from proxy.protocol import pipeline as owed
-from proxy.protocol.pipeline import INJECT, Expect
+from proxy.protocol.lifecycle import ServerState
+from proxy.protocol.pipeline import DROP, INJECT, Expect
 from proxy.protocol.state import EMPTY, intern
 from proxy.protocol.statements import Catalog
 from proxy.server.connection import FAILED, IDLE, IN_TRANSACTION, ServerConnection
@@ -610,7 +611,52 @@ def test_its_last_fatal_word_goes_along(link: Link) -> None:
     fatal = encode.error("terminating connection", "57P01", severity="FATAL")
     wire.say(fatal)
     wire.hang_up()
-    assert link.take() == [fatal, "ready", ("lost", "08006", fatal)]
+    assert link.take() == ["ready", fatal, "ready", ("lost", "08006", fatal)]
+
+
+FATAL = encode.error("terminating connection", "57P01", severity="FATAL")
+
+
+class Leaves(Link):
+    """Is done with the connection when nothing more is owed."""
+
+    server: ServerConnection
+
+    def server_ready(self) -> None:
+        super().server_ready()
+        self.server.link = None
+
+
+def test_a_fatal_word_behind_the_last_reply_is_none_of_it() -> None:
+    """The transaction is done, and its client goes on with another connection: this one is nobody's again."""
+    link = Leaves()
+    server, wire = connection(link=link)
+    link.server = server
+    server.expect(owed.FORWARD_QUERY)
+    wire.say(SELECTED + READY + FATAL)
+    wire.hang_up()
+    assert link.take() == [SELECTED + READY, "ready"]
+    assert server.generation == -1
+
+
+def test_an_idle_connection_that_says_fatal_is_given_to_nobody() -> None:
+    server, wire = connection(Owner())
+    server.state = ServerState.IDLE
+    wire.say(FATAL)
+    assert server.closing
+    assert server.generation == -1
+
+
+@pytest.mark.parametrize("tolerant", [False, True])
+def test_a_fatal_word_in_answer_to_us_is_the_reason_that_the_client_is_told(
+    link: Link, tolerant: bool
+) -> None:
+    server, wire = connection(link=link)
+    server.expect(Expect(owed.QUERY, DROP, tolerant=tolerant))
+    wire.say(FATAL)
+    assert link.take() == []
+    wire.hang_up()
+    assert link.take() == [("lost", "57P01", b"")]
 
 
 def test_an_earlier_error_is_not_its_last_word(link: Link) -> None:
