@@ -1,18 +1,18 @@
 """The script by which Redis deals out the caps of a fleet (see admission/stakes.py, which has the theory).
 
 It knows of no time. KEYS[1] is the fleet's prefix; under it are `state` (generation, settled, run, rule), `beats` by member,
-`held:MEMBER` by counter, `want:COUNTER` by member ("count stamp lacking"), and by counter `total` of what is held, `wishes`
-of what is wanted, `parties` that have or want some; `whose:COUNTER` is, by member, what they tell of their tenants (see
-admission/claims.py); `hungry` are the counters of which some is wanted. What somebody lacks of what is due to it comes
-before what is only wanted, and of each the older of somebody who is not silent. Whoever gives back in a request gets
-nothing by it.
+`held:MEMBER` by counter, `want:COUNTER` by member ("count stamp beyond"), and by counter `total` of what is held, `wishes`
+of what is wanted, `beyond` of that what is more than is due, `parties` that have or want some; `whose:COUNTER` is, by
+member, what they tell of their tenants (see admission/claims.py); `hungry` are the counters of which some is wanted. What
+somebody lacks of what is due to it comes before what is only wanted, and of each the older of somebody who is not silent.
+Whoever gives back in a request gets nothing by it.
 """
 
 SCRIPT = """
 local p, a = KEYS[1], cjson.decode(ARGV[1])
 local call = redis.call
 local state, beats, total, hungry = p .. 'state', p .. 'beats', p .. 'total', p .. 'hungry'
-local wishes, parties = p .. 'wishes', p .. 'parties'
+local wishes, parties, beyonds = p .. 'wishes', p .. 'parties', p .. 'beyond'
 
 local function add(where, counter, change)
   if change ~= 0 and call('HINCRBY', where, counter, change) <= 0 then call('HDEL', where, counter) end
@@ -20,22 +20,18 @@ end
 
 local function wish(member, counter)
   local said = call('HGET', p .. 'want:' .. counter, member)
-  if not said then return 0, nil end
-  local count, stamp = string.match(said, '(%d+) (%d+)')
-  return tonumber(count), tonumber(stamp)
+  if not said then return 0, nil, 0 end
+  local count, stamp, beyond = string.match(said, '(%d+) (%d+) ?(%d*)')
+  return tonumber(count), tonumber(stamp), tonumber(beyond) or 0
 end
 
-local function wants(said)
-  local count, stamp, lacking = string.match(said, '(%d+) (%d+) ?(%d*)')
-  return tonumber(count), tonumber(stamp), tonumber(lacking) or tonumber(count)
-end
-
-local function put(member, counter, was, held, wanted, want, stamp, lacking)
+local function put(member, counter, was, held, want, stamp, beyond)
+  local wanted, _, before = wish(member, counter)
   if held > 0 then call('HSET', p .. 'held:' .. member, counter, held)
   elseif was > 0 then call('HDEL', p .. 'held:' .. member, counter) end
   local place = p .. 'want:' .. counter
   if want > 0 then
-    call('HSET', place, member, want .. ' ' .. stamp .. ' ' .. lacking)
+    call('HSET', place, member, want .. ' ' .. stamp .. ' ' .. beyond)
     call('SADD', hungry, counter)
   elseif wanted > 0 then
     call('HDEL', place, member)
@@ -43,6 +39,7 @@ local function put(member, counter, was, held, wanted, want, stamp, lacking)
   end
   add(total, counter, held - was)
   add(wishes, counter, want - wanted)
+  add(beyonds, counter, beyond - before)
   local had, has = was > 0 or wanted > 0, held > 0 or want > 0
   if had ~= has then add(parties, counter, has and 1 or -1) end
   if had and not has then call('HDEL', p .. 'whose:' .. counter, member) end
@@ -51,11 +48,10 @@ end
 local function drop(member)
   local held = call('HGETALL', p .. 'held:' .. member)
   for i = 1, #held, 2 do
-    put(member, held[i], tonumber(held[i + 1]), 0, wish(member, held[i]), 0)
+    put(member, held[i], tonumber(held[i + 1]), 0, 0, 0, 0)
   end
   for _, counter in ipairs(call('SMEMBERS', hungry)) do
-    local wanted = wish(member, counter)
-    if wanted > 0 then put(member, counter, 0, 0, wanted, 0) end
+    if wish(member, counter) > 0 then put(member, counter, 0, 0, 0, 0, 0) end
   end
   call('HDEL', beats, member)
 end
@@ -68,7 +64,7 @@ if not generation or call('HGET', state, 'run') ~= run then
     call('DEL', p .. 'held:' .. member)
   end
   for _, counter in ipairs(call('SMEMBERS', hungry)) do call('DEL', p .. 'want:' .. counter, p .. 'whose:' .. counter) end
-  call('DEL', state, beats, total, hungry, wishes, parties)
+  call('DEL', state, beats, total, hungry, wishes, parties, beyonds)
   generation = ARGV[2]
   call('HSET', state, 'generation', generation, 'run', run)
 end
@@ -109,19 +105,19 @@ for i, row in ipairs(a.rows) do
   local counter, pool, held, want = row[1], row[2], row[3], row[4]
   local lacking = row[6]
   local was = tonumber(call('HGET', mine, counter) or 0)
-  local wanted, stamp = wish(a.member, counter)
+  local _, stamp = wish(a.member, counter)
   local all = tonumber(call('HGET', total, counter) or 0) + held - was
   local now = held
   if want > 0 then
     if not stamp or held < was then stamp = call('HINCRBY', state, 'stamp', 1) end
     if settled and held >= was and all < pool then
       local first, free, most = pool - all, pool - all, math.max(want, math.floor((pool - all) / 8))
-      local list = call('HGETALL', p .. 'want:' .. counter)
-      for k = 1, #list, 2 do
-        if list[k] ~= a.member and not silent[list[k]] then
-          local n, s, l = wants(list[k + 1])
+      local list = call('HKEYS', p .. 'want:' .. counter)
+      for _, member in ipairs(list) do
+        if member ~= a.member and not silent[member] then
+          local n, s, beyond = wish(member, counter)
           most = want
-          if s < stamp then first, free = first - l, free - n else free = free - l end
+          if s < stamp then first, free = first - n + beyond, free - n else free = free - n + beyond end
         end
       end
       local grant = math.max(0, math.min(lacking, first), math.min(most, free))
@@ -129,7 +125,7 @@ for i, row in ipairs(a.rows) do
       lacking = math.max(0, lacking - grant)
     end
   end
-  put(a.member, counter, was, now, wanted, want, stamp, lacking)
+  put(a.member, counter, was, now, want, stamp, math.max(0, want - lacking))
   local whose = p .. 'whose:' .. counter
   if row[5] and row[5] ~= '' and (now > 0 or want > 0) then call('HSET', whose, a.member, row[5])
   else call('HDEL', whose, a.member) end
@@ -141,15 +137,12 @@ local list = call('SRANDMEMBER', hungry, 200)
 if #list > 0 then
   local have = call('HMGET', mine, unpack(list))
   for i, counter in ipairs(list) do
-    local own = wish(a.member, counter)
+    local own, _, beyond = wish(a.member, counter)
     if have[i] or own > 0 then
       local count = tonumber(call('HGET', wishes, counter)) - own
       if count > 0 then
-        local told, lacking = call('HGETALL', p .. 'whose:' .. counter), 0
-        local all = call('HGETALL', p .. 'want:' .. counter)
-        for k = 1, #all, 2 do
-          if all[k] ~= a.member then lacking = lacking + select(3, wants(all[k + 1])) end
-        end
+        local told = call('HGETALL', p .. 'whose:' .. counter)
+        local lacking = math.max(0, count - tonumber(call('HGET', beyonds, counter) or 0) + beyond)
         sought[#sought + 1] = {counter, count, tonumber(call('HGET', parties, counter)), #told > 0 and told, lacking}
       end
     end

@@ -114,6 +114,7 @@ def test_one_that_does_not_say_what_it_lacks_lacks_all_that_it_wants(deal: Deal)
     deal.ask("A", 0, 10)
     deal.ask("B", 0, 4)
     deal.store.hset(f"{PREFIX}want:a", "B", "4 1")
+    deal.store.hdel(f"{PREFIX}beyond", "a")
     assert deal.say("A")["sought"] == [["a", 4, 2, False, 4]]
     assert deal.ask("A", 6, 4, 4) == [6, 0]
     assert deal.ask("A", 6, 4, 4) == [6, 0], "four are B's"
