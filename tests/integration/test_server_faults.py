@@ -255,3 +255,24 @@ def test_a_server_that_hangs_up_while_a_client_waits_in_the_queue(
         second.send(query("SELECT fine"))
         assert {e["C"] for e in lost(first)} == {"08006"}
         assert sqlstates(second.read_ready()) == []
+
+
+def test_one_that_says_goodbye_while_idle_is_left_before_it_hangs_up(
+    start_proxy: StartProxy, vip: EmbeddedServer
+) -> None:
+    talk = answering(frame("C", b"SELECT 0\0") + frame("Z", b"I"))
+    conversations: list[Conversation] = []
+
+    def noted(conversation: Conversation) -> None:
+        conversations.append(conversation)
+        talk(conversation)
+
+    with FakeServer(noted) as fake:
+        proxy = start_proxy(tables(vip, fake))
+        client = proxy.raw("app@std_1")
+        client.query("SELECT broken")
+        assert proxy.console("SHOW SERVERS") != []
+        for conversation in conversations:
+            conversation.say(frame("E", b"SFATAL\0VFATAL\0C57P01\0Mterminating connection\0\0"))
+        wait_until(lambda: proxy.console("SHOW SERVERS") == [])
+        assert errors(client.query("SELECT 1")) == []
