@@ -6,8 +6,8 @@ is. The others want what comes and goes, and are those that lose their way to Re
 anew; requests and answers of all are lost, and once Redis is emptied. Clocks differ in pace by a twentieth.
 
 Then tenants of unequal weights have clients at one to three of the proxies each, with queues and servers of their own: told
-are how far the furthest is from what its weight is worth, and after how many seconds one has all that it is guaranteed
-that comes when everything is taken.
+are how far the furthest is from what its weight is worth (see tests/admission/proxies.py) over forty seconds, and after how
+many seconds one has all that it is guaranteed that comes when everything is taken.
 
     python benchmarks/simulated_fleet.py [--proxies 2,10,50] [--ttl 4] [--seed 1]
 
@@ -43,6 +43,7 @@ _WORKERS = 2
 _ANSWER = 0.25  # seconds for which an answer is waited for
 _LOST = 0.01  # of requests, and of answers
 _DRAWS = 3  # of who is where
+_SECONDS = 40.0  # in which shares are measured
 
 
 @dataclass(frozen=True)
@@ -301,7 +302,7 @@ def main() -> int:
             "\n|---|---|---|---|"
         )
         for proxies in map(int, arguments.proxies.split(",")):
-            seen = [shared(redis_, proxies, arguments.seed + more) for more in range(_DRAWS)]
+            seen = [shared(redis_, proxies, arguments.seed + more, _SECONDS) for more in range(_DRAWS)]
             furthest = " / ".join(f"{each.furthest:.1%}" for each in seen)
             seconds = " / ".join(f"{each.guarantee:.1f} s" for each in seen)
             print(f"| {proxies} | {2 * proxies} | {furthest} | {seconds} |", flush=True)

@@ -89,14 +89,20 @@ class Proxies:
 
 @dataclass(frozen=True)
 class Shared:
-    """What came of tenants of weights from one to four, each with clients at one to three of the proxies."""
+    """What came of tenants of weights from one to four, each with clients at one to three of the proxies.
+
+    A tenant's share is its weight's of all that was used. That is what fairness (the smallest share a weight as large as
+    can be, then the next) gives it, since nothing else limits it: all want more than they have, and what is a proxy's own
+    of the connections, one of eight, is less than what its tenants are due there.
+    """
 
     proxies: int
     furthest: float  # from its weight's share of server time, of all tenants; 0.05 is 5 %
     guarantee: float  # seconds until who is guaranteed a quarter, and comes when all is taken, has it
 
 
-def shared(store: redis.Redis, proxies: int, seed: int = 1) -> Shared:
+def shared(store: redis.Redis, proxies: int, seed: int = 1, seconds: float = 20.0) -> Shared:
+    """What is left of whole connections goes round in about twenty seconds."""
     draw, most = random.Random(seed), 8 * proxies
     weights = {f"tenant {number}": draw.choice((1, 2, 4)) for number in range(2 * proxies)}
     fleet = Proxies(store, proxies, most, weights | {"late": 1}, {"late": 0.25})
@@ -104,7 +110,7 @@ def shared(store: redis.Redis, proxies: int, seed: int = 1) -> Shared:
         for host in draw.sample(fleet.hosts, draw.randint(1, min(3, proxies))):
             host.clients(tenant, 0, 20)
     fleet.run(10.0)
-    found, whole = fleet.run(10.0), sum(weights.values())
+    found, whole = fleet.run(seconds), sum(weights.values())
     furthest = max(abs(found.get(tenant, 0.0) * whole / weight - 1) for tenant, weight in weights.items())
     fleet.hosts[0].clients("late", 0, most)
     waited = 0.0
