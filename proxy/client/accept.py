@@ -1,8 +1,9 @@
 """Sockets from the listeners, until each has logged in: how many there may be, for how long, and what is known of them.
 
-The connections that have not logged in yet are counted, all together and by address. One deadline covers everything
-up to the welcome; all deadlines share one timer. What was made of a startup packet is remembered for those who say
-the same: only of clients that have authenticated, so that strangers push out nothing.
+The connections that have not logged in yet are counted, all together and by address: those that have not said yet for
+whom they speak, and those that have, by tenant too. One deadline covers everything up to the welcome; all deadlines
+share one timer. What was made of a startup packet is remembered for those who say the same: only of clients that have
+authenticated, so that strangers push out nothing.
 """
 
 from __future__ import annotations
@@ -30,10 +31,15 @@ from proxy.wire import encode
 from proxy.wire.startup import CancelRequest
 
 _log = log.get("accept")
-_TOO_MANY = encode.error("too many clients are logging in", "53300", severity="FATAL", hint="Try again.")
+_SAID = "too many clients are logging in"
+_TOO_MANY, _TOO_MANY_HERE = (
+    encode.error(_SAID, "53300", severity="FATAL", detail=f"{what} is reached.", hint="Try again.")
+    for what in ("max_logins", "max_logins_per_address")
+)
 _REMEMBERED = 1_000
 _LONGEST = 512  # bytes of a packet that is remembered
 _NEVER = float("inf")
+_LEFT = 4  # one part in so many of an address's logins is left to other tenants than one that storms
 
 
 class Acceptor(Reception):
@@ -57,7 +63,8 @@ class Acceptor(Reception):
         self._process = process
         self._present: dict[Arrival, None] = {}  # all that have neither been handed on nor are gone
         self._pending = 0
-        self._by_address: dict[str, int] = {}
+        self._by_address: dict[str, int] = {}  # those that claim no tenant yet
+        self._claims_from: dict[str, int] = {}  # by address, the others
         self._by_tenant: dict[str, dict[str, int]] = {}  # and address; which they claim, and may not know
         self._familiar: dict[bytes, Applicant] = {}  # the oldest first
         self._epoch = registry.epoch  # of what is familiar
@@ -81,7 +88,7 @@ class Acceptor(Reception):
         here = by_address.get(host, 0) if host else 0
         if self._pending >= options.max_logins or here >= options.max_logins_per_address:
             self._process.rejected_connections += 1
-            _refuse(fd)
+            _refuse(fd, _TOO_MANY if self._pending >= options.max_logins else _TOO_MANY_HERE)
             return
         if host:
             host = intern(host)  # one for all that come from there
@@ -144,37 +151,48 @@ class Acceptor(Reception):
 
     def claims(self, arrival: Arrival, tenant: str) -> None:
         """Before it is proved: whoever claims a tenant falsely is not to keep others from it. So where there are too
-        many it is the addresses with more than their equal part of them that get no more."""
+        many it is the addresses with more than their equal part of them that get no more. And of an address, from which
+        an application speaks for many, it is the tenants, who leave some to others."""
         sources = self._by_tenant.get(tenant)
+        host, most = arrival.host, self.options.max_logins_per_tenant
+        here = 0
+        if sources is not None:
+            here = sources.get(host, 0)
+            if most and here and here * len(sources) >= most and sum(sources.values()) >= most:
+                raise _too_many_of_one("max_logins_per_tenant", most)
+        if host:
+            self._claim_from(host, here)
         if sources is None:
             sources = self._by_tenant[tenant] = {}
-        here, most = sources.get(arrival.host, 0), self.options.max_logins_per_tenant
-        if most and here and here * len(sources) >= most and sum(sources.values()) >= most:
-            raise CapReached("too many clients of the tenant are logging in", hint="Try again.")
-        sources[arrival.host] = here + 1
+        sources[host] = here + 1
         arrival.claim = tenant
+
+    def _claim_from(self, host: str, here: int) -> None:
+        """One more of a tenant that has so many under way from that address."""
+        claims, most = self._claims_from.get(host, 0), self.options.max_logins_per_address
+        if claims >= most:
+            raise CapReached(_SAID, detail=f"max_logins_per_address is {most}.", hint="Try again.")
+        enough = most - most // _LEFT
+        if here and claims >= enough:
+            parties = sum(host in sources for sources in self._by_tenant.values())
+            if here * parties >= enough:
+                raise _too_many_of_one("max_logins_per_address", most)
+        self._claims_from[host] = claims + 1
+        _forget(self._by_address, host)
 
     def arrived(self, arrival: Arrival) -> None:
         if not arrival.counted:
             return
         arrival.counted = False
         self._pending -= 1
-        host = arrival.host
+        host, claim = arrival.host, arrival.claim
         if host:
-            left = self._by_address[host] - 1
-            if left:
-                self._by_address[host] = left
-            else:
-                del self._by_address[host]
-        if arrival.claim:
-            sources = self._by_tenant[arrival.claim]
-            left = sources[host] - 1
-            if left:
-                sources[host] = left
-            else:
-                del sources[host]
-                if not sources:
-                    del self._by_tenant[arrival.claim]
+            _forget(self._claims_from if claim else self._by_address, host)
+        if claim:
+            sources = self._by_tenant[claim]
+            _forget(sources, host)
+            if not sources:
+                del self._by_tenant[claim]
 
     def gone(self, arrival: Arrival) -> None:
         if arrival in self._present:
@@ -213,8 +231,23 @@ class Acceptor(Reception):
             self.expect(nearest)
 
 
-def _refuse(fd: int) -> None:
+def _forget(counts: dict[str, int], host: str) -> None:
+    """One less from there."""
+    left = counts[host] - 1
+    if left:
+        counts[host] = left
+    else:
+        del counts[host]
+
+
+def _too_many_of_one(limit: str, most: int) -> CapReached:
+    return CapReached(
+        "too many clients of the tenant are logging in", detail=f"{limit} is {most}.", hint="Try again."
+    )
+
+
+def _refuse(fd: int, said: bytes) -> None:
     """Says so where that costs nothing, as PostgreSQL does when it cannot fork."""
     with contextlib.suppress(OSError):
-        send(fd, _TOO_MANY)
+        send(fd, said)
     os.close(fd)

@@ -27,6 +27,7 @@ from tests.rawclient import (
     RawClient,
     ServerError,
     cancel_request,
+    errors,
     startup,
 )
 
@@ -426,9 +427,25 @@ def test_as_many_logins_at_once_as_are_allowed() -> None:
 
 
 def test_as_many_logins_from_one_address_as_are_allowed() -> None:
-    options = replace(OPTIONS, max_logins_per_address=2)
-    with gate(options) as door:
-        _fill(door, 2)
+    """And as many that have not said yet who they are."""
+    with gate(replace(OPTIONS, max_logins_per_address=2)) as door:
+        waiting = [door.client() for _ in range(2)]
+        (said,) = errors(door.client().read_to_eof())
+        assert (said["C"], said["D"]) == ("53300", "max_logins_per_address is reached.")
+        assert door.process.rejected_connections == 1
+        for client in waiting:
+            client.send(startup({"user": "open@acme"}))
+            assert client.read().kind == "R"
+        other = door.client()
+        other.send(startup({"user": "open@beta"}))
+        (said,) = errors(other.read_to_eof())
+        assert (said["C"], said["D"]) == ("53300", "max_logins_per_address is 2.")
+        waiting[0].send(b"p\0\0\0\x10open-secret\0")
+        waiting[0].read_ready()
+        waiting[1].reset()
+        door.nobody_pending_but(0)
+        for _ in range(5):
+            door.log_in("trusted@acme")
 
 
 def test_a_tenants_storm_of_logins_leaves_room_for_others() -> None:
@@ -457,6 +474,28 @@ def test_a_tenants_storm_of_logins_leaves_room_for_others() -> None:
         door.nobody_pending_but(0)
         for _ in range(5):
             door.log_in("trusted@acme")
+
+
+def test_a_tenants_storm_leaves_room_for_others_from_the_same_address() -> None:
+    """An application speaks for all of them from there."""
+    with gate(replace(OPTIONS, max_logins_per_address=8)) as door:
+        for _ in range(6):
+            client = door.client()
+            client.send(startup({"user": "open@acme"}))
+            assert client.read().kind == "R"
+        refused = door.client()
+        refused.send(startup({"user": "open@acme"}))
+        (said,) = errors(refused.read_to_eof())
+        assert (said["C"], said["M"]) == ("53300", "too many clients of the tenant are logging in")
+        assert said["D"] == "max_logins_per_address is 8."
+        door.nobody_pending_but(6)
+        other = door.client()
+        other.send(startup({"user": "open@beta"}))
+        assert other.read().kind == "R"
+        door.log_in("trusted@acme")  # holds nobody's place
+        another = door.client()
+        another.send(startup({"user": "open@beta"}))
+        assert another.read().kind == "R", "who has less than its equal part may have more"
 
 
 def _fill(door: Gate, limit: int) -> None:
