@@ -198,6 +198,14 @@ class Gate:
         """When to look again, in seconds."""
         return self._by_bytes(now) or self._by_queries(now, 1)
 
+    def held_by(self, now: float) -> tuple[str, float]:
+        """The limit for which the first in the line waits, and how long it will."""
+        if delay := self._by_quota(now):
+            return "max_queries_per_day", delay
+        if delay := self._by_bytes(now):
+            return "max_bytes_per_second", delay
+        return "max_qps", self._by_queries(now, 1)
+
     # --- how long -----------------------------------------------------------------------------------
 
     def _by_queries(self, now: float, count: int) -> float:

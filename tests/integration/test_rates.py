@@ -15,6 +15,7 @@ from proxy.control import counts as counting
 from proxy.control import metrics
 from tests.integration.running import configuration
 from tests.rawclient import SYNC, ask, copy_data, errors, kinds, query, rows, sqlstates
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from tests.conftest import StartProxy
@@ -33,6 +34,8 @@ def proxy(request: pytest.FixtureRequest, start_module_proxy: StartProxy, all_ti
         "tier": "standard",
         "limits": {"max_qps": 100, "burst": 1, "rate_wait": "10s"},
     }
+    line = {"max_qps": 0.1, "burst": 1, "rate_wait": "1h", "query_wait_timeout": 0}
+    tenants["tenant.line"] = {"tier": "standard", "limits": line}
     tenants["tenant.daily"] = {"tier": "free", "limits": {"max_queries_per_day": 2}}
     bulky = {"max_bytes_per_second": "100kB", "query_wait_notify": "50ms"}
     tenants["tenant.bulky"] = {"tier": "standard", "limits": bulky}
@@ -168,6 +171,28 @@ def test_what_may_wait_is_let_through_at_the_rate(proxy: Proxy) -> None:
     for thread in threads:
         thread.join()
     assert time.monotonic() - began >= 0.38
+
+
+def test_the_line_for_a_rate_is_seen(proxy: Proxy) -> None:
+    """How many wait, for which limit and how long, and each one's place."""
+    clients = [proxy.raw("app@line") for _ in range(4)]
+    assert clients[0].value("SELECT 1") == "1"
+    for number, client in enumerate(clients[1:], 1):
+        client.send(query("SELECT 1"))
+        wait_until(lambda n=number: [row["waiting"] for row in line(proxy)] == [str(n)])  # type: ignore[misc]
+    (row,) = line(proxy)
+    assert (row["place"], row["tier"], row["cluster"]) == (None, "standard", "shared")
+    assert (row["why"] or "").startswith("over its max_qps; the next goes in ")
+    ports = [str(client.sock.getsockname()[1]) for client in clients]
+    places = {row["port"]: row["place"] for row in proxy.console("SHOW CLIENTS")}
+    assert [places[port] for port in ports] == [None, "1", "2", "3"]
+    for client in clients:
+        client.close()
+    wait_until(lambda: not line(proxy))
+
+
+def line(proxy: Proxy) -> list[dict[str, str | None]]:
+    return [row for row in proxy.console("SHOW QUEUE") if row["tenant"] == "line"]
 
 
 def test_a_days_quota(proxy: Proxy) -> None:

@@ -1,10 +1,13 @@
-"""Who waits for a server connection, in the order in which they are served, and why each is where it is."""
+"""Who waits for a server connection, in the order in which they are served, or for its tenant's rate, and why each is where
+it is."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from time import monotonic
 
 from proxy.admission.accounts import Account
+from proxy.admission.gate import Gate
 from proxy.admission.lines import Line
 from proxy.admission.queue import ENTITLED
 from proxy.admission.turns import ROUNDS
@@ -22,7 +25,26 @@ def queue(plane: Plane) -> View:
     )  # fmt: skip
     now = monotonic()
     rows = [row for pool in plane.pools if pool.queue for row in _rows(pool, now)]
+    rows += [_rated(account, gate, now) for account, gate in _crowded(plane)]
     return View(columns, rows)
+
+
+def _crowded(plane: Plane) -> Iterator[tuple[Account, Gate]]:
+    """The gates at which somebody waits."""
+    for account in plane.accounts:
+        if account.gate is not None and account.gate.waiting:
+            yield account, account.gate
+
+
+def _rated(account: Account, gate: Gate, now: float) -> tuple[Value, ...]:
+    tenant, weight = account.tenant, account.tier.tier.weight
+    limit, delay = gate.held_by(now)
+    why = f"over its {limit}; the next goes in {delay:.2f} s"
+    waited = now - next(iter(gate.waiting.values()))
+    return (
+        tenant.cluster, None, None, None, tenant.name, tenant.tier, weight, len(gate.waiting),
+        *split_microseconds(waited), 0, 0, why,
+    )  # fmt: skip
 
 
 def _rows(pool: Pool, now: float) -> list[tuple[Value, ...]]:
@@ -106,7 +128,8 @@ def _most(plane: Plane, name: str) -> int:
 
 def places(plane: Plane) -> dict[int, int]:
     """By the id of who waits: how many of its tenant are served before it, and itself."""
-    return {
+    found = {id(waiter): n for _, gate in _crowded(plane) for n, waiter in enumerate(gate.waiting, 1)}
+    return found | {
         id(waiter): place
         for pool in plane.pools
         if pool.queue
