@@ -2,7 +2,7 @@ cimport cython
 
 from proxy.client.conversation cimport Conversation
 from proxy.protocol.statements cimport Statement
-from proxy.sql.words cimport says_nothing
+from proxy.sql.words cimport ends_block, says_nothing
 from proxy.wire.frames cimport Scanner
 from proxy.wire.pieces cimport end_of, same, word
 

@@ -1,6 +1,10 @@
-"""What asks the server nothing: a text of spaces, comments and semicolons, by which pools see whether a connection lives.
+"""What a rate does not hold up: the end of a block, and what asks the server nothing.
 
-It is no query to a tenant's rate and quota: a pool that is refused for a question which is none would throw its connection
+The end of a block passes outside of a block, too, though it is counted: who was refused a BEGIN rolls back, and is not to
+be refused that as well.
+
+A text of spaces, comments and semicolons, by which pools see whether a connection lives, asks nothing. It is no query to a
+tenant's rate and quota: a pool that is refused for a question which is none would throw its connection
 away and log in anew. By messages it is a batch of one Execute at most whose texts are all so. It must have come whole, as
 what follows a request that was let through is not held up any more.
 """
@@ -8,7 +12,7 @@ what follows a request that was let through is not held up any more.
 from __future__ import annotations
 
 from proxy.client.conversation import Conversation
-from proxy.sql.words import says_nothing
+from proxy.sql.words import ends_block, says_nothing
 from proxy.wire.frames import HEADER_SIZE
 from proxy.wire.pieces import end_of, same, word
 
@@ -16,12 +20,12 @@ _QUERY, _PARSE, _BIND, _EXECUTE, _SYNC = b"QPBES"
 _ASIDE = b"DCH"  # Describe, Close, Flush
 _NO_VALUES = b"\0\0\0\0"  # of a Bind, behind its names: neither formats nor values
 _LAST = ord(";")  # of all bytes that may begin what says nothing
-COUNTS, FREE, FREE_EXECUTE = 0, 1, 2
+COUNTS, FREE, FREE_EXECUTE, PASSES = 0, 1, 2, 3
 
 
 def blank(session: Conversation, kind: int) -> int:
     """Of the request at hand, ahead of which no batch is open. FREE_EXECUTE: its batch has an Execute, which is not to be
-    counted either."""
+    counted either; PASSES: it is counted, but neither waits nor is refused."""
     scanner = session.scanner
     data, start = scanner.data, scanner.start
     text = start + HEADER_SIZE
@@ -29,11 +33,13 @@ def blank(session: Conversation, kind: int) -> int:
         text += 1  # of an unnamed one
     elif kind != _QUERY:
         text = len(data)
-    if text < len(data) and data[text] > _LAST:
-        return COUNTS  # as nearly all do
+    if text < len(data) and data[text] > _LAST and not (kind == _QUERY and data[text] | 0x20 in b"crea"):
+        return COUNTS  # as nearly all do; a COMMIT, ROLLBACK, END or ABORT may pass
     if kind == _QUERY:
         stop = _end(data, start)
-        return FREE if stop and says_nothing(data, start + HEADER_SIZE, stop - 1) else COUNTS
+        if stop and says_nothing(data, start + HEADER_SIZE, stop - 1):
+            return FREE
+        return PASSES if stop and ends_block(data, start + HEADER_SIZE, stop - 1) else COUNTS
     return _batch(session, data, start) if kind in (_PARSE, _BIND) else COUNTS
 
 

@@ -5,7 +5,7 @@ connection for nothing gives it back first, one that must keep its connection ke
 tenant is called by one timer of that line. A session of a tenant without rates comes here never.
 
 `paid` says that the next query of the session has been counted, so that what is read again is not counted again. What asks
-nothing (see `blanks.py`) is not counted and never waits.
+nothing is not counted and never waits; nor does the end of a block (see `blanks.py`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from proxy.admission.gate import Gate, Timer
-from proxy.client.blanks import COUNTS, FREE_EXECUTE, blank
+from proxy.client.blanks import COUNTS, FREE_EXECUTE, PASSES, blank
 from proxy.errors import ProtocolViolation, RateExceeded
 from proxy.net.clock import monotonic
 from proxy.server.connection import IDLE, ServerConnection
@@ -43,7 +43,7 @@ def may_begin(session: Conversation, now: float) -> bool:
     if gate is None or session.paid:
         return True
     kind = session.scanner.kind
-    if kind not in b"QEFPB" or _asks_nothing(session, kind):
+    if kind not in b"QEFPB" or _passes(session, gate, kind):
         return True
     if gate.take(now):
         session.paid = True
@@ -62,10 +62,13 @@ def _begins_later(session: Conversation, gate: Gate, now: float) -> bool:
     return session.paid
 
 
-def _asks_nothing(session: Conversation, kind: int) -> bool:
-    """The request at hand, and what follows it in its batch."""
+def _passes(session: Conversation, gate: Gate, kind: int) -> bool:
+    """The request at hand, and what follows it in its batch, whatever the tenant has used up."""
     found = blank(session, kind)
     session.unasking = found == FREE_EXECUTE
+    if found == PASSES:
+        gate.spend(1, monotonic())
+        session.paid = True
     return found != COUNTS
 
 
@@ -87,7 +90,7 @@ def pay(session: Conversation, server: ServerConnection, kind: int) -> int:
     gate = session.account.gate
     if gate is None or session.paid or kind not in b"QEFPB":
         return PAID
-    if not session.unsynced and _asks_nothing(session, kind):
+    if not session.unsynced and _passes(session, gate, kind):
         return PAID
     owing = server.pipeline.head() is not None
     if session.unsynced or server.copy_in or (server.status != IDLE and not owing):

@@ -41,6 +41,12 @@ _behind_comments = re.compile(
 
 _execute = re.compile(rb"\s*execute\s+([a-z_][a-z0-9_]*)\s*\(", re.IGNORECASE).match
 
+_ends = re.compile(
+    rb"\s*(?:commit|rollback|end|abort)(?:\s+(?:work|transaction))?[\s;]*", re.IGNORECASE
+).fullmatch
+_ENDS = frozenset(b"cCrReEaA \t\n\r\f\v")
+_LONGEST_END = 64
+
 _BEGIN = rb"(?:begin|start)\b"
 _begin_first = re.compile(rb"\s*" + _BEGIN).match
 _begin_later = re.compile(rb"[;/]\s*%s|[\r\n][ \t\f\v]*%s" % (_BEGIN, _BEGIN)).search
@@ -200,6 +206,13 @@ def says_nothing(data: bytes, start: int, stop: int) -> bool:
         else:
             return False
     return not depth
+
+
+def ends_block(data: bytes, start: int, stop: int) -> bool:
+    """`data[start:stop]` ends a transaction block, and is nothing else, as most write that."""
+    if not start < stop <= start + _LONGEST_END or data[start] not in _ENDS:
+        return False
+    return bool(_ends(data, start, stop))
 
 
 def may_begin(text: bytes) -> bool:

@@ -1,11 +1,11 @@
-"""What asks the server nothing costs no token, whole and by itself only."""
+"""What asks the server nothing costs no token, whole and by itself only; the end of a block passes."""
 
 from __future__ import annotations
 
 import pytest
 
 from proxy.client import blanks
-from proxy.client.blanks import COUNTS, FREE, FREE_EXECUTE
+from proxy.client.blanks import COUNTS, FREE, FREE_EXECUTE, PASSES
 from proxy.wire import encode
 from tests.client.stage import BEGIN, done
 from tests.client.test_throttling import ONE, WORK, WORKED, Scene, over_the_rate
@@ -30,6 +30,7 @@ def scene(monkeypatch: pytest.MonkeyPatch) -> Scene:
         (encode.query(b""), FREE),
         (PING[:-2], COUNTS),
         (ONE, COUNTS),
+        (encode.query(b"ROLLBACK"), PASSES),
         (EMPTY + encode.SYNC, FREE_EXECUTE),
         (EMPTY + encode.SYNC + WORK + encode.SYNC, FREE_EXECUTE),
         (PREPARE, FREE),
@@ -86,6 +87,22 @@ def test_nothing_is_never_refused_nor_counted(scene: Scene) -> None:
     assert server.take() == PING * 2, "and it is no end of what is asked together"
     server.say(NOTHING * 2)
     assert other.kinds() == "IZIZ"
+    scene.leave()
+
+
+def test_the_end_of_a_block_passes_outside_of_one_and_is_counted(scene: Scene) -> None:
+    """Who was refused a BEGIN rolls back."""
+    client, other = over_the_rate(scene)
+    server = scene.stage.server()
+    for number, text in enumerate((b"ROLLBACK", b"commit;"), 2):
+        client.says(encode.query(text))
+        assert server.take() == encode.query(text)
+        server.say(done("ROLLBACK"))
+        assert client.kinds() == "CZ"
+        assert client.session.account.gate is not None
+        assert client.session.account.gate.due(scene.now) == pytest.approx(0.1 * number)
+    other.says(encode.query(b"ROLLBACK TO a"))
+    assert sqlstates(other.reads()) == ["53400"]
     scene.leave()
 
 

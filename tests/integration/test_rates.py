@@ -77,6 +77,7 @@ def test_within_a_block_nothing_is_refused(proxy: Proxy) -> None:
     assert rows(client.ask(ask("SELECT 'x'") + SYNC)) == [["x"]]
     assert kinds(client.query("COMMIT")) == "CZ"
     assert sqlstates(client.query("BEGIN")) == ["53400"]
+    assert kinds(client.query("ROLLBACK")) == "NCZ", "with PostgreSQL's own warning"
     assert kinds(client.query("SELECT 1")) == "EZ"
 
 

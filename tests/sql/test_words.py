@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.sql.tree import Unreadable, read
-from proxy.sql.words import says_nothing
+from proxy.sql.words import ends_block, says_nothing
 
 
 @pytest.mark.parametrize(
@@ -44,3 +44,16 @@ def test_as_the_parser_says(text: str) -> None:
     except Unreadable:
         statements = 1
     assert says_nothing(text.encode(), 0, len(text)) == (statements == 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (b"COMMIT", True), (b" rollback work ;", True), (b"END TRANSACTION;", True), (b"abort;;", True),
+        (b"ROLLBACK TO a", False), (b"COMMIT AND CHAIN", False), (b"COMMIT PREPARED 'a'", False),
+        (b"COMMIT; SELECT 1", False), (b"COMMITS", False), (b"ROLLBACKWORK", False),
+        (b"", False), (b"SELECT 1", False), (b"COMMIT" + b" " * 64, False),
+    ],
+)  # fmt: skip
+def test_the_end_of_a_block(text: bytes, found: bool) -> None:
+    assert ends_block(b"Q" + text + b"\0", 1, 1 + len(text)) == found
