@@ -8,7 +8,7 @@ cdef class Kept
 @cython.final
 cdef class Guarantee:
     cdef public Counter permits
-    cdef public Py_ssize_t kept, needed, of_those, used
+    cdef public Py_ssize_t claimed, kept, needed, of_those, used
     cdef public double of_share
     cdef public dict groups, keepers
     cdef public object whose
@@ -22,6 +22,7 @@ cdef class Guarantee:
     cpdef object use(self, Py_ssize_t count)
     cpdef object join(self, object group)
     cpdef object leave(self, object group)
+    cpdef object claim(self, Py_ssize_t count)
     cdef object _kept_by(self)
     @cython.locals(allowance=Py_ssize_t, kept=Py_ssize_t, needed=Py_ssize_t, used=Py_ssize_t)
     cpdef object changed(self)

@@ -42,12 +42,13 @@ class _Wish(Seeker):
 
 
 class Guarantee:
-    """`needed`: the most that was used at once of late. `permits`: how many there are, and how many of those are this
-    process's; in use there are those that it needs. `whose` it is: a tenant's account or a tier's."""
+    """`needed`: the most that was used at once of late. `claimed`: how many were used and waited for here when that was
+    counted last. `permits`: how many there are, and how many of those are this process's; in use there are those that it
+    needs. `whose` it is: a tenant's account or a tier's."""
 
     __slots__ = (
-        "_entitled", "_keeper", "_lender", "_most", "_since", "_wishes", "groups", "keepers", "kept", "needed", "of_share",
-        "of_those", "permits", "used", "whose",
+        "_entitled", "_keeper", "_lender", "_most", "_since", "_wishes", "claimed", "groups", "keepers", "kept", "needed",
+        "of_share", "of_those", "permits", "used", "whose",
     )  # fmt: skip
 
     def __init__(
@@ -59,6 +60,7 @@ class Guarantee:
         self.of_share, self.of_those = 0.0, 0  # which amount that is of what
         self.used = 0
         self.needed = self._most = 1
+        self.claimed = 0
         self.kept = 0
         self._entitled = False
         self._since = 0.0
@@ -79,12 +81,14 @@ class Guarantee:
 
     @property
     def held(self) -> int:
-        """How many connections of this process's are to be its: while somebody waits half as many more as it has, so that
-        they are there soon where they are others' who must be told."""
+        """How many connections of this process's are to be its: while somebody waits as many as are wanted, or where that
+        was not counted yet half as many more as it has, so that others who must be told of it are told once."""
         return min(self.permits.allowance, max(self._wanted(), self.needed)) if self.in_use else 0
 
     def _wanted(self) -> int:
-        return self.used + max(1, self.used // 2) if self.groups else self.used
+        if not self.groups:
+            return self.used
+        return max(self.used + max(1, self.used // 2), self.claimed)
 
     @property
     def in_use(self) -> bool:
@@ -98,6 +102,12 @@ class Guarantee:
             if self.used > self.needed:
                 self.needed = self.used
         self.changed()
+
+    def claim(self, count: int) -> None:
+        """So many are used and waited for here."""
+        if count != self.claimed:
+            self.claimed = count
+            self.changed()
 
     def resize(self, amount: int) -> None:
         if amount != self.amount:
@@ -121,6 +131,8 @@ class Guarantee:
     def leave(self, group: Group) -> None:
         if group in self.groups:
             del self.groups[group]
+            if not self.groups:
+                self.claimed = 0
             self.changed()
 
     def keep(self, keeper: Kept) -> None:

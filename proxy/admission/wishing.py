@@ -94,6 +94,8 @@ class Wishes:
         together: dict[object, int] = {}
         for account, count in found.items():
             together[account.guarantor] = together.get(account.guarantor, 0) + count
+        for guarantor, each in guarantees.items():
+            each.claim(together.get(guarantor, 0))
         for account, count in found.items():
             guarantee: Guarantee | None = guarantees.get(account.guarantor)
             floor = guarantee.held * count / together[account.guarantor] if guarantee is not None else 0.0

@@ -55,6 +55,27 @@ def test_a_new_limit_holds_at_once() -> None:
     assert kept.count == 5
 
 
+def test_all_that_wait_are_asked_for_at_once_as_soon_as_they_are_counted() -> None:
+    guarantee = Guarantee(10)
+    group = Grouped()
+    guarantee.use(4)
+    guarantee.join(group)
+    assert guarantee.held == 6, "half as many more"
+    guarantee.claim(9)
+    assert guarantee.held == 9
+    guarantee.claim(40)
+    assert guarantee.held == 10, "there are no more"
+    guarantee.leave(group)
+    assert guarantee.held == 4, "nobody waits"
+    guarantee.join(group)
+    assert guarantee.held == 6, "of another time nothing is known"
+
+
+class Grouped:
+    def update(self) -> None:
+        pass
+
+
 def test_what_is_kept_is_what_was_needed_of_late() -> None:
     guarantee, kept = Guarantee(3), Kept()
     assert not kept.look(0.0)
