@@ -139,11 +139,11 @@ if #list > 0 then
   for i, counter in ipairs(list) do
     local own, _, beyond = wish(a.member, counter)
     if have[i] or own > 0 then
-      local count = tonumber(call('HGET', wishes, counter)) - own
+      local count = tonumber(call('HGET', wishes, counter) or 0) - own
       if count > 0 then
         local told = call('HGETALL', p .. 'whose:' .. counter)
         local lacking = math.max(0, count - tonumber(call('HGET', beyonds, counter) or 0) + beyond)
-        sought[#sought + 1] = {counter, count, tonumber(call('HGET', parties, counter)), #told > 0 and told, lacking}
+        sought[#sought + 1] = {counter, count, tonumber(call('HGET', parties, counter) or 1), #told > 0 and told, lacking}
       end
     end
   end

@@ -198,3 +198,11 @@ def test_nothing_of_it_is_left_of_another_generation(deal: Deal) -> None:
     deal.store.hset(f"{PREFIX}state", "run", "of before")
     deal.say("A")
     assert deal.left() == {"state"}
+
+
+def test_a_key_that_somebody_has_deleted_by_hand_fails_no_request(deal: Deal) -> None:
+    deal.ask("A", 0, 7)
+    assert deal.ask("B", 0, 7) == [3, 0]
+    for key in ("wishes", "parties", "beyond"):
+        deal.store.delete(PREFIX + key)
+    assert deal.say("A", ("a", 10, 7, 0, "", 0))["status"] == "ok"
