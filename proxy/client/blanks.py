@@ -69,7 +69,7 @@ def _batch(session: Conversation, data: bytes, start: int) -> int:
                 return COUNTS
             bound = True
         elif kind == _EXECUTE:
-            if executed or not bound or data[start + HEADER_SIZE]:
+            if executed or not bound or stop == start + HEADER_SIZE or data[start + HEADER_SIZE]:
                 return COUNTS
             executed = True
         elif kind == _SYNC:
@@ -85,8 +85,8 @@ def _binds_nothing(
 ) -> bool:
     """The Bind that is `data[start:stop]` makes a blank text the unnamed portal."""
     at = start + HEADER_SIZE
-    name_end = end_of(data, at + 1)
-    if data[at] or not 0 <= name_end < stop or not same(data, name_end + 1, _NO_VALUES):
+    name_end = end_of(data, at + 1) if at < stop else -1
+    if not 0 <= name_end < stop or data[at] or not same(data, name_end + 1, _NO_VALUES):
         return False
     name = data[at + 1 : name_end]
     if parsed is not None and name in parsed:

@@ -45,6 +45,8 @@ def scene(monkeypatch: pytest.MonkeyPatch) -> Scene:
         (encode.parse(b"", b"") + encode.bind(b"p", b"", []) + encode.execute() + encode.SYNC, COUNTS),
         (encode.bind(b"", b"", []) + encode.execute() + encode.SYNC, COUNTS),
         (encode.execute() + encode.SYNC, COUNTS),
+        (encode.parse(b"", b"") + encode.frame(b"B", b""), COUNTS),
+        (encode.parse(b"", b"") + encode.bind(b"", b"", []) + encode.frame(b"E", b""), COUNTS),
         (encode.SYNC, COUNTS),
     ],
 )  # fmt: skip
