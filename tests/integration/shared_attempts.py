@@ -11,6 +11,7 @@ from pathlib import Path
 from tests.integration.attempts import (
     CALLS,
     DENIED,
+    FAILED,
     FREE,
     LOGIN,
     MAY_NOT,
@@ -20,7 +21,6 @@ from tests.integration.attempts import (
     OWNER,
     READ,
     SERVICE,
-    SETTLED,
     USER,
     Attempt,
     after,
@@ -108,7 +108,7 @@ SCOPES = {
         SERVICE, "BEGIN", "SAVEPOINT a", LOCAL, "RELEASE a", READ, by=MAY_NOT
     ),
     "a service user's behind a failure": refused(
-        SERVICE, "BEGIN", "SELECT 1/0", LOCAL, "ROLLBACK", READ, by=SETTLED
+        SERVICE, "BEGIN", "SELECT 1/0", LOCAL, "ROLLBACK", READ, by=FAILED
     ),
     "behind PREPARE TRANSACTION": after(
         SERVICE, "BEGIN", "SET LOCAL app.tenant_id = 'std_1'", "SELECT 1", "PREPARE TRANSACTION 'mine'",

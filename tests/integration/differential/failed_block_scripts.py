@@ -21,9 +21,10 @@ from tests.rawclient import (
 _BEGIN_AND_FAIL = step(query("BEGIN"), query("SAVEPOINT a"), query("ROLLBACK TO SAVEPOINT nowhere"), ready=3)
 
 
-def failed(name: str, *steps: Step, before: tuple[Step, ...] = ()) -> Script:
+def failed(name: str, *steps: Step, before: tuple[Step, ...] = (), only_on_one: str = "") -> Script:
     end = (step(query("SELECT 'in it still'")), step(query("ROLLBACK")), step(query("SELECT 'behind'")))
-    return Script(f"failed_block_{name}", (*before, _BEGIN_AND_FAIL, *steps, *end))
+    steps = (*before, _BEGIN_AND_FAIL, *steps, *end)
+    return Script(f"failed_block_{name}", steps, on_one=bool(only_on_one), why=only_on_one)
 
 
 _FAIL = step(query("ROLLBACK TO SAVEPOINT nowhere"))
@@ -192,6 +193,7 @@ SCRIPTS = (
             step(describe("S", "told"), describe("S", "rows_told"), describe("S", "spoken"), SYNC),
             step(parse("DELETE FROM items WHERE name = $1"), describe("S"), SYNC),
         ),
+        only_on_one="no server parses in a failed block what it does not have yet",
     ),
     failed(
         "empty_portal",

@@ -59,6 +59,9 @@ class Script:
     setup: str = ""  # by the superuser, before each run
     session_only: bool = False  # what transaction pooling cannot promise; `why` says so
     why: str = ""
+    on_one: bool = (
+        False  # what is asked there is known on the server connection that was asked before; `why` says so
+    )
     apart: bool = False  # each step is a transaction of its own, which may meet another server connection
     own_words: bool = False
     chunked: bool = True  # also sent in pieces

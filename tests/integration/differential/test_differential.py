@@ -107,9 +107,11 @@ def behind_a_relay(shared: EmbeddedServer, start_module_proxy: StartProxy) -> It
         yield start_module_proxy(tables(relay.port), pool_mode="transaction", default_tenant="one")
 
 
-def skip_what_cannot_be(script: Script, mode: str) -> None:
+def skip_what_cannot_be(script: Script, mode: str, *, moving: bool = False) -> None:
     if mode != "session" and script.session_only:
         pytest.skip(f"session mode only: {script.why}")
+    if moving and script.on_one:
+        pytest.skip(f"on one server connection only: {script.why}")
 
 
 def assert_same(
@@ -271,7 +273,7 @@ def test_among_others(
     shared: EmbeddedServer,
     disturbers: Disturbers,
 ) -> None:
-    skip_what_cannot_be(script, "transaction")
+    skip_what_cannot_be(script, "transaction", moving=True)
     expected = direct(script)
     prepare(shared, script)
     assert_same(script, expected, proxies["transaction"], between=disturbers)
