@@ -99,9 +99,10 @@ class Division:
             due = {worker: 1.0 if worker in few else count * ratio for worker, count in due.items()}
         return due
 
-    def parts(self, held: Mapping[int, float]) -> dict[int, dict[str, float]]:
+    def parts(self, held: Mapping[int, float], *, just_now: bool = False) -> dict[int, dict[str, float]]:
         """The part of its weight that a tenant has at each worker, where it is not all of it. Who gets all that it wants
-        has it everywhere."""
+        has it everywhere. `just_now`: so many whole ones a worker has for the moment, and not on the average. These
+        are only come near to: that one tenant has all of its share elsewhere would leave its clients here with nothing."""
         table = {
             worker: {key: float(count) for key, count in row.items() if key not in self._limited}
             for worker, row in self._rows.items()
@@ -121,7 +122,8 @@ class Division:
             if key not in self._limited
         }
         size = sum(map(len, table.values()))
-        for _ in range(min(_SCALINGS, max(_FEWEST_SCALINGS, _WORK // max(1, size)))):
+        most = _FEWEST_SCALINGS if just_now else _SCALINGS
+        for _ in range(min(most, max(_FEWEST_SCALINGS, _WORK // max(1, size)))):
             for worker, row in table.items():
                 _scale_row(row, rows[worker])
             furthest = 0.0
@@ -134,11 +136,11 @@ class Division:
             parts = {key: value / self._weights[key] for key, value in row.items()}
             if worker in parts:
                 parts[worker] /= self._copies  # each of them has its weight here and elsewhere
-            most = parts.get(worker) or max(parts.values(), default=1.0)  # the others have all of theirs
+            whole = parts.get(worker) or max(parts.values(), default=1.0)  # the others have all of theirs
             found[worker] = {
-                key: min(1 / _LEAST, max(_LEAST, round(part / most, 3)))
+                key: min(1 / _LEAST, max(_LEAST, round(part / whole, 3)))
                 for key, part in parts.items()
-                if isinstance(key, str) and part != most
+                if isinstance(key, str) and part != whole
             }
         return found
 

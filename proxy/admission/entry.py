@@ -101,7 +101,7 @@ class Entry:
             return {}
         hosts = {-number: list(own) for number, own in enumerate(others, 1) if own}
         if not hosts:
-            return division.parts(self.held)
+            return division.parts(self.held, just_now=True)
         known = self._all_wishes() | hosts, self.configured
         if self.divided is None or self.divided[0] != known:
             whole = Division(*known)

@@ -162,6 +162,7 @@ class FairQueue(Queue):
             self._turns.put_last(first)
             if line.group is not None:
                 line.group.lines.put_last(line)
+            line.standing.served(line)
             self._tidy(line)
             return waiter, counters
         self.head_moved()

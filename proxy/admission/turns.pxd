@@ -41,6 +41,7 @@ cdef class Standing:
     cdef public Rota rota
 
     cpdef object begin(self)
+    cpdef object served(self, Place place)
     @cython.locals(before="long long", number="long long", due=double, most=double, place=Place)
     cpdef object charge(self, double seconds, long weight)
 

@@ -172,7 +172,7 @@ class Standing:
         self.rota = rota
         self.due = rota.now
         self.part = 1.0
-        self.places: dict[Place, None] = {}  # what waits here by its round
+        self.places: dict[Place, None] = {}  # what waits here by its round; who was served last is the last
 
     @property
     def round(self) -> int:
@@ -182,6 +182,12 @@ class Standing:
         """It wants something, and did not before."""
         if self.due < self.rota.now:
             self.due = self.rota.now
+
+    def served(self, place: Place) -> None:
+        """Those that wait elsewhere come before it where all of them are due in one round."""
+        if len(self.places) > 1:
+            del self.places[place]
+            self.places[place] = None
 
     def charge(self, seconds: float, weight: int) -> None:
         """Less than no seconds: it was charged too much before."""

@@ -180,8 +180,9 @@ class Room:
     def _limit(self, name: str, limit: int) -> Counter:
         """What is over it goes: the idle now, others as they come back."""
         counter = self.cluster(name)
-        counter.limit = limit
-        counter.attend()
+        if limit != counter.limit:
+            counter.limit = limit
+            counter.attend()
         return counter
 
     # --- room for whoever's turn it is ----------------------------------------------------------------

@@ -156,6 +156,22 @@ def test_who_waits_moves_with_its_debt() -> None:
     assert [queue.take()[0] for _ in range(2)] == ["a0", "b1"]  # type: ignore[index]
 
 
+def test_of_one_tenants_places_who_was_served_last_is_behind_the_others() -> None:
+    """Two pools of a tenant that wait for one more connection: the one with many waiters is never without any, and is not
+    to be the first of its round for ever."""
+    standing, turns, places = Rota().standing("a"), Turns(), [Place(), Place(), Place()]
+    for place in places:
+        standing.places[place] = None
+        turns.add(place, standing.round)
+    found = []
+    for _ in range(7):
+        first = turns.first()
+        found.append(places.index(first))
+        standing.served(first)
+        standing.charge(0.003, 1)
+    assert found == [0, 1, 2, 0, 1, 2, 0]
+
+
 def test_what_was_expected_is_corrected_in_the_end() -> None:
     a = account("a", weight=2)
     rota = Rota()
