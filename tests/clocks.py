@@ -9,13 +9,8 @@ import pytest
 from proxy.net import clock
 
 
-class OwnClock:
-    """`now` is the time of these modules and of whoever asks the data plane's clock; `tests.conftest` lets that go again."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *modules: ModuleType) -> None:
-        self.now = 1_000.0
-        for module in modules:
-            monkeypatch.setattr(module, "monotonic", lambda: self.now)
+class PlaneClock:
+    """`now` is the time of whoever asks the data plane's clock; `tests.conftest` lets that go again."""
 
     @property
     def now(self) -> float:
@@ -25,3 +20,12 @@ class OwnClock:
     def now(self, now: float) -> None:
         self._now = now
         clock.stand(now)
+
+
+class OwnClock(PlaneClock):
+    """`now` is the time of these modules, too."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *modules: ModuleType) -> None:
+        self.now = 1_000.0
+        for module in modules:
+            monkeypatch.setattr(module, "monotonic", lambda: self.now)

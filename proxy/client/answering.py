@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from proxy.client import failing
 from proxy.client.choosing import Choice
-from proxy.client.portals import Portal, bound, outlive, parameters, shown
+from proxy.client.portals import Portal, bound, outlive, parameters, shown, unknown
 from proxy.client.preparing import wanted
 from proxy.client.throttling import counted
 from proxy.errors import (
@@ -19,7 +19,6 @@ from proxy.errors import (
     SpentPortal,
     TenantChangeRefused,
     TiergateError,
-    UnknownPortal,
 )
 from proxy.protocol.statements import Statement
 from proxy.protocol.tenancy import IN_FAILED_TRANSACTION, Block, set_local_outside
@@ -359,10 +358,10 @@ class Chooser(Choice):
         if self.tenancy.block is not _HELD or self._session.server is not None:
             return self._pass(b"")
 
-        def unknown() -> bytes:
-            raise UnknownPortal(f'portal "{shown(name)}" does not exist')
+        def refuse() -> bytes:
+            raise unknown(name)
 
-        return self._answer(unknown)
+        return self._answer(refuse)
 
     def _close(self, kind: bytes, name: bytes) -> int:
         session = self._session

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from proxy.client.portals import Portal, shown, wrong_number
+from proxy.client.portals import Portal, shown, unknown, wrong_number
 from proxy.client.preparing import wanted
-from proxy.errors import BadSyntax, FailedTransaction, TiergateError, UnknownPortal, UnknownStatement
+from proxy.errors import BadSyntax, FailedTransaction, TiergateError, UnknownStatement
 from proxy.protocol.statements import Description, SqlStatement, Statement
 from proxy.protocol.tenancy import IN_FAILED_TRANSACTION
 from proxy.sql.aborted import Reading, read
@@ -168,7 +168,7 @@ def _reading(statement: Statement) -> Reading | None:
 
 def _portal(portals: Mapping[bytes, Portal], name: bytes) -> Portal:
     if name not in portals:
-        raise UnknownPortal(f'portal "{shown(name)}" does not exist')
+        raise unknown(name)
     return portals[name]
 
 

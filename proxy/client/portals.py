@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from proxy.errors import ProtocolViolation
+from proxy.errors import ProtocolViolation, UnknownPortal
 from proxy.protocol.tenancy import Tenancy
 from proxy.sql import constants
 from proxy.sql.steps import Step, Verb
@@ -63,6 +63,10 @@ def outlive(portals: dict[bytes, Portal], done: Step, tenancy: Tenancy) -> tuple
 
 def shown(name: bytes) -> str:
     return name.decode("utf-8", "replace")
+
+
+def unknown(name: bytes) -> UnknownPortal:
+    return UnknownPortal(f'portal "{shown(name)}" does not exist')
 
 
 def wrong_number(name: bytes, given: int, needs: int) -> ProtocolViolation:

@@ -165,7 +165,7 @@ class Session(Hearing):
 
     def _pass_on(self, server: ServerConnection, kind: int, told: int) -> int:
         step = _GO
-        if self.skipping or (self.account.gate is not None and not (self.paid and not self.answer)):
+        if self.skipping or (self.account.gate is not None and (not self.paid or self.answer)):
             step = self._pay(server, kind)
         if step != _GO:
             return step

@@ -426,6 +426,24 @@ def test_as_many_logins_at_once_as_are_allowed() -> None:
         _fill(door, 3)
 
 
+def _begin(door: Gate, user: str) -> RawClient:
+    """A login that has been asked for its password."""
+    client = door.client()
+    client.send(startup({"user": user}))
+    assert client.read().kind == "R"
+    return client
+
+
+def _leave(door: Gate, in_the_end: RawClient, never: RawClient) -> None:
+    """One has logged in and one is gone: no place is taken any more."""
+    in_the_end.send(b"p\0\0\0\x10open-secret\0")
+    in_the_end.read_ready()
+    never.reset()
+    door.nobody_pending_but(0)
+    for _ in range(5):
+        door.log_in("trusted@acme")
+
+
 def test_as_many_logins_from_one_address_as_are_allowed() -> None:
     """And as many that have not said yet who they are."""
     with gate(replace(OPTIONS, max_logins_per_address=2)) as door:
@@ -440,22 +458,14 @@ def test_as_many_logins_from_one_address_as_are_allowed() -> None:
         other.send(startup({"user": "open@beta"}))
         (said,) = errors(other.read_to_eof())
         assert (said["C"], said["D"]) == ("53300", "max_logins_per_address is 2.")
-        waiting[0].send(b"p\0\0\0\x10open-secret\0")
-        waiting[0].read_ready()
-        waiting[1].reset()
-        door.nobody_pending_but(0)
-        for _ in range(5):
-            door.log_in("trusted@acme")
+        _leave(door, *waiting)
 
 
 def test_a_tenants_storm_of_logins_leaves_room_for_others() -> None:
     with gate(replace(OPTIONS, max_logins_per_tenant=2)) as door:
         waiting = []
         for _ in range(2):
-            client = door.client()
-            client.send(startup({"user": "open@acme"}))
-            assert client.read().kind == "R"
-            waiting.append(client)
+            waiting.append(_begin(door, "open@acme"))
         refused = door.client()
         refused.send(startup({"user": "open@acme"}))
         said = refused.read()
@@ -468,30 +478,21 @@ def test_a_tenants_storm_of_logins_leaves_room_for_others() -> None:
         door.nobody_pending_but(2)
         door.log_in("trusted@beta")
         door.log_in("trusted@acme")  # holds nobody's place, as nothing is asked of it
-        waiting[0].send(b"p\0\0\0\x10open-secret\0")
-        waiting[0].read_ready()
-        waiting[1].reset()
-        door.nobody_pending_but(0)
-        for _ in range(5):
-            door.log_in("trusted@acme")
+        _leave(door, *waiting)
 
 
 def test_a_tenants_storm_leaves_room_for_others_from_the_same_address() -> None:
     """An application speaks for all of them from there."""
     with gate(replace(OPTIONS, max_logins_per_address=8)) as door:
         for _ in range(6):
-            client = door.client()
-            client.send(startup({"user": "open@acme"}))
-            assert client.read().kind == "R"
+            _begin(door, "open@acme")
         refused = door.client()
         refused.send(startup({"user": "open@acme"}))
         (said,) = errors(refused.read_to_eof())
         assert (said["C"], said["M"]) == ("53300", "too many clients of the tenant are logging in")
         assert said["D"] == "max_logins_per_address is 8."
         door.nobody_pending_but(6)
-        other = door.client()
-        other.send(startup({"user": "open@beta"}))
-        assert other.read().kind == "R"
+        _begin(door, "open@beta")
         door.log_in("trusted@acme")  # holds nobody's place
         another = door.client()
         another.send(startup({"user": "open@beta"}))

@@ -10,7 +10,6 @@ import pytest
 
 from proxy.errors import QueryCanceled, ShuttingDown
 from proxy.model import ClientOptions, Directory, Limits, PoolMode
-from proxy.net import clock
 from proxy.protocol.lifecycle import SessionState
 from proxy.protocol.pipeline import BATCH
 from proxy.registry.memory import Registry
@@ -26,6 +25,7 @@ from tests.client.stage import (
     inquired,
     settings_taken,
 )
+from tests.clocks import PlaneClock
 from tests.rawclient import kinds, sqlstates
 
 _ROUNDING = 1e-6
@@ -43,7 +43,7 @@ class Bell:
         self.silent = True
 
 
-class Scene:
+class Scene(PlaneClock):
     """acme may ask one query a tenth of a second, and wait a quarter for it; its first query has been asked."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, mode: PoolMode = PoolMode.TRANSACTION) -> None:
@@ -51,15 +51,6 @@ class Scene:
         self.bells: list[Bell] = []
         self.stage = Stage(monkeypatch, directory=self.directory(max_qps=10, burst=1), pool_mode=mode)
         self.stage.plane.later = self._later
-
-    @property
-    def now(self) -> float:
-        return self._now
-
-    @now.setter
-    def now(self, now: float) -> None:
-        self._now = now
-        clock.stand(now)
 
     @staticmethod
     def directory(**limits: float) -> Directory:
